@@ -1,0 +1,3 @@
+//! Envelope-encryption key management service.
+
+pub mod noun;

@@ -1,0 +1,48 @@
+//! A uid: 16 random bytes that name a thing for ever, also after its name is gone.
+
+use std::fmt;
+
+use super::Random;
+
+/// The uid of a cluster, epoch, tenant or key. Shown as 32 lower-case hex digits.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Uid([u8; 16]);
+
+impl Uid {
+    /// Makes a new uid.
+    pub fn generate(rng: &dyn Random) -> Self {
+        let mut bytes = [0; 16];
+        rng.fill(&mut bytes);
+        Self(bytes)
+    }
+
+    /// Takes 16 bytes as a uid.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Takes a slice as a uid if it has 16 bytes.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// Returns the 16 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0 {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
