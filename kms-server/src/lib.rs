@@ -1,3 +1,4 @@
 //! Envelope-encryption key management service.
 
+pub mod crypto;
 pub mod noun;

@@ -1,0 +1,28 @@
+//! The cryptography: bytes in, bytes or a verdict out.
+//!
+//! Not here: I/O, await, clocks, or any knowledge of where a key is kept. The formats are those of
+//! `doc/formats.md`; `tests/vectors/` holds their known answers.
+//!
+//! **Invariant:** key bytes leave this folder only wrapped. The one exception is a data key made
+//! for a client, which says so by name ([`Dek::expose_to_caller`]).
+
+pub mod arena;
+pub mod chain;
+mod construction;
+pub mod context;
+pub mod header;
+mod kdf;
+pub mod keystore_file;
+pub mod log_mac;
+pub mod page_token;
+pub mod record;
+mod secret;
+
+pub use chain::{EpochPlace, TenantPlace, WrappedKey};
+pub use construction::{OVERHEAD_BYTES, OpenError};
+pub use context::{ContextHash, InvalidContext};
+pub use header::{Header, Kind};
+pub use secret::{AuditCtxKey, AuditSeed, ClusterSecret, Dek, EpochKey, FrameMacKey, IndexRoot, Kek, MasterKey, PageTokenKey, Plaintext, RecordMacKey, TenantKey, WrapKey};
+
+#[cfg(test)]
+mod vectors;

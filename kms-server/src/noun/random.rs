@@ -9,13 +9,14 @@ pub trait Random: Send + Sync {
 }
 
 /// The operating system's generator (`getrandom`).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct OsRandom(SystemRandom);
 
 impl OsRandom {
     /// Returns the generator.
+    #[allow(clippy::disallowed_methods, clippy::new_without_default)] // The one place that may make one.
     pub fn new() -> Self {
-        Self::default()
+        Self(SystemRandom::new())
     }
 }
 
