@@ -1,4 +1,5 @@
 //! Envelope-encryption key management service.
 
+pub mod audit;
 pub mod crypto;
 pub mod noun;

@@ -1,0 +1,108 @@
+//! Holds a connection's bytes back until its last record is durable.
+//!
+//! The one place that enforces "no reply leaves before its record": a wrapper of the TCP stream,
+//! below TLS, that refuses to write. Whatever a handler does, no byte of its reply can pass.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use futures_util::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::log::{Log, LogFailed};
+
+/// What a connection waits for. Shared between its stream and the requests on it.
+#[derive(Debug, Default)]
+pub struct Hold {
+    /// The log must be durable up to this size.
+    size: AtomicU64,
+    waker: Arc<AtomicWaker>,
+    /// The size for which the waker stands in the log's list.
+    enrolled: AtomicU64,
+}
+
+impl Hold {
+    /// Holds the connection until the leaf with this index is durable.
+    pub fn until_durable(&self, index: u64) {
+        self.size.fetch_max(index + 1, Ordering::AcqRel);
+    }
+
+    fn poll(&self, log: &Log, cx: &Context<'_>) -> Poll<Result<(), LogFailed>> {
+        let size = self.size.load(Ordering::Acquire);
+        if log.durable_size() >= size {
+            return log.check().map_or_else(|failed| Poll::Ready(Err(failed)), |()| Poll::Ready(Ok(())));
+        }
+        self.waker.register(cx.waker());
+        // One entry per connection and batch: enrol again only when the last entry was used up.
+        if self.enrolled.load(Ordering::Acquire) <= log.durable_size() {
+            self.enrolled.store(size, Ordering::Release);
+            log.wake_when_durable(size, Arc::clone(&self.waker));
+        }
+        // It may have become durable, or failed, in between.
+        log.check()?;
+        if log.durable_size() >= size { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+}
+
+/// A stream whose writes wait for the log.
+#[derive(Debug)]
+pub struct HeldStream<S> {
+    inner: S,
+    log: Arc<Log>,
+    hold: Arc<Hold>,
+}
+
+impl<S> HeldStream<S> {
+    /// Wraps a stream.
+    pub fn new(inner: S, log: Arc<Log>) -> Self {
+        Self { inner, log, hold: Arc::new(Hold::default()) }
+    }
+
+    /// Returns what its requests use to hold it.
+    pub fn hold(&self) -> Arc<Hold> {
+        Arc::clone(&self.hold)
+    }
+
+    fn poll_hold(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        self.hold.poll(&self.log, cx).map_err(io::Error::other)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for HeldStream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for HeldStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.poll_hold(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut self.inner).poll_write(cx, buf),
+            Poll::Ready(Err(failed)) => Poll::Ready(Err(failed)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.poll_hold(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut self.inner).poll_write_vectored(cx, bufs),
+            Poll::Ready(Err(failed)) => Poll::Ready(Err(failed)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,297 @@
+//! Reads the log at start, from where the store stands in it, and proves that it is of one piece.
+//!
+//! Every frame's MAC is over the one before, from the segment's head on. A bad frame is *torn*
+//! only if it lies behind the anchor, after the last valid frame of the last segment, and no frame
+//! with a valid checksum follows it: then a crash wrote it. Anything else refuses.
+
+use std::io;
+use std::path::Path;
+
+use crate::crypto::FrameMacKey;
+use crate::crypto::log_mac::FrameMac;
+
+use super::frame::{Found, FoundFrame, SEGMENT_HEAD_BYTES, SegmentHead, find};
+use super::leaf::StoredLeaf;
+use super::log::Anchor;
+use super::segment::{self, Tail};
+
+/// Why a log is not the one that this store goes on from.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// There is none.
+    #[error("the audit log has no segments in {0}: if it was lost, see `recover` in the manual; never start with an empty one")]
+    Missing(String),
+    /// A file could not be read.
+    #[error("the audit log cannot be read")]
+    Read(#[from] io::Error),
+    /// Another log's segment.
+    #[error("segment {0:020} is of another log: found another origin than this cluster's")]
+    Foreign(u64),
+    /// Changed or missing bytes where a crash cannot have caused it.
+    #[error("segment {segment:020} is damaged at byte {offset}: {what}; restore it from a copy, nothing was changed")]
+    Damaged {
+        /// The segment.
+        segment: u64,
+        /// Where in it.
+        offset: u64,
+        /// What was found.
+        what: &'static str,
+    },
+    /// The log does not contain the place where the store stands.
+    #[error("the audit log is older than this store, or not of it: the store stands at leaf {anchor}, the log ends at leaf {end}; put back the newest copy of both")]
+    Older {
+        /// Leaves the store has seen.
+        anchor: u64,
+        /// Leaves of the log.
+        end: u64,
+    },
+}
+
+/// What a log says since a place.
+#[derive(Debug)]
+pub struct Replayed {
+    /// Leaves that belong to a mutation (those with `seq`), in order.
+    pub mutations: Vec<StoredLeaf>,
+    /// When the last leaf was written.
+    pub last_time: Option<u64>,
+    /// Where it goes on.
+    pub tail: Tail,
+    /// Bytes that a crash tore off; they are zeros now.
+    pub torn_bytes: u64,
+}
+
+/// Reads from the segment that holds leaf `from` (or the anchor, if that is earlier) to the end.
+pub fn replay(dir: &Path, origin_hash: [u8; 32], key: &FrameMacKey, anchor: Anchor, from: u64) -> Result<Replayed, ReplayError> {
+    let segments = segment::list(dir)?;
+    let from = from.min(anchor.size.saturating_sub(1));
+    let start = segments.iter().rposition(|first| *first <= from).ok_or_else(|| ReplayError::Missing(dir.display().to_string()))?;
+    let mut reader = Reader { key, anchor, met_anchor: anchor.size == 0, mutations: Vec::new(), last_time: None, torn_bytes: 0 };
+    let mut expected: Option<(u64, FrameMac)> = None;
+    for (place, first) in segments.iter().enumerate().skip(start) {
+        let bytes = segment::read(dir, *first)?;
+        let damaged = |what| ReplayError::Damaged { segment: *first, offset: 0, what };
+        let head = SegmentHead::parse(&bytes).ok_or_else(|| damaged("no head of a segment"))?;
+        if head.origin_hash != origin_hash {
+            return Err(ReplayError::Foreign(*first));
+        }
+        if head.first != *first || expected.is_some_and(|(next, mac)| (next, mac) != (head.first, head.previous)) {
+            return Err(damaged("it does not follow the segment before it"));
+        }
+        let is_last = place + 1 == segments.len();
+        let tail = reader.read_segment(&bytes, head, is_last)?;
+        if reader.torn_bytes > 0 && is_last {
+            segment::zero_tail(dir, *first, tail.offset)?;
+        }
+        expected = Some((tail.next, tail.previous));
+        if is_last {
+            if !reader.met_anchor {
+                return Err(ReplayError::Older { anchor: anchor.size, end: tail.next });
+            }
+            return Ok(Replayed { mutations: reader.mutations, last_time: reader.last_time, tail, torn_bytes: reader.torn_bytes });
+        }
+    }
+    Err(ReplayError::Missing(dir.display().to_string()))
+}
+
+struct Reader<'a> {
+    key: &'a FrameMacKey,
+    anchor: Anchor,
+    met_anchor: bool,
+    mutations: Vec<StoredLeaf>,
+    last_time: Option<u64>,
+    torn_bytes: u64,
+}
+
+impl Reader<'_> {
+    fn read_segment(&mut self, bytes: &[u8], head: SegmentHead, is_last: bool) -> Result<Tail, ReplayError> {
+        let mut tail = Tail { segment: head.first, offset: SEGMENT_HEAD_BYTES as u64, next: head.first, previous: head.previous };
+        self.meet_anchor(&tail)?;
+        loop {
+            let rest = &bytes[usize::try_from(tail.offset).unwrap_or(usize::MAX).min(bytes.len())..];
+            let damaged = |what| ReplayError::Damaged { segment: head.first, offset: tail.offset, what };
+            match find(rest) {
+                Found::Frame(frame) if frame.first == tail.next && self.key.verify(&tail.previous, frame.payload, frame.mac) => {
+                    self.read_leaves(&frame).ok_or_else(|| damaged("a frame that verifies holds no leaves of this release"))?;
+                    tail = Tail { offset: tail.offset + frame.bytes as u64, next: frame.first + u64::from(frame.count), previous: *frame.mac, ..tail };
+                    self.meet_anchor(&tail)?;
+                }
+                // A checksum that holds is no accident of a crash.
+                Found::Frame(_) => return Err(damaged("a frame that does not verify")),
+                Found::End if rest.iter().all(|byte| *byte == 0) => return Ok(tail),
+                Found::End | Found::Bad => {
+                    if !is_last || !self.met_anchor || frame_follows(rest) {
+                        return Err(damaged("bytes that are no frame"));
+                    }
+                    let written = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                    self.torn_bytes = written as u64;
+                    return Ok(tail);
+                }
+            }
+        }
+    }
+
+    /// The anchor must be the end of a frame, and that frame's MAC the anchor's.
+    fn meet_anchor(&mut self, tail: &Tail) -> Result<(), ReplayError> {
+        if tail.next == self.anchor.size && !self.met_anchor {
+            if tail.previous != self.anchor.mac {
+                return Err(ReplayError::Older { anchor: self.anchor.size, end: tail.next });
+            }
+            self.met_anchor = true;
+        }
+        Ok(())
+    }
+
+    fn read_leaves(&mut self, frame: &FoundFrame<'_>) -> Option<()> {
+        for (offset, bytes) in frame.leaves()?.into_iter().enumerate() {
+            let stored = StoredLeaf::parse(bytes)?;
+            if stored.index != frame.first + offset as u64 {
+                return None;
+            }
+            self.last_time = Some(stored.time);
+            if stored.leaf.seq.is_some() {
+                self.mutations.push(stored);
+            }
+        }
+        Some(())
+    }
+}
+
+/// Tells whether a frame with a valid checksum lies anywhere behind the first byte.
+fn frame_follows(rest: &[u8]) -> bool {
+    (1..rest.len()).any(|at| matches!(find(&rest[at..]), Found::Frame(_)))
+}
+
+/// Reads every leaf of a log without checking a MAC: for tests and for people, never to decide.
+pub fn read_unverified(dir: &Path) -> io::Result<Vec<StoredLeaf>> {
+    let mut leaves = Vec::new();
+    for first in segment::list(dir)? {
+        let bytes = segment::read(dir, first)?;
+        let mut at = SEGMENT_HEAD_BYTES;
+        while let Some(rest) = bytes.get(at..)
+            && let Found::Frame(frame) = find(rest)
+        {
+            leaves.extend(frame.leaves().unwrap_or_default().into_iter().filter_map(StoredLeaf::parse));
+            at += frame.bytes;
+        }
+    }
+    Ok(leaves)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::audit::leaf::Leaf;
+    use crate::audit::log::{Log, LogSettings};
+    use crate::crypto::ClusterSecret;
+    use crate::crypto::log_mac::FIRST_PREVIOUS_MAC;
+    use crate::noun::clock::SystemClock;
+    use crate::noun::random::OsRandom;
+
+    struct Written {
+        dir: tempfile::TempDir,
+        secret: ClusterSecret,
+        /// The anchor after each leaf, from none on.
+        anchors: Vec<Anchor>,
+        /// Where each frame ends in the one segment.
+        ends: Vec<usize>,
+    }
+
+    async fn written(leaves: u64) -> Written {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = ClusterSecret::generate(&OsRandom::new()).unwrap();
+        let settings = LogSettings { node: "n".into(), origin: "test/log".into(), segment_bytes: 1 << 16, flush_on_cores: false };
+        let log = Log::create(&dir.path().join("seg"), settings, secret.frame_mac_key().unwrap(), Arc::new(SystemClock)).unwrap();
+        let mut anchors = vec![log.anchor()];
+        for seq in 0..leaves {
+            let index = log.append(Leaf { seq: Some(seq), ..Leaf::of("Test") }).unwrap();
+            log.durable(index).await.unwrap();
+            anchors.push(log.anchor());
+        }
+        log.close();
+        let bytes = segment::read(&dir.path().join("seg"), 0).unwrap();
+        let (mut at, mut ends) = (SEGMENT_HEAD_BYTES, vec![SEGMENT_HEAD_BYTES]);
+        while let Found::Frame(frame) = find(&bytes[at..]) {
+            at += frame.bytes;
+            ends.push(at);
+        }
+        assert_eq!(ends.len(), anchors.len());
+        Written { dir, secret, anchors, ends }
+    }
+
+    impl Written {
+        fn replay(&self, anchor: Anchor) -> Result<Replayed, ReplayError> {
+            replay(&self.dir.path().join("seg"), crate::crypto::sha256(b"test/log"), &self.secret.frame_mac_key().unwrap(), anchor, anchor.size)
+        }
+
+        fn change(&self, change: impl FnOnce(&mut Vec<u8>)) {
+            let path = self.dir.path().join("seg").join(format!("{:020}", 0));
+            let mut bytes = std::fs::read(&path).unwrap();
+            change(&mut bytes);
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn any_anchor_of_the_log_is_found_and_no_other() {
+        let log = written(5).await;
+        for anchor in &log.anchors {
+            assert_eq!(log.replay(*anchor).unwrap().tail.next, 5);
+        }
+        let wrong_mac = Anchor { mac: [1; 32], ..log.anchors[3] };
+        assert!(matches!(log.replay(wrong_mac), Err(ReplayError::Older { .. })));
+        let beyond = Anchor { size: 6, mac: log.anchors[5].mac };
+        assert!(matches!(log.replay(beyond), Err(ReplayError::Older { anchor: 6, end: 5 })));
+    }
+
+    #[tokio::test]
+    async fn a_torn_last_frame_behind_the_anchor_is_cut_off() {
+        let log = written(5).await;
+        let (begin, end) = (log.ends[4], log.ends[5]);
+        log.change(|bytes| bytes[begin + 20..end].fill(0));
+        let read = log.replay(log.anchors[4]).unwrap();
+        assert_eq!((read.tail.next, read.torn_bytes > 0), (4, true));
+        // It is zeros now, so the next start finds nothing to cut.
+        assert_eq!(log.replay(log.anchors[4]).unwrap().torn_bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn a_bad_frame_before_the_anchor_is_refused() {
+        let log = written(5).await;
+        let (begin, end) = (log.ends[4], log.ends[5]);
+        log.change(|bytes| bytes[begin + 20..end].fill(0));
+        assert!(matches!(log.replay(log.anchors[5]), Err(ReplayError::Damaged { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_bad_frame_with_a_good_one_behind_it_is_refused() {
+        let log = written(5).await;
+        let at = log.ends[3] + 20;
+        log.change(|bytes| bytes[at] ^= 1);
+        assert!(matches!(log.replay(log.anchors[2]), Err(ReplayError::Damaged { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_tail_forged_without_the_key_is_refused() {
+        let log = written(2).await;
+        let other = ClusterSecret::generate(&OsRandom::new()).unwrap().frame_mac_key().unwrap();
+        let mut payload = super::super::frame::FramePayload::new(2);
+        payload.push(|out| out.extend_from_slice(br#"{"v":1,"i":2,"t":1,"op":"Forged"}"#));
+        let (frame, _) = payload.seal(&other, &log.anchors[2].mac);
+        let at = log.ends[2];
+        log.change(|bytes| bytes[at..at + frame.len()].copy_from_slice(&frame));
+        assert!(matches!(log.replay(log.anchors[2]), Err(ReplayError::Damaged { .. })));
+    }
+
+    #[tokio::test]
+    async fn another_log_is_refused() {
+        let log = written(1).await;
+        let key = log.secret.frame_mac_key().unwrap();
+        let begin = Anchor { size: 0, mac: FIRST_PREVIOUS_MAC };
+        let other = replay(&log.dir.path().join("seg"), crate::crypto::sha256(b"other/log"), &key, begin, 0);
+        assert!(matches!(other, Err(ReplayError::Foreign(0))));
+        std::fs::remove_file(log.dir.path().join("seg").join(format!("{:020}", 0))).unwrap();
+        assert!(matches!(log.replay(begin), Err(ReplayError::Missing(_))));
+    }
+}

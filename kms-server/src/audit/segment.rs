@@ -1,0 +1,185 @@
+//! The files of the log: `seg/<first index, 20 digits>`, preallocated and written in place.
+//!
+//! Not here: what is written when. A segment is made of zeros before its first frame, so that a
+//! synced write changes no metadata; its spare successor is made ahead of need.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::crypto::log_mac::FrameMac;
+
+use super::frame::{SEGMENT_HEAD_BYTES, SegmentHead};
+
+/// A segment that frames are being written to.
+#[derive(Debug)]
+pub(super) struct SegmentWriter {
+    dir: PathBuf,
+    origin_hash: [u8; 32],
+    segment_bytes: u64,
+    file: File,
+    /// Index of the segment's first leaf.
+    first: u64,
+    offset: u64,
+    capacity: u64,
+    /// The MAC of the last frame written.
+    pub(super) previous: FrameMac,
+}
+
+/// Where a log goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Tail {
+    /// Index of the first leaf of the last segment.
+    pub segment: u64,
+    /// Where in it the next frame begins.
+    pub offset: u64,
+    /// The next leaf's index.
+    pub next: u64,
+    /// The MAC of the last frame.
+    pub previous: FrameMac,
+}
+
+impl SegmentWriter {
+    /// Makes the first segment of a new log.
+    pub(super) fn create(dir: &Path, origin_hash: [u8; 32], segment_bytes: u64, previous: FrameMac) -> io::Result<Self> {
+        std::fs::create_dir(dir)?;
+        sync_dir(dir.parent().unwrap_or(dir))?;
+        let (file, capacity) = make_segment(dir, SegmentHead { origin_hash, first: 0, previous }, segment_bytes)?;
+        Ok(Self { dir: dir.to_owned(), origin_hash, segment_bytes, file, first: 0, offset: SEGMENT_HEAD_BYTES as u64, capacity, previous })
+    }
+
+    /// Opens the last segment to go on at its tail.
+    pub(super) fn resume(dir: &Path, origin_hash: [u8; 32], segment_bytes: u64, tail: Tail) -> io::Result<Self> {
+        // A spare that was never used may be half made.
+        remove_if_there(&dir.join(SPARE))?;
+        let file = OpenOptions::new().read(true).write(true).open(path_of(dir, tail.segment))?;
+        let capacity = file.metadata()?.len();
+        Ok(Self { dir: dir.to_owned(), origin_hash, segment_bytes, file, first: tail.segment, offset: tail.offset, capacity, previous: tail.previous })
+    }
+
+    /// Writes a frame whose first leaf has index `first`, and returns when it is durable.
+    pub(super) fn write(&mut self, frame: &[u8], first: u64, mac: FrameMac) -> io::Result<()> {
+        // The length 0 that ends the segment stays behind the frame.
+        if self.offset + frame.len() as u64 + 4 > self.capacity {
+            self.roll(first, frame.len() as u64)?;
+        }
+        self.file.write_all_at(frame, self.offset)?;
+        self.file.sync_data()?;
+        self.offset += frame.len() as u64;
+        self.previous = mac;
+        Ok(())
+    }
+
+    fn roll(&mut self, first: u64, frame_bytes: u64) -> io::Result<()> {
+        let head = SegmentHead { origin_hash: self.origin_hash, first, previous: self.previous };
+        let bytes = self.segment_bytes.max(SEGMENT_HEAD_BYTES as u64 + frame_bytes + 4);
+        (self.file, self.capacity) = make_segment(&self.dir, head, bytes)?;
+        self.first = first;
+        self.offset = SEGMENT_HEAD_BYTES as u64;
+        Ok(())
+    }
+
+    /// Returns the index of the segment's first leaf.
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Tells where a spare is wanted: once half of this segment is used.
+    pub(super) fn wants_spare(&self) -> Option<(PathBuf, u64)> {
+        let spare = self.dir.join(SPARE);
+        (self.offset > self.capacity / 2 && !spare.exists()).then_some((spare, self.segment_bytes))
+    }
+
+    #[cfg(test)]
+    pub(super) fn make_writes_fail(&mut self) {
+        self.file = File::open(path_of(&self.dir, self.first)).unwrap();
+    }
+}
+
+/// Makes a file of zeros, to become the next segment. May take a while.
+pub(super) fn make_spare(spare: &Path, bytes: u64) -> io::Result<()> {
+    let making = spare.with_extension("making");
+    remove_if_there(&making)?;
+    make_zeros(&making, bytes)?;
+    std::fs::rename(&making, spare)
+}
+
+/// Returns the segments of a log by the index of their first leaf, in order.
+pub(super) fn list(dir: &Path) -> io::Result<Vec<u64>> {
+    let mut firsts = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        if let Some(first) = name.to_str().filter(|name| name.len() == 20).and_then(|name| name.parse().ok()) {
+            firsts.push(first);
+        }
+    }
+    firsts.sort_unstable();
+    Ok(firsts)
+}
+
+/// Reads a whole segment.
+pub(super) fn read(dir: &Path, first: u64) -> io::Result<Vec<u8>> {
+    std::fs::read(path_of(dir, first))
+}
+
+/// Overwrites all behind `offset` with zeros, durably: what a crash tore off.
+pub(super) fn zero_tail(dir: &Path, first: u64, offset: u64) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path_of(dir, first))?;
+    let end = file.metadata()?.len();
+    let zeros = vec![0; ZEROS_BYTES];
+    let mut at = offset;
+    while at < end {
+        let bytes = usize::try_from(end - at).unwrap_or(usize::MAX).min(ZEROS_BYTES);
+        file.write_all_at(&zeros[..bytes], at)?;
+        at += bytes as u64;
+    }
+    file.sync_all()
+}
+
+fn make_segment(dir: &Path, head: SegmentHead, bytes: u64) -> io::Result<(File, u64)> {
+    let spare = dir.join(SPARE);
+    let usable = spare.metadata().is_ok_and(|meta| meta.len() >= bytes);
+    if !usable {
+        remove_if_there(&spare)?;
+        make_spare(&spare, bytes)?;
+    }
+    let file = OpenOptions::new().read(true).write(true).open(&spare)?;
+    file.write_all_at(&head.to_bytes(), 0)?;
+    file.sync_all()?;
+    // The name appears only with a durable head under it.
+    std::fs::rename(&spare, path_of(dir, head.first))?;
+    sync_dir(dir)?;
+    let capacity = file.metadata()?.len();
+    Ok((file, capacity))
+}
+
+fn make_zeros(path: &Path, bytes: u64) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let zeros = vec![0; ZEROS_BYTES];
+    let mut left = bytes;
+    while left > 0 {
+        let part = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS_BYTES);
+        file.write_all(&zeros[..part])?;
+        left -= part as u64;
+    }
+    file.sync_all()
+}
+
+fn path_of(dir: &Path, first: u64) -> PathBuf {
+    dir.join(format!("{first:020}"))
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+const SPARE: &str = "spare";
+const ZEROS_BYTES: usize = 1 << 20;
