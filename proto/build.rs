@@ -44,10 +44,8 @@ fn redacts(field: &FieldDescriptor) -> bool {
 
 /// Writes, for the tests, a table from every message's full name to what prints it.
 fn write_printers(out: &Path, messages: &[MessageDescriptor]) {
-    let rows: String = messages
-        .iter()
-        .map(|m| format!("    (\"{}\", print::<crate::v1::{}>),\n", m.full_name(), m.name()))
-        .collect();
+    let rows: String =
+        messages.iter().map(|m| format!("    (\"{}\", print::<crate::v1::{}>),\n", m.full_name(), m.name())).collect();
     fs::write(out.join("printers.rs"), format!("&[\n{rows}]\n")).expect("OUT_DIR is writable");
 }
 

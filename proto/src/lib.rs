@@ -4,6 +4,12 @@
 //! API. Written by hand are only the `Debug` of messages that carry plaintext, ciphertext or an
 //! encryption context (`redact.rs`), and the texts of [`v1::ErrorReason`] (`reason.rs`).
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may"))]
+
+#[cfg(test)]
+mod descriptor;
+#[cfg(test)]
+mod lint;
 mod reason;
 mod redact;
 
