@@ -1,0 +1,45 @@
+# What one does here. Everything goes through cargo; this only knows the order and the features.
+
+# One set of features and one profile for the demo, the tests and the lints, so that RocksDB and
+# every other crate are compiled once.
+FEATURES := --workspace --features kms-client/cli --locked
+BIN := $(or $(CARGO_TARGET_DIR),target)/debug
+
+.PHONY: help setup build demo dev test lint fmt check-format check-deps check-clippy check-proto
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
+
+setup: ## what the build needs beside Rust (make itself does this before every build)
+	@deploy/setup.sh
+
+build: setup ## the daemon, the kms command and the demo
+	cargo build $(FEATURES)
+
+demo: build ## the main job on real input: a customer table encrypted column by column
+	$(BIN)/kms-demo
+
+dev: build ## a daemon to try things on, with throw-away certificates
+	$(BIN)/kms-server dev
+
+test: build ## all tests
+	cargo test $(FEATURES)
+
+lint: setup check-format check-deps check-clippy check-proto ## format, dependencies, clippy, proto
+
+fmt: ## lay out the code
+	cargo fmt --all
+
+# The parts of lint, which .ci/run takes one by one.
+check-format:
+	cargo fmt --all --check
+
+check-deps:
+	deploy/check-deps.sh --selftest
+	deploy/check-deps.sh
+
+check-clippy:
+	cargo clippy $(FEATURES) --all-targets -- -D warnings
+
+check-proto:
+	@if command -v buf >/dev/null; then echo "buf lint"; cd proto && buf lint; else echo "buf is not here: proto is not linted"; fi
