@@ -28,7 +28,7 @@ pub use daemon::Daemon;
 pub use ledger::{Ledger, Reply};
 pub use output::Output;
 pub use program::{Ended, program, run, run_with};
-pub use rpc::{Listener, Rpc};
+pub use rpc::{Listener, NAMES, Rpc};
 pub use site::{Settings, Site};
 
 use std::time::Duration;

@@ -225,7 +225,7 @@ bindings_file = "bindings.toml"
 
 [backend]
 kind = "software"
-pin_file = "pin"
+pin_file = "data/pin"
 pin_memory_kib = {pin_memory_kib}
 
 [audit]
