@@ -3,3 +3,4 @@
 pub mod audit;
 pub mod crypto;
 pub mod noun;
+pub mod policy;
