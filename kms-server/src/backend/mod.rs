@@ -1,24 +1,62 @@
 //! The joint to what holds the master key: create, wrap, unwrap, disable, destroy, status.
 //!
 //! All the service ever asks of a master key. Used at start, at an epoch roll, and by a periodic
-//! probe: never on the request path. No vendor is named here but in [`open`].
+//! probe: never on the request path. No vendor is named here but in [`init`] and [`open`].
 //!
 //! What every implementation promises (and `contract.rs` tests):
 //! - `unwrap(wrap(key))` is the key; another context or another master key version is
 //!   [`BackendError::WrongKey`];
 //! - a backend that cannot be reached is [`BackendError::Unavailable`], never `WrongKey`;
 //! - `create_version` may be called again for the same epoch and returns the same version;
-//! - what `destroy_version` destroyed never unwraps again, also after a restart.
+//! - a disabled or destroyed version is [`BackendError::Denied`]; what `destroy_version` destroyed
+//!   never unwraps again, also after a restart;
+//! - `Ok` of `destroy_version` means that this backend destroyed it, now or before: never that it
+//!   was not found;
+//! - a call that is dropped half way leaves a state from which the same call goes on.
 
 pub mod software;
 
 #[cfg(test)]
 pub mod contract;
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::crypto::EpochKey;
-use crate::noun::{EpochNumber, Uid};
+use crate::crypto::keystore_file::PinCost;
+use crate::noun::{EpochNumber, Random, Uid};
+
+use software::SoftwareHsm;
+
+/// Which backend holds the master key, and where.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum BackendSettings {
+    /// Keystore files under a PIN.
+    Software {
+        /// The directory of the keystore files.
+        dir: PathBuf,
+        /// The file with the PIN: best on another disk, or a credential of the service manager.
+        pin_file: PathBuf,
+    },
+}
+
+/// Makes what a backend needs before its first version; the master key itself comes with the first
+/// `create_version`. May be called again: what is there stays.
+pub async fn init(settings: &BackendSettings, rng: Arc<dyn Random>) -> Result<(), BackendError> {
+    match settings {
+        BackendSettings::Software { dir, pin_file } => SoftwareHsm::init(dir, pin_file, rng).await,
+    }
+}
+
+/// Opens the backend of a cluster. The one place that names vendors. It is reached for only when
+/// it is used: an outage shows in the first call, and in `status`.
+pub fn open(settings: &BackendSettings, cluster: Uid, rng: Arc<dyn Random>) -> Result<Arc<dyn MasterKeyBackend>, BackendError> {
+    match settings {
+        BackendSettings::Software { dir, pin_file } => Ok(Arc::new(SoftwareHsm::open(dir, pin_file, cluster, PinCost::DEFAULT, rng))),
+    }
+}
 
 /// What a wrapped epoch key is bound to, in every backend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

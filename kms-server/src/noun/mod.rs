@@ -1,15 +1,18 @@
-//! The nouns that every part of the service shares: names, uids, versions, time, randomness.
+//! The nouns that every part of the service shares: names, principals, uids, versions, time,
+//! randomness.
 //!
 //! They know nothing of wire, store or vendor. An invalid value has no constructor.
 
 pub mod clock;
 pub mod name;
+pub mod principal;
 pub mod random;
 pub mod uid;
 pub mod version;
 
 pub use clock::{Clock, UnixMillis};
-pub use name::{KeyName, TenantName};
+pub use name::{IndexName, KeyName, TenantName};
+pub use principal::Principal;
 pub use random::Random;
 pub use uid::Uid;
 pub use version::{EpochNumber, KeyVersion};

@@ -1,6 +1,6 @@
-//! Names that callers choose: of tenants and of keys.
+//! Names that callers choose: of tenants, of keys and of blind indexes.
 //!
-//! Both are `[A-Za-z0-9][A-Za-z0-9._~-]{0,63}`, case-sensitive and compared as bytes. A name is
+//! All are `[A-Za-z0-9][A-Za-z0-9._~-]{0,63}`, case-sensitive and compared as bytes. A name is
 //! never renamed and never reused: what was destroyed leaves a tombstone under it.
 
 use std::fmt;
@@ -63,6 +63,10 @@ name! {
 name! {
     /// A key's name: `[A-Za-z0-9][A-Za-z0-9._~-]{0,63}`. Nothing else is a `KeyName`.
     KeyName
+}
+name! {
+    /// A blind index's name: `[A-Za-z0-9][A-Za-z0-9._~-]{0,63}`. Nothing else is an `IndexName`.
+    IndexName
 }
 
 #[cfg(test)]

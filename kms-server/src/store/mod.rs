@@ -6,10 +6,12 @@
 //! - an `Ok` of [`Store::commit`] means durable: it survives a crash right after;
 //! - a batch is applied whole or not at all; its preconditions are checked against the state right
 //!   before it, and no other batch comes between;
-//! - reads see every commit that has returned;
+//! - a commit whose future is dropped is still applied, or not, but whole;
+//! - reads see every commit that has returned, and nothing that is not durable;
 //! - `list` returns keys in byte order;
-//! - no call blocks the thread of an async runtime;
-//! - after a failed sync nothing more is written: every later commit is [`StoreError::Failed`].
+//! - no call blocks the thread of an async runtime, and none needs a runtime;
+//! - after a failed write or sync nothing more is written: every later commit is
+//!   [`StoreError::Failed`] until the store is opened again. Reads go on.
 
 pub mod memory;
 #[cfg(feature = "rocksdb")]
@@ -105,6 +107,23 @@ pub struct Batch {
     pub writes: Vec<Write>,
 }
 
+impl Batch {
+    /// Refuses what no store may be asked to write: both would be mistakes of ours, and the first
+    /// one a disaster.
+    fn refuse_unsound(&self) -> Result<(), StoreError> {
+        for write in &self.writes {
+            let (Write::Put(row, _) | Write::Delete(row) | Write::DeletePrefix(row)) = write;
+            if row.key.len() > KEY_BYTES_MAX {
+                return Err(StoreError::failed("a key is too long; nothing was written"));
+            }
+            if matches!(write, Write::DeletePrefix(_)) && row.key.is_empty() {
+                return Err(StoreError::failed("an empty prefix would delete a whole family; nothing was written"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// One page of a listing.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Page {
@@ -120,9 +139,20 @@ pub enum StoreError {
     /// A precondition does not hold; nothing was changed.
     #[error("a row is not as expected")]
     Conflict(RowKey),
-    /// The store failed, and takes no more writes until it is opened again.
+    /// The store could not do it, or is closed. After a failed commit it takes no more writes until
+    /// it is opened again.
     #[error("the store failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl StoreError {
+    fn failed(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        StoreError::Failed(cause.into())
+    }
+
+    fn closed() -> Self {
+        Self::failed("the store is closed")
+    }
 }
 
 /// Records changed only by batches with preconditions; every `Ok` means durable.
@@ -131,18 +161,41 @@ pub trait Store: Send + Sync {
     /// Returns a row's value.
     async fn get(&self, row: &RowKey) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Returns up to `rows_max` rows whose key begins with `prefix`, those after `after` only.
-    async fn list(&self, family: Family, prefix: &[u8], after: Option<&[u8]>, rows_max: usize) -> Result<Page, StoreError>;
+    /// Returns up to `rows_max` rows whose key begins with `prefix`, those after `after` only; never
+    /// more than [`PAGE_ROWS_MAX`].
+    async fn list(
+        &self,
+        family: Family,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        rows_max: usize,
+    ) -> Result<Page, StoreError>;
 
     /// Applies a batch whole, and returns when it is durable.
     async fn commit(&self, batch: Batch) -> Result<(), StoreError>;
 
-    /// Returns when no deleted or overwritten byte of the family lies in any file of the store.
+    /// Returns when no value of the family that was deleted or overwritten before the call lies in
+    /// any file of the store. Keys may: they carry names and uids, which outlive erasure.
     async fn shred(&self, family: Family) -> Result<(), StoreError>;
 
-    /// Makes a consistent copy of the store in a directory that does not exist yet.
+    /// Makes a consistent copy of the store in a directory that does not exist yet. The copy keeps
+    /// what it has when the store is shredded later: who made it removes it.
     async fn checkpoint(&self, into: &std::path::Path) -> Result<(), StoreError>;
 
-    /// Flushes and closes; every later call is [`StoreError::Failed`].
+    /// Finishes the commits that were begun, flushes and closes; every later call is
+    /// [`StoreError::Failed`].
     async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// The longest key: its length goes into the record's MAC as a u16.
+pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
+
+/// The longest page: it bounds memory, and the time for which a listing holds on to old files.
+pub const PAGE_ROWS_MAX: usize = 10_000;
+
+/// Runs what blocks on a thread of its own, so that the caller's thread stays free.
+async fn apart<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name(name.into()).spawn(move || done.send(work())).map_err(StoreError::failed)?;
+    outcome.await.map_err(StoreError::failed)
 }

@@ -1,0 +1,14 @@
+//! WHO: the principal behind a connection. Not what it may do: that is `policy`.
+//!
+//! **Invariant:** a principal is the SPIFFE ID in a certificate that a configured authority signed
+//! for a client, or what the settings map another of its names to. The subject of a certificate
+//! is never a principal by itself, and a connection without a principal is no connection.
+
+pub mod identity;
+pub mod mapping;
+mod pem;
+pub mod tls;
+
+pub use identity::{NoIdentity, identify};
+pub use mapping::{IdentityEntry, IdentityMapping, InvalidMapping};
+pub use tls::{TlsError, TlsFiles, server_config};

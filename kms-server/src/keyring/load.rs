@@ -1,0 +1,374 @@
+//! Loads what a request needs, and lets it in: from the store through the chain into the cache.
+
+use std::sync::Arc;
+
+use crate::crypto::chain::TenantPlace;
+use crate::crypto::context::ContextHash;
+use crate::crypto::{AuditCtxKey, Header, Kek, OpenError, RecordMacKey, TenantKey, WrappedKey};
+use crate::noun::{KeyName, KeyVersion, TenantName, Uid};
+use crate::rows;
+use crate::store::RowKey;
+
+use super::cache::{Entry, LoadedKey, LoadedTenant, LoadedVersion};
+use super::gate::{Gate, GateState, Inside};
+use super::state::{KeyState, TenantState};
+use super::view::{KeyPurpose, KeyView, TenantView, VersionView};
+use super::{Error, Keyring, row, row_key};
+
+/// Which version of a key is wanted.
+#[derive(Clone, Copy, Debug)]
+pub enum Which {
+    /// The one that seals.
+    Primary,
+    /// The one that a blob's header names; the blob must be of that key.
+    Of(Header),
+}
+
+/// A key that a request wants to use.
+#[derive(Clone, Copy, Debug)]
+pub struct Want<'a> {
+    /// Its name.
+    pub key: &'a KeyName,
+    /// Which version.
+    pub which: Which,
+}
+
+/// Keys of one tenant in use. The tenant's gate stays entered until this is dropped: it must be
+/// held until the audit record has its index, and there must be no await in between.
+pub struct InUse {
+    tenant: Arc<LoadedTenant>,
+    keys: Vec<KeyInUse>,
+    _inside: Inside<Entry>,
+}
+
+/// One key version in use.
+pub struct KeyInUse {
+    key: Arc<LoadedKey>,
+    version: Arc<LoadedVersion>,
+}
+
+impl InUse {
+    /// Returns the tenant's uid.
+    pub fn tenant_uid(&self) -> Uid {
+        self.tenant.uid
+    }
+
+    /// Returns the keys, in the order they were wanted.
+    pub fn keys(&self) -> &[KeyInUse] {
+        &self.keys
+    }
+
+    /// Returns what the log shows of a context.
+    pub fn context_in_log(&self, context: &ContextHash) -> [u8; 16] {
+        self.tenant.audit_ctx.shown_in_log(context)
+    }
+}
+
+impl KeyInUse {
+    /// Returns the key's uid.
+    pub fn uid(&self) -> Uid {
+        self.key.uid
+    }
+
+    /// Returns the version in use.
+    pub fn version(&self) -> KeyVersion {
+        self.version.version
+    }
+
+    /// Tells whether that version no longer seals.
+    pub fn is_stale(&self) -> bool {
+        self.version.version != self.key.primary
+    }
+
+    /// Returns the key's purpose.
+    pub fn purpose(&self) -> KeyPurpose {
+        self.key.purpose
+    }
+
+    /// Returns the secret.
+    pub fn kek(&self) -> &Kek {
+        self.version.kek.as_ref().expect("a version is let in only while enabled, and has its KEK then")
+    }
+}
+
+/// What stopped a request at the gate.
+enum Missing {
+    Tenant,
+    Key(KeyName),
+    Version(KeyName, KeyVersion),
+    Turn,
+    Evicted,
+}
+
+impl Keyring {
+    /// Lets a request in to use keys of a tenant, loading what is not in memory.
+    pub async fn enter(&self, tenant: &TenantName, wants: &[Want<'_>]) -> Result<InUse, Error> {
+        // Each round loads one thing that was missing. More rounds than this means that others
+        // evict as fast as this request loads.
+        for _ in 0..ROUNDS_MAX {
+            let entry = self.cache.entry(tenant);
+            match try_enter(&entry, wants)? {
+                Ok(in_use) => return Ok(in_use),
+                Err(Missing::Evicted) => {}
+                Err(Missing::Turn) => {
+                    // After a store failure a gate may stay closed: nobody knows what holds.
+                    self.check_whole()?;
+                    drop(entry.turn.lock().await);
+                }
+                Err(Missing::Tenant) => self.load_tenant(&entry, tenant).await?,
+                Err(Missing::Key(key)) => self.load_key(&entry, tenant, &key).await?,
+                Err(Missing::Version(key, version)) => self.load_version(&entry, tenant, &key, version).await?,
+            }
+        }
+        Err(Error::CacheFull)
+    }
+
+    async fn load_tenant(&self, entry: &Arc<Entry>, name: &TenantName) -> Result<(), Error> {
+        let turn = entry.turn.lock().await;
+        if entry.gate.state() != GateState::Unloaded {
+            return Ok(());
+        }
+        let loaded = match self.open_active_tenant(name).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                drop(turn);
+                self.cache.drop_if_idle(name);
+                return Err(error);
+            }
+        };
+        entry.loaded.store(Some(Arc::new(loaded)));
+        entry.gate.open();
+        Ok(())
+    }
+
+    async fn open_active_tenant(&self, name: &TenantName) -> Result<LoadedTenant, Error> {
+        let opened = self.open_tenant(name).await?;
+        let state = TenantState::of_row(opened.row.state)?;
+        if state != TenantState::Active {
+            return Err(Error::TenantState(state));
+        }
+        let audit_ctx = self.with_room(|| opened.audit_ctx_key())?;
+        Ok(LoadedTenant::new(opened.uid, opened.version, opened.key, opened.record_mac, audit_ctx))
+    }
+
+    async fn load_key(&self, entry: &Arc<Entry>, tenant: &TenantName, name: &KeyName) -> Result<(), Error> {
+        let _turn = entry.turn.lock().await;
+        let Some(loaded) = entry.loaded.load_full().filter(|loaded| loaded.key(name).is_none()) else { return Ok(()) };
+        let (_, key) = self.read_key(&loaded.record_mac, loaded.uid, name).await?;
+        let view = KeyView::of_row(tenant, &key)?;
+        loaded.insert(name.clone(), Arc::new(LoadedKey::new(view.uid, view.purpose, view.state, view.primary, self.cache.count())));
+        Ok(())
+    }
+
+    async fn load_version(&self, entry: &Arc<Entry>, tenant: &TenantName, name: &KeyName, version: KeyVersion) -> Result<(), Error> {
+        let _turn = entry.turn.lock().await;
+        let Some(loaded) = entry.loaded.load_full() else { return Ok(()) };
+        let Some(key) = loaded.key(name).filter(|key| key.version(version).is_none()) else { return Ok(()) };
+        let Some((_, found)) = self.read_version(&loaded.record_mac, loaded.uid, key.uid, version).await? else {
+            // Only a blob asks for a version that never was.
+            return Err(if version == key.primary { Error::Damaged("a key without its primary version") } else { Error::Open(OpenError::Version) });
+        };
+        let state = VersionView::of_row(&found)?.state;
+        let kek = if state == KeyState::Enabled {
+            let place = TenantPlace { name: tenant, uid: loaded.uid, version: loaded.version };
+            Some(self.with_room(|| loaded.key.unwrap_kek(place, key.uid, version, &wrapped(&found.wrapped_kek)?).map_err(chain_error))?)
+        } else {
+            None
+        };
+        key.insert(Arc::new(LoadedVersion { version, state, kek, _counted: self.cache.count() }));
+        Ok(())
+    }
+
+    /// Tries again after making room, if locked memory is full.
+    pub(super) fn with_room<T>(&self, make: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+        match make() {
+            Err(Error::CacheFull) => {
+                self.cache.evict();
+                make()
+            }
+            other => other,
+        }
+    }
+}
+
+/// Enters if all that is wanted is in memory. The outer error is final.
+fn try_enter(entry: &Arc<Entry>, wants: &[Want<'_>]) -> Result<Result<InUse, Missing>, Error> {
+    let inside = match Gate::enter(entry) {
+        Ok(inside) => inside,
+        Err(GateState::Unloaded | GateState::Open) => return Ok(Err(Missing::Tenant)),
+        Err(GateState::Closed) => return Ok(Err(Missing::Turn)),
+        Err(GateState::Evicted) => return Ok(Err(Missing::Evicted)),
+        Err(GateState::Fenced) => return Err(Error::TenantState(TenantState::Fenced)),
+    };
+    let Some(tenant) = entry.loaded.load_full() else { return Ok(Err(Missing::Tenant)) };
+    let mut keys = Vec::with_capacity(wants.len());
+    for want in wants {
+        let Some(key) = tenant.key(want.key) else { return Ok(Err(Missing::Key(want.key.clone()))) };
+        if key.state != KeyState::Enabled {
+            return Err(Error::KeyState(key.state));
+        }
+        let number = match want.which {
+            Which::Primary => key.primary,
+            // A blob never chooses its key: its key uid must be that of the key that was named.
+            Which::Of(header) if header.key_id != key.uid => return Err(Error::Open(OpenError::Key)),
+            Which::Of(header) => header.version,
+        };
+        let Some(version) = key.version(number) else { return Ok(Err(Missing::Version(want.key.clone(), number))) };
+        if version.state != KeyState::Enabled {
+            return Err(Error::VersionState(version.state));
+        }
+        keys.push(KeyInUse { key, version });
+    }
+    Ok(Ok(InUse { tenant, keys, _inside: inside }))
+}
+
+/// A tenant as its row has it, with its key unwrapped and everything verified.
+pub(super) struct OpenTenant {
+    pub(super) uid: Uid,
+    pub(super) version: KeyVersion,
+    pub(super) row: rows::Tenant,
+    /// The record as stored, for preconditions.
+    pub(super) record: Vec<u8>,
+    /// The wrap of the tenant key.
+    pub(super) wrapped: WrappedKey,
+    pub(super) key: TenantKey,
+    pub(super) record_mac: RecordMacKey,
+    name: TenantName,
+}
+
+impl OpenTenant {
+    pub(super) fn place(&self) -> TenantPlace<'_> {
+        TenantPlace { name: &self.name, uid: self.uid, version: self.version }
+    }
+
+    fn audit_ctx_key(&self) -> Result<AuditCtxKey, Error> {
+        let root = self.key.unwrap_index_root(self.place(), &wrapped(&self.row.wrapped_index_root)?).map_err(chain_error)?;
+        Ok(root.audit_ctx_key()?)
+    }
+}
+
+/// What lies under a tenant's name.
+pub(super) enum Named {
+    Nothing,
+    Tenant(Uid),
+    Tombstone(Uid, rows::Tombstone),
+}
+
+impl Keyring {
+    /// Reads what lies under a tenant's name.
+    pub(super) async fn named(&self, name: &TenantName) -> Result<(Named, Option<Vec<u8>>), Error> {
+        let place = row_key::tenant_name(name);
+        let Some(record) = self.store.get(&place).await? else { return Ok((Named::Nothing, None)) };
+        let found: rows::TenantName = row::open(&self.cluster.record_mac, &place, &record)?;
+        let uid = row::uid(&found.uid)?;
+        let named = found.tombstone.map_or(Named::Tenant(uid), |tombstone| Named::Tombstone(uid, tombstone));
+        Ok((named, Some(record)))
+    }
+
+    /// Reads a tenant that was not destroyed, in whatever state, with its key.
+    pub(super) async fn open_tenant(&self, name: &TenantName) -> Result<OpenTenant, Error> {
+        let uid = match self.named(name).await?.0 {
+            Named::Nothing => return Err(Error::TenantNotFound),
+            Named::Tombstone(_, tombstone) => return Err(Error::TenantState(TenantState::of_row(tombstone.state)?)),
+            Named::Tenant(uid) => uid,
+        };
+        let place = row_key::tenant(uid);
+        // A fence may have come between the two reads.
+        let record = self.store.get(&place).await?.ok_or(Error::TenantState(TenantState::Fenced))?;
+        let unverified: rows::Tenant = row::peek(&record)?;
+        let [wrap] = &unverified.tenant_keys[..] else { return Err(Error::Damaged("a tenant without just one tenant key")) };
+        let (version, wrapped) = (row::version(wrap.version)?, wrapped(&wrap.blob)?);
+        let tenant = TenantPlace { name, uid, version };
+        let key = self.with_room(|| self.epoch.key.unwrap_tenant_key(self.epoch.place, tenant, &wrapped).map_err(chain_error))?;
+        let record_mac = self.with_room(|| Ok(key.record_mac_key()?))?;
+        let row: rows::Tenant = row::open(&record_mac, &place, &record)?;
+        if row.name != name.as_str() || row.uid != uid.as_bytes() {
+            return Err(Error::Damaged("a tenant under another name or uid"));
+        }
+        Ok(OpenTenant { uid, version, row, record, wrapped, key, record_mac, name: name.clone() })
+    }
+
+    /// Reads a key's row by name; returns it with its record.
+    pub(super) async fn read_key(&self, mac: &RecordMacKey, tenant: Uid, name: &KeyName) -> Result<(Vec<u8>, rows::Key), Error> {
+        let uid = self.key_uid(mac, tenant, name).await?.ok_or(Error::KeyNotFound)?;
+        let (record, key) = self.read_key_by_uid(mac, tenant, uid).await?;
+        if key.name != name.as_str() {
+            return Err(Error::Damaged("a key under another name"));
+        }
+        Ok((record, key))
+    }
+
+    /// Reads a key's row by uid.
+    pub(super) async fn read_key_by_uid(&self, mac: &RecordMacKey, tenant: Uid, uid: Uid) -> Result<(Vec<u8>, rows::Key), Error> {
+        let place = row_key::key(tenant, uid);
+        let record = self.store.get(&place).await?.ok_or(Error::Damaged("a key's name without its key"))?;
+        let key: rows::Key = row::open(mac, &place, &record)?;
+        Ok((record, key))
+    }
+
+    /// Returns the uid of the key that has this name, destroyed ones included.
+    pub(super) async fn key_uid(&self, mac: &RecordMacKey, tenant: Uid, name: &KeyName) -> Result<Option<Uid>, Error> {
+        let place = row_key::key_name(tenant, name);
+        let Some(record) = self.store.get(&place).await? else { return Ok(None) };
+        let named: rows::KeyName = row::open(mac, &place, &record)?;
+        row::uid(&named.uid).map(Some)
+    }
+
+    /// Reads a version's row; returns it with its record.
+    pub(super) async fn read_version(&self, mac: &RecordMacKey, tenant: Uid, key: Uid, version: KeyVersion) -> Result<Option<(Vec<u8>, rows::KeyVersion)>, Error> {
+        let place = row_key::key_version(tenant, key, version);
+        let Some(record) = self.store.get(&place).await? else { return Ok(None) };
+        let found: rows::KeyVersion = row::open(mac, &place, &record)?;
+        if found.version != version.get() {
+            return Err(Error::Damaged("a version under another number"));
+        }
+        Ok(Some((record, found)))
+    }
+
+    /// Reads a row that the cluster secret authenticates.
+    pub(super) async fn read_cluster_row<M: prost::Message + Default>(&self, place: &RowKey) -> Result<Option<(Vec<u8>, M)>, Error> {
+        let Some(record) = self.store.get(place).await? else { return Ok(None) };
+        let found = row::open(&self.cluster.record_mac, place, &record)?;
+        Ok(Some((record, found)))
+    }
+
+    /// Returns a tenant, or what is left of it.
+    pub async fn tenant(&self, name: &TenantName) -> Result<TenantView, Error> {
+        // A fence may come between the name and the row: then the second look finds the tombstone.
+        for _ in 0..2 {
+            match self.named(name).await?.0 {
+                Named::Nothing => return Err(Error::TenantNotFound),
+                Named::Tombstone(uid, tombstone) => return TenantView::of_tombstone(name, uid, &tombstone),
+                Named::Tenant(_) => match self.open_tenant(name).await {
+                    Ok(opened) => return TenantView::of_row(name, &opened.row),
+                    Err(Error::TenantState(_)) => {}
+                    Err(other) => return Err(other),
+                },
+            }
+        }
+        Err(Error::Damaged("a tenant's name without its tenant"))
+    }
+}
+
+/// The chain's own blobs lie under rows that verify: one that does not open is damage, and not
+/// something a caller gave.
+pub(super) fn chain_error(error: OpenError) -> Error {
+    match error {
+        OpenError::ArenaFull => Error::CacheFull,
+        OpenError::Short
+        | OpenError::Magic
+        | OpenError::Suite
+        | OpenError::Kind
+        | OpenError::Key
+        | OpenError::Version
+        | OpenError::Commitment
+        | OpenError::Tag
+        | OpenError::Length => Error::Damaged("a wrapped key does not open under the key above it"),
+    }
+}
+
+pub(super) fn wrapped(blob: &[u8]) -> Result<WrappedKey, Error> {
+    WrappedKey::from_slice(blob).ok_or(Error::Damaged("a wrapped key that has not 128 bytes"))
+}
+
+const ROUNDS_MAX: usize = 64;

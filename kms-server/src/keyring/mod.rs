@@ -1,0 +1,330 @@
+//! KEYS: tenants, keys and versions, their states, their rotation, their destruction.
+//!
+//! Not here: who may do it (`policy`), what it looks like on the wire (`rpc`), which vendor holds
+//! the master key (`backend`). The chain is master key -> epoch key -> tenant key -> KEK -> DEK.
+//!
+//! A request that uses a key goes through [`Keyring::enter`]; a change goes through
+//! [`Keyring::change`], which is the one road in `mutation.rs`. A new change is a variant of
+//! [`Change`] and a file with its plan.
+
+mod cache;
+mod create_key;
+mod create_tenant;
+mod destroy_key;
+mod destroy_tenant;
+pub mod due;
+mod error;
+mod gate;
+pub mod init;
+mod list;
+mod load;
+mod mutation;
+pub mod open;
+mod rotate_key;
+mod row;
+pub mod row_key;
+mod set_key_state;
+mod set_tenant_state;
+pub mod state;
+mod update_key;
+mod view;
+mod who;
+
+#[cfg(test)]
+mod row_vectors;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::mpsc;
+
+pub use cache::CacheStatus;
+pub use error::Error;
+pub use list::Listed;
+pub use load::{InUse, KeyInUse, Want, Which};
+pub use mutation::{Changed, Mutator, Object};
+pub use state::{KeyState, TenantState};
+pub use view::{KeyPurpose, KeyView, Labels, TenantView, VersionView};
+pub use who::Who;
+
+use cache::Cache;
+use crate::audit::Log;
+use crate::crypto::{EpochKey, EpochPlace, PageTokenKey, RecordMacKey};
+use crate::noun::{Clock, KeyName, KeyVersion, Random, TenantName, Uid};
+use crate::store::{Store, StoreError};
+
+/// The most versions of a key: destroying a key rewrites all of them in one batch.
+pub const VERSIONS_MAX: u32 = 10_000;
+/// The longest waiting time before a destruction, in milliseconds: 365 days.
+pub const WAIT_MS_MAX: u64 = 365 * 24 * 3600 * 1000;
+/// How long an obedient client may hold a data key, in milliseconds: until leases are a setting.
+pub const LEASE_MS: u64 = 300_000;
+
+/// How the keyring behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyringSettings {
+    /// The shortest waiting time before a destruction, in milliseconds.
+    pub wait_ms_min: u64,
+    /// The waiting time when none is asked for, in milliseconds.
+    pub wait_ms_default: u64,
+    /// The most tenants with an entry in the cache.
+    pub tenants_max: usize,
+    /// The most keys and versions in memory.
+    pub keys_max: usize,
+}
+
+/// The keys of this cluster.
+pub struct Keyring {
+    store: Arc<dyn Store>,
+    log: Arc<Log>,
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Random>,
+    settings: KeyringSettings,
+    cluster: ClusterKeys,
+    epoch: Epoch,
+    cache: Cache,
+    jobs: mpsc::Sender<mutation::Job>,
+    broken: AtomicBool,
+}
+
+/// What belongs to no tenant.
+pub(crate) struct ClusterKeys {
+    pub(crate) uid: Uid,
+    pub(crate) secret_version: KeyVersion,
+    pub(crate) record_mac: Arc<RecordMacKey>,
+    pub(crate) page_token: PageTokenKey,
+}
+
+/// The epoch that wraps tenant keys.
+pub(crate) struct Epoch {
+    pub(crate) place: EpochPlace,
+    pub(crate) key: EpochKey,
+}
+
+/// A change of a tenant, a key or a version.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// Makes a tenant.
+    CreateTenant {
+        /// Its name.
+        tenant: TenantName,
+    },
+    /// Makes a tenant neither seal nor open.
+    SuspendTenant {
+        /// Its name.
+        tenant: TenantName,
+    },
+    /// Ends a suspension.
+    ResumeTenant {
+        /// Its name.
+        tenant: TenantName,
+    },
+    /// Destroys a tenant after a waiting time, or at once if that is 0.
+    DestroyTenant {
+        /// Its name.
+        tenant: TenantName,
+        /// The waiting time in milliseconds, or the setting's.
+        wait_ms: Option<u64>,
+    },
+    /// Takes a scheduled destruction back.
+    CancelTenantDestruction {
+        /// Its name.
+        tenant: TenantName,
+    },
+    /// Destroys a tenant whose date has come.
+    DestroyDueTenant {
+        /// Its name.
+        tenant: TenantName,
+    },
+    /// Makes a key with its first version.
+    CreateKey {
+        /// Its tenant.
+        tenant: TenantName,
+        /// Its name.
+        key: KeyName,
+        /// What it may be used for.
+        purpose: KeyPurpose,
+        /// For inventory.
+        labels: Labels,
+    },
+    /// Replaces the labels of a key.
+    UpdateKey {
+        /// Its tenant.
+        tenant: TenantName,
+        /// Its name.
+        key: KeyName,
+        /// The new labels.
+        labels: Labels,
+    },
+    /// Makes a new version, which seals from now on.
+    RotateKey {
+        /// Its tenant.
+        tenant: TenantName,
+        /// Its name.
+        key: KeyName,
+    },
+    /// Enables or disables a key or a version.
+    SetKeyState {
+        /// Its tenant.
+        tenant: TenantName,
+        /// Its name.
+        key: KeyName,
+        /// One version, or the whole key.
+        version: Option<KeyVersion>,
+        /// ENABLED, or else DISABLED.
+        enabled: bool,
+    },
+    /// Destroys a key or a version after a waiting time, or at once if that is 0.
+    ScheduleKeyDestruction {
+        /// Its tenant.
+        tenant: TenantName,
+        /// Its name.
+        key: KeyName,
+        /// One version, or the whole key.
+        version: Option<KeyVersion>,
+        /// The waiting time in milliseconds, or the setting's.
+        wait_ms: Option<u64>,
+    },
+    /// Takes a scheduled destruction back.
+    CancelKeyDestruction {
+        /// Its tenant.
+        tenant: TenantName,
+        /// Its name.
+        key: KeyName,
+        /// One version, or the whole key.
+        version: Option<KeyVersion>,
+    },
+    /// Destroys a key or a version whose date has come.
+    DestroyDueKey {
+        /// Its tenant.
+        tenant: TenantName,
+        /// Its name.
+        key: KeyName,
+        /// One version, or the whole key.
+        version: Option<KeyVersion>,
+    },
+}
+
+impl Change {
+    /// Returns the tenant it is about.
+    pub fn tenant(&self) -> &TenantName {
+        match self {
+            Change::CreateTenant { tenant }
+            | Change::SuspendTenant { tenant }
+            | Change::ResumeTenant { tenant }
+            | Change::DestroyTenant { tenant, .. }
+            | Change::CancelTenantDestruction { tenant }
+            | Change::DestroyDueTenant { tenant }
+            | Change::CreateKey { tenant, .. }
+            | Change::UpdateKey { tenant, .. }
+            | Change::RotateKey { tenant, .. }
+            | Change::SetKeyState { tenant, .. }
+            | Change::ScheduleKeyDestruction { tenant, .. }
+            | Change::CancelKeyDestruction { tenant, .. }
+            | Change::DestroyDueKey { tenant, .. } => tenant,
+        }
+    }
+
+    /// Tells whether nobody may be inside while it is made: it takes the use of something away, or
+    /// gives it back.
+    fn closes_gate(&self) -> bool {
+        match self {
+            Change::CreateTenant { .. } | Change::CreateKey { .. } | Change::UpdateKey { .. } | Change::RotateKey { .. } => false,
+            Change::SuspendTenant { .. }
+            | Change::ResumeTenant { .. }
+            | Change::DestroyTenant { .. }
+            | Change::CancelTenantDestruction { .. }
+            | Change::DestroyDueTenant { .. }
+            | Change::SetKeyState { .. }
+            | Change::ScheduleKeyDestruction { .. }
+            | Change::CancelKeyDestruction { .. }
+            | Change::DestroyDueKey { .. } => true,
+        }
+    }
+}
+
+impl Keyring {
+    /// Plans a change. The tenant's turn is held.
+    async fn plan(&self, change: &Change, who: &Who) -> Result<mutation::Plan, Error> {
+        match change {
+            Change::CreateTenant { tenant } => self.plan_create_tenant(tenant).await,
+            Change::SuspendTenant { tenant } => self.plan_tenant_state(tenant, "SuspendTenant", TenantState::Active, TenantState::Suspended).await,
+            Change::ResumeTenant { tenant } => self.plan_tenant_state(tenant, "ResumeTenant", TenantState::Suspended, TenantState::Active).await,
+            Change::DestroyTenant { tenant, wait_ms } => self.plan_destroy_tenant(tenant, *wait_ms, who).await,
+            Change::CancelTenantDestruction { tenant } => {
+                self.plan_tenant_state(tenant, "CancelTenantDestruction", TenantState::PendingDestruction, TenantState::Suspended).await
+            }
+            Change::DestroyDueTenant { tenant } => self.plan_destroy_due_tenant(tenant).await,
+            Change::CreateKey { tenant, key, purpose, labels } => self.plan_create_key(tenant, key, *purpose, labels).await,
+            Change::UpdateKey { tenant, key, labels } => self.plan_update_key(tenant, key, labels).await,
+            Change::RotateKey { tenant, key } => self.plan_rotate_key(tenant, key).await,
+            Change::SetKeyState { tenant, key, version, enabled } => self.plan_key_state(tenant, key, *version, *enabled).await,
+            Change::ScheduleKeyDestruction { tenant, key, version, wait_ms } => self.plan_schedule_key(tenant, key, *version, *wait_ms, who).await,
+            Change::CancelKeyDestruction { tenant, key, version } => self.plan_cancel_key(tenant, key, *version).await,
+            Change::DestroyDueKey { tenant, key, version } => self.plan_destroy_due_key(tenant, key, *version).await,
+        }
+    }
+
+    /// Returns the waiting time, or why it is none. 0 is no date: it acts at once.
+    fn wait_ms(&self, asked: Option<u64>) -> Result<u64, Error> {
+        let wait_ms = asked.unwrap_or(self.settings.wait_ms_default);
+        if wait_ms < self.settings.wait_ms_min {
+            return Err(Error::WaitTooShort(self.settings.wait_ms_min / 1000));
+        }
+        if wait_ms > WAIT_MS_MAX {
+            return Err(Error::WaitTooLong(WAIT_MS_MAX / 1000));
+        }
+        Ok(wait_ms)
+    }
+
+    fn mark_broken(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+
+    /// Answers whether the store may still be relied on, and the log written.
+    pub fn check_whole(&self) -> Result<(), Error> {
+        self.log.check()?;
+        if self.broken.load(Ordering::Acquire) {
+            return Err(Error::Store(StoreError::Failed("it failed before; this node must be restarted".into())));
+        }
+        Ok(())
+    }
+
+    /// Returns the audit log.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// Returns the key of page tokens.
+    pub fn page_token_key(&self) -> &PageTokenKey {
+        &self.cluster.page_token
+    }
+
+    /// Returns the source of randomness.
+    pub fn rng(&self) -> &dyn Random {
+        &*self.rng
+    }
+
+    /// Returns the cluster's uid.
+    pub fn cluster_uid(&self) -> Uid {
+        self.cluster.uid
+    }
+
+    /// Returns the epoch that wraps tenant keys.
+    pub fn epoch(&self) -> EpochPlace {
+        self.epoch.place
+    }
+
+    /// Returns what is in memory.
+    pub fn cache_status(&self) -> CacheStatus {
+        self.cache.status()
+    }
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyring").field("cluster", &self.cluster.uid).field("epoch", &self.epoch.place).finish_non_exhaustive()
+    }
+}

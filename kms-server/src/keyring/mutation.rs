@@ -1,0 +1,551 @@
+//! The one road of every change: intent, batch, outcome.
+//!
+//! One group at a time (design 8): plans are made and their preconditions checked -> intents,
+//! durable -> gates that must be closed are closed and drained -> one store batch with `seq` and
+//! `anchor` -> memory is changed, gates opened or fenced -> outcomes, durable -> replies -> the
+//! next group. The decision page `0002-mutations.md` walks through every crash in between.
+//!
+//! **Invariants:**
+//! - only this file commits to the store while serving;
+//! - a group holds the turns of its tenants from before its plans until its gates stand as they
+//!   will, so that what a plan read is still so when its batch is applied;
+//! - a change that closes a gate is alone in its group: if it cannot drain, no number of another
+//!   change depends on it;
+//! - once the store failed nothing more is tried: whether that batch is durable, the next start
+//!   tells from its `seq`.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::{Leaf, LogFailed, Outcome, Phase};
+use crate::noun::{KeyName, TenantName, UnixMillis};
+use crate::rows;
+use crate::store::{Batch, Precondition, StoreError, Write};
+
+use super::cache::Entry;
+use super::gate::GateState;
+use super::view::{KeyView, TenantView, VersionView};
+use super::{Change, Error, Keyring, Who, row, row_key};
+
+/// What a change looks like now that it is done, and its leaf.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// The object.
+    pub object: Object,
+    /// The index of its outcome, which is durable.
+    pub index: u64,
+}
+
+/// What a change was about.
+#[derive(Clone, Debug)]
+pub enum Object {
+    /// A tenant.
+    Tenant(TenantView),
+    /// A key.
+    Key(KeyView),
+    /// A version of a key.
+    Version(KeyView, VersionView),
+}
+
+/// A change ready to be made.
+pub(super) struct Plan {
+    /// What the intent says; who asked is added.
+    pub(super) intent: Leaf,
+    /// Makes the writes, once it is known where in the log the intent is.
+    pub(super) effect: Box<dyn FnOnce(&Placed) -> Effect + Send>,
+}
+
+/// Where and when a change is made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Placed {
+    pub(super) intent_index: u64,
+    pub(super) now: UnixMillis,
+}
+
+/// The writes of a change, and what follows from them.
+pub(super) struct Effect {
+    pub(super) preconditions: Vec<Precondition>,
+    pub(super) writes: Vec<Write>,
+    /// What the outcome says beyond the intent; `rh` is added from `main_row`.
+    pub(super) outcome: Leaf,
+    /// The object's main row as written.
+    pub(super) main_row: Vec<u8>,
+    pub(super) is_destruction: bool,
+    pub(super) after: After,
+    pub(super) object: Object,
+}
+
+/// What happens in memory once the batch is durable.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum After {
+    /// Nothing.
+    Nothing,
+    /// The key is loaded anew when it is asked for.
+    ForgetKey(KeyName),
+    /// The tenant is loaded anew when it is asked for.
+    ForgetTenant,
+    /// The tenant is never let in again.
+    Fence,
+}
+
+/// A change waiting to be made.
+pub(super) struct Job {
+    change: Change,
+    who: Who,
+    reply: oneshot::Sender<Result<Changed, Error>>,
+}
+
+impl Keyring {
+    /// Makes a change, and returns when its outcome is durable. It runs to completion even if
+    /// nobody waits for it any more.
+    pub async fn change(&self, change: Change, who: Who) -> Result<Changed, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.try_send(Job { change, who, reply }).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => Error::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => Error::ShuttingDown,
+        })?;
+        answer.await.unwrap_or(Err(Error::ShuttingDown))
+    }
+}
+
+/// Where the store stands: the row `s` and what the next mutation needs of it.
+#[derive(Clone, Debug)]
+pub(super) struct Position {
+    pub(super) rev: u64,
+    pub(super) seq: u64,
+    pub(super) last_mutation: Option<u64>,
+    pub(super) last_destruction: Option<u64>,
+    /// The record as stored.
+    pub(super) record: Vec<u8>,
+    /// The log's segment when the anchor was moved last.
+    pub(super) segment: u64,
+}
+
+/// Makes all changes, one group after the other.
+pub struct Mutator {
+    keyring: Arc<Keyring>,
+    jobs: mpsc::Receiver<Job>,
+    position: Position,
+    broken: bool,
+}
+
+/// A change of the group now being made.
+struct Making {
+    change: Change,
+    who: Who,
+    reply: oneshot::Sender<Result<Changed, Error>>,
+    entry: Arc<Entry>,
+    _turn: OwnedMutexGuard<()>,
+    plan: Plan,
+}
+
+impl Mutator {
+    pub(super) fn new(keyring: Arc<Keyring>, jobs: mpsc::Receiver<Job>, position: Position) -> Self {
+        Self { keyring, jobs, position, broken: false }
+    }
+
+    /// Works until `stop`, finishes what waits, and leaves the store's anchor at the log's end.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut waiting = VecDeque::new();
+        loop {
+            if waiting.is_empty() {
+                tokio::select! {
+                    biased;
+                    job = self.jobs.recv() => match job {
+                        Some(job) => waiting.push_back(job),
+                        None => break,
+                    },
+                    () = stop.cancelled() => self.jobs.close(),
+                    () = tokio::time::sleep(ANCHOR_EVERY) => self.follow_segments().await,
+                }
+            }
+            while waiting.len() < GROUP_MAX
+                && let Ok(job) = self.jobs.try_recv()
+            {
+                waiting.push_back(job);
+            }
+            let group = next_group(&mut waiting);
+            if !group.is_empty() {
+                self.make(group).await;
+            }
+        }
+        self.move_anchor().await;
+    }
+
+    async fn make(&mut self, group: Vec<Job>) {
+        let mut makings = Vec::with_capacity(group.len());
+        for job in group {
+            if let Some(making) = self.plan(job).await {
+                makings.push(making);
+            }
+        }
+        if makings.is_empty() {
+            return;
+        }
+        if let Err((fault, makings)) = self.make_planned(makings).await {
+            for making in makings {
+                answer(making.reply, Err(fault.into()));
+            }
+        }
+    }
+
+    /// Takes the tenant's turn and plans; what cannot be done is answered here.
+    async fn plan(&mut self, job: Job) -> Option<Making> {
+        let Job { change, who, reply } = job;
+        if self.broken {
+            answer(reply, Err(broken()));
+            return None;
+        }
+        let (entry, turn) = loop {
+            let entry = self.keyring.cache.entry(change.tenant());
+            let turn = Arc::clone(&entry.turn).lock_owned().await;
+            if entry.gate.state() != GateState::Evicted {
+                break (entry, turn);
+            }
+        };
+        match self.keyring.plan(&change, &who).await {
+            Ok(plan) => Some(Making { change, who, reply, entry, _turn: turn, plan }),
+            Err(error) => {
+                drop(turn);
+                self.keyring.cache.drop_if_idle(change.tenant());
+                answer(reply, Err(error));
+                None
+            }
+        }
+    }
+
+    async fn make_planned(&mut self, makings: Vec<Making>) -> Result<(), (Fault, Vec<Making>)> {
+        // Intents, durable before anything changes.
+        let mut intents = Vec::with_capacity(makings.len());
+        for (making, seq) in makings.iter().zip(self.position.seq + 1..) {
+            let leaf = Leaf { ph: Some(Phase::Intent), seq: Some(seq), ..making.signed() };
+            match self.keyring.log.append(leaf) {
+                Ok(index) => intents.push(index),
+                Err(failed) => {
+                    let leaves: Vec<Leaf> = makings.iter().map(Making::signed).collect();
+                    self.abort(&leaves, &intents, "LOG");
+                    return Err((Fault::Log(failed), makings));
+                }
+            }
+        }
+        if let Some(last) = intents.last()
+            && let Err(failed) = self.keyring.log.durable(*last).await
+        {
+            self.break_off();
+            return Err((Fault::Log(failed), makings));
+        }
+
+        if let [making] = &makings[..]
+            && making.change.closes_gate()
+            && let Err(fault) = close_and_drain(&making.entry).await
+        {
+            self.abort(&[making.signed()], &intents, "DRAIN");
+            return Err((fault, makings));
+        }
+
+        // One batch.
+        let now = self.keyring.clock.now();
+        let mut batch = Batch::default();
+        let mut made = Vec::with_capacity(makings.len());
+        for (making, intent_index) in makings.into_iter().zip(&intents) {
+            let Making { change, who, reply, entry, _turn, plan } = making;
+            let effect = (plan.effect)(&Placed { intent_index: *intent_index, now });
+            batch.preconditions.extend(effect.preconditions);
+            batch.writes.extend(effect.writes);
+            let intent = who.sign(plan.intent);
+            made.push(Made { closes_gate: change.closes_gate(), reply, entry, _turn, intent, outcome: effect.outcome, main_row: effect.main_row, is_destruction: effect.is_destruction, after: effect.after, object: effect.object });
+        }
+        let count = made.len() as u64;
+        let position = self.next_position(self.position.seq + count, intents.first().copied());
+        position.join(&mut batch, &self.position);
+        if let Err(error) = self.keyring.store.commit(batch).await {
+            self.refuse_all(made, &intents, &error);
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut self.position, position.position);
+
+        // Memory, before anybody is let in again.
+        for made in &made {
+            made.settle_entry();
+        }
+
+        // Outcomes, durable before any reply.
+        let mut indices = Vec::with_capacity(made.len());
+        for ((made, intent), seq) in made.iter().zip(&intents).zip(before.seq + 1..) {
+            match self.keyring.log.append(self.outcome(made, *intent, seq)) {
+                Ok(index) => {
+                    self.position.last_mutation = Some(index);
+                    if made.is_destruction {
+                        self.position.last_destruction = Some(index);
+                    }
+                    indices.push(index);
+                }
+                Err(_) => break,
+            }
+        }
+        let durable = match indices.last() {
+            Some(last) if indices.len() == made.len() => self.keyring.log.durable(*last).await,
+            Some(_) | None => Err(LogFailed::Failed),
+        };
+        if durable.is_err() {
+            // Done, but not recorded: the next start records it.
+            self.break_off();
+        }
+        for (place, made) in made.into_iter().enumerate() {
+            let changed = durable.map(|()| Changed { object: made.object, index: indices[place] }).map_err(Error::from);
+            answer(made.reply, changed);
+        }
+        Ok(())
+    }
+
+    /// A refused batch changed nothing; a failed one perhaps did, and nobody may go on.
+    fn refuse_all(&mut self, made: Vec<Made>, intents: &[u64], error: &StoreError) {
+        match error {
+            StoreError::Conflict(place) => {
+                // The turns were held, so this is somebody else's hand in the store.
+                tracing::error!(family = place.family.name(), "a row changed between a plan and its batch");
+                let leaves: Vec<Leaf> = made.iter().map(|made| made.intent.clone()).collect();
+                self.abort(&leaves, intents, "CONFLICT");
+                for made in made {
+                    if made.closes_gate {
+                        reopen(&made.entry);
+                    }
+                    answer(made.reply, Err(Error::Conflict));
+                }
+            }
+            StoreError::Failed(cause) => {
+                tracing::error!(%cause, "the store failed: this node makes no more changes until it is restarted");
+                self.break_off();
+                // A closed gate stays closed: nobody knows what the store holds.
+                for made in made {
+                    answer(made.reply, Err(broken()));
+                }
+            }
+        }
+    }
+
+    /// Says of intents that nothing came of them, so that their numbers may be used again. They
+    /// lie in the log before any leaf that does.
+    fn abort(&mut self, leaves: &[Leaf], intents: &[u64], why: &'static str) {
+        for ((leaf, intent), seq) in leaves.iter().zip(intents).zip(self.position.seq + 1..) {
+            let aborted = Leaf { in_: Some(*intent), seq: Some(seq), why: Some(why.into()), ..leaf.clone() }.ended(Outcome::Aborted);
+            if self.keyring.log.append(aborted).is_err() {
+                // Without that leaf no number may be used again: the next start settles it.
+                self.break_off();
+            }
+        }
+    }
+
+    fn break_off(&mut self) {
+        self.broken = true;
+        self.keyring.mark_broken();
+    }
+
+    fn outcome(&self, made: &Made, intent: u64, seq: u64) -> Leaf {
+        let mut leaf = merged(made.intent.clone(), made.outcome.clone());
+        leaf.in_ = Some(intent);
+        leaf.seq = Some(seq);
+        leaf.pm = self.position.last_mutation;
+        if made.is_destruction {
+            leaf.pd = self.position.last_destruction;
+        }
+        leaf.rh = Some(row::hash(&made.main_row).into());
+        leaf.ended(Outcome::Ok)
+    }
+
+    fn next_position(&self, seq: u64, first_intent: Option<u64>) -> NextPosition {
+        let anchor = self.keyring.log.anchor();
+        let place = row_key::position();
+        let message = rows::Position {
+            rev: self.position.rev + 1,
+            seq,
+            anchor_size: anchor.size,
+            anchor_mac: anchor.mac.to_vec(),
+            last_mutation_index: self.position.last_mutation,
+            last_destruction_index: self.position.last_destruction,
+            first_intent_index: first_intent,
+        };
+        let record = row::seal(&self.keyring.cluster.record_mac, self.keyring.cluster.secret_version, &place, &message);
+        let segment = self.keyring.log.segment_first();
+        NextPosition { position: Position { rev: message.rev, seq, record, segment, ..self.position.clone() } }
+    }
+
+    /// A closed segment moves the anchor, so that a start reads one segment and not all.
+    async fn follow_segments(&mut self) {
+        if self.position.segment != self.keyring.log.segment_first() {
+            self.move_anchor().await;
+        }
+    }
+
+    async fn move_anchor(&mut self) {
+        if self.broken || self.keyring.log.check().is_err() || self.keyring.log.anchor().size == 0 {
+            return;
+        }
+        let next = self.next_position(self.position.seq, None);
+        let mut batch = Batch::default();
+        next.join(&mut batch, &self.position);
+        match self.keyring.store.commit(batch).await {
+            Ok(()) => self.position = next.position,
+            Err(error) => {
+                tracing::error!(%error, "the store's anchor could not be moved");
+                self.break_off();
+            }
+        }
+    }
+}
+
+impl Making {
+    /// What the intent says, and every leaf after it.
+    fn signed(&self) -> Leaf {
+        self.who.sign(self.plan.intent.clone())
+    }
+}
+
+/// Why no change of a group was made.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Log(LogFailed),
+    Drain,
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Log(failed) => Error::Log(failed),
+            Fault::Drain => Error::Overloaded,
+        }
+    }
+}
+
+fn broken() -> Error {
+    Error::Store(StoreError::Failed("it failed before; this node makes no more changes until it is restarted".into()))
+}
+
+/// A change whose batch is on its way.
+struct Made {
+    closes_gate: bool,
+    reply: oneshot::Sender<Result<Changed, Error>>,
+    entry: Arc<Entry>,
+    _turn: OwnedMutexGuard<()>,
+    intent: Leaf,
+    outcome: Leaf,
+    main_row: Vec<u8>,
+    is_destruction: bool,
+    after: After,
+    object: Object,
+}
+
+impl Made {
+    fn settle_entry(&self) {
+        match &self.after {
+            After::Nothing => {}
+            After::ForgetKey(key) => {
+                if let Some(tenant) = self.entry.loaded.load_full() {
+                    tenant.forget_key(key);
+                }
+            }
+            After::ForgetTenant => self.entry.forget(),
+            After::Fence => {
+                self.entry.forget();
+                self.entry.gate.fence();
+            }
+        }
+        if self.closes_gate {
+            reopen(&self.entry);
+        }
+    }
+}
+
+struct NextPosition {
+    position: Position,
+}
+
+impl NextPosition {
+    fn join(&self, batch: &mut Batch, before: &Position) {
+        let place = row_key::position();
+        batch.preconditions.push(Precondition::Equals(place.clone(), before.record.clone()));
+        batch.writes.push(Write::Put(place, self.position.record.clone()));
+    }
+}
+
+/// Closes the gate and waits, for a bounded time, until nobody is inside.
+async fn close_and_drain(entry: &Arc<Entry>) -> Result<(), Fault> {
+    entry.gate.close();
+    if tokio::time::timeout(DRAIN_TIME_MAX, entry.gate.drained()).await.is_err() {
+        reopen(entry);
+        return Err(Fault::Drain);
+    }
+    Ok(())
+}
+
+/// Opens the gate if the tenant is in memory, else lets the next one load it.
+fn reopen(entry: &Entry) {
+    if entry.loaded.load().is_some() {
+        entry.gate.open();
+    } else {
+        entry.gate.unload();
+    }
+}
+
+/// Takes the next group: a change that closes a gate goes alone, others together if each is of
+/// another tenant. Changes of one tenant stay in their order.
+fn next_group(waiting: &mut VecDeque<Job>) -> Vec<Job> {
+    let mut group = Vec::new();
+    let mut tenants: HashSet<TenantName> = HashSet::new();
+    while let Some(job) = waiting.front() {
+        let alone = job.change.closes_gate();
+        if group.len() == GROUP_MAX || (alone && !group.is_empty()) || !tenants.insert(job.change.tenant().clone()) {
+            break;
+        }
+        group.extend(waiting.pop_front());
+        if alone {
+            break;
+        }
+    }
+    group
+}
+
+/// An outcome says what its intent said, and more.
+fn merged(intent: Leaf, outcome: Leaf) -> Leaf {
+    Leaf {
+        n: None,
+        op: intent.op,
+        ph: outcome.ph,
+        ten: intent.ten,
+        tuid: intent.tuid,
+        kn: intent.kn,
+        key: intent.key,
+        kv: outcome.kv.or(intent.kv),
+        sub: intent.sub,
+        net: intent.net,
+        rid: intent.rid,
+        rule: intent.rule,
+        to: outcome.to.or(intent.to),
+        ..outcome
+    }
+}
+
+fn answer(reply: oneshot::Sender<Result<Changed, Error>>, answer: Result<Changed, Error>) {
+    // Who asked may have gone; the change is made all the same.
+    drop(reply.send(answer));
+}
+
+impl Position {
+    /// Reads the row `s`.
+    pub(super) fn open(mac: &crate::crypto::RecordMacKey, record: Vec<u8>) -> Result<(Self, rows::Position), Error> {
+        let place = row_key::position();
+        let found: rows::Position = row::open(mac, &place, &record)?;
+        let position = Self { rev: found.rev, seq: found.seq, last_mutation: found.last_mutation_index, last_destruction: found.last_destruction_index, record, segment: u64::MAX };
+        Ok((position, found))
+    }
+}
+
+/// The most changes in one group.
+const GROUP_MAX: usize = 64;
+/// How long a change waits for those inside; they never wait for anything themselves.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+const ANCHOR_EVERY: Duration = Duration::from_secs(1);

@@ -1,0 +1,337 @@
+//! Opens a cluster: proves store, backend and log belong together, settles what a crash left, and
+//! says in the log that the service started.
+//!
+//! The rows `c` and `e` are read first and trusted only after the backend's answer, the key check
+//! value and their MACs agree. Then the log is read from where the store stands in it (design 8):
+//! 1. the store's anchor must lie in the log, with that MAC;
+//! 2. no outcome OK may have a greater `seq` than the store's;
+//! 3. intents without outcome are settled: `seq` up to the store's was done, a greater one was not.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::sync::mpsc;
+
+use crate::audit::replay::{ReplayError, Replayed, replay};
+use crate::audit::{Anchor, Leaf, Log, LogSettings, Outcome, Phase, StoredLeaf};
+use crate::backend::{EpochContext, MasterKeyBackend, MasterKeyRef};
+use crate::crypto::{EpochPlace, RecordMacKey};
+use crate::noun::{Clock, EpochNumber, KeyVersion, Random, TenantName, Uid, UnixMillis};
+use crate::rows;
+use crate::store::{Store, StoreError};
+
+use super::cache::Cache;
+use super::load::wrapped;
+use super::mutation::{Mutator, Position};
+use super::{ClusterKeys, Epoch, Error, Keyring, KeyringSettings, LEASE_MS, row, row_key};
+
+/// Why a cluster does not open. Each says what was found, what was expected, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenClusterError {
+    /// The store's first batch is missing.
+    #[error("this data directory is an unfinished `init`: nothing was ever stored in it; remove it and run `kms-server init` again")]
+    Unfinished,
+    /// The store does not read.
+    #[error("the store cannot be read")]
+    Store(#[from] StoreError),
+    /// A row is not what it should be.
+    #[error("the store's row of the {what} is damaged, or of another cluster: restore the store from a backup")]
+    Row {
+        /// Which row.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Error,
+    },
+    /// The backend did not unwrap the epoch key.
+    #[error("the master key backend did not unwrap the epoch key {epoch}")]
+    Backend {
+        /// The epoch.
+        epoch: EpochNumber,
+        /// Why.
+        #[source]
+        source: crate::backend::BackendError,
+    },
+    /// The backend's answer is another key.
+    #[error("the master key backend answered with another key than epoch {0}'s: check that it is the backend this cluster was made with")]
+    WrongEpochKey(EpochNumber),
+    /// The epoch is not of a backend that is configured.
+    #[error("epoch {epoch} is wrapped by the backend {found}, but {configured} is configured")]
+    OtherBackend {
+        /// The epoch.
+        epoch: EpochNumber,
+        /// Its backend.
+        found: String,
+        /// The one configured.
+        configured: String,
+    },
+    /// The log is not the store's, or is damaged.
+    #[error(transparent)]
+    Log(#[from] ReplayError),
+    /// The log cannot be written.
+    #[error("the audit log cannot be written")]
+    LogWrite(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The store is older than the log.
+    #[error("the store lacks {lacks} acknowledged changes: it stands at change {store}, the log at {log}; put back the newest copy of the store")]
+    StoreOlder {
+        /// How many.
+        lacks: u64,
+        /// The store's `seq`.
+        store: u64,
+        /// The log's.
+        log: u64,
+    },
+    /// No room for even the first keys.
+    #[error("the locked memory for keys is too small: raise RLIMIT_MEMLOCK")]
+    Memory,
+}
+
+/// What a cluster is opened with.
+pub struct Opening<'a> {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Opens the backend for the cluster that the store says it is.
+    pub backend: &'a (dyn Fn(Uid) -> Result<Arc<dyn MasterKeyBackend>, crate::backend::BackendError> + Send + Sync),
+    /// The kind of that backend.
+    pub backend_kind: &'a str,
+    /// The directory of the log's segments.
+    pub log_dir: &'a Path,
+    /// The node's name, in every leaf.
+    pub node: String,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// Whether idle cores write the log.
+    pub flush_on_cores: bool,
+    /// How the keyring behaves.
+    pub settings: KeyringSettings,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub rng: Arc<dyn Random>,
+}
+
+/// An open cluster.
+pub struct Opened {
+    /// Its keyring.
+    pub keyring: Arc<Keyring>,
+    /// What makes its changes; to be run.
+    pub mutator: Mutator,
+    /// The backend.
+    pub backend: Arc<dyn MasterKeyBackend>,
+    /// When the log was written to before this start.
+    pub last_record: Option<UnixMillis>,
+    /// What was settled, for people.
+    pub settled: Settled,
+}
+
+/// What a crash had left.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Settled {
+    /// Changes that were done and had no outcome in the log.
+    pub recovered: usize,
+    /// Changes that were not done.
+    pub aborted: usize,
+    /// Bytes of a torn group cut off.
+    pub torn_bytes: u64,
+}
+
+/// Reads the cluster's uid without trusting it: enough to look for its backend.
+pub async fn cluster_uid(store: &dyn Store) -> Result<Uid, OpenClusterError> {
+    let record = store.get(&row_key::cluster()).await?.ok_or(OpenClusterError::Unfinished)?;
+    let unverified: rows::Cluster = row::peek(&record).map_err(|source| OpenClusterError::Row { what: "cluster", source })?;
+    row::uid(&unverified.uid).map_err(|source| OpenClusterError::Row { what: "cluster", source })
+}
+
+impl Opening<'_> {
+    /// Opens the cluster.
+    pub async fn run(self) -> Result<Opened, OpenClusterError> {
+        let at = |what| move |source: Error| OpenClusterError::Row { what, source };
+        let cluster_uid = cluster_uid(&*self.store).await?;
+        let cluster_record = self.row_or_unfinished(&row_key::cluster()).await?;
+        let unverified: rows::Cluster = row::peek(&cluster_record).map_err(at("cluster"))?;
+        let wrapped_secret = wrapped(&unverified.wrapped_secret).map_err(at("cluster"))?;
+        let header = wrapped_secret.header().map_err(|error| at("cluster")(error.into()))?;
+        let number = EpochNumber::new(header.version.get()).ok_or(Error::Damaged("no epoch number")).map_err(at("cluster"))?;
+
+        // The epoch that wraps the cluster secret, through the backend.
+        let epoch_record = self.row_or_unfinished(&row_key::epoch(number)).await?;
+        let unverified_epoch: rows::Epoch = row::peek(&epoch_record).map_err(at("epoch"))?;
+        let place = EpochPlace { id: header.key_id, number };
+        let [wrap] = &unverified_epoch.wraps[..] else { return Err(at("epoch")(Error::Damaged("an epoch without just one wrap"))) };
+        if wrap.backend != self.backend_kind {
+            return Err(OpenClusterError::OtherBackend { epoch: number, found: wrap.backend.clone(), configured: self.backend_kind.to_owned() });
+        }
+        let context = EpochContext { cluster: cluster_uid, epoch_id: place.id, epoch: number };
+        let from_backend = |source| OpenClusterError::Backend { epoch: number, source };
+        let backend = (self.backend)(cluster_uid).map_err(from_backend)?;
+        let key = backend.unwrap(&MasterKeyRef(wrap.reference.clone()), &context, &wrap.ciphertext).await.map_err(from_backend)?;
+        if key.kcv(&place.id, number)[..] != unverified_epoch.kcv[..] {
+            return Err(OpenClusterError::WrongEpochKey(number));
+        }
+
+        // The cluster secret, and with it the MACs of what was read so far.
+        let secret_version = row::version(unverified.secret_version).map_err(at("cluster"))?;
+        let secret = key.unwrap_cluster_secret(place, cluster_uid, secret_version, &wrapped_secret).map_err(|error| at("cluster")(error.into()))?;
+        let memory = |_| OpenClusterError::Memory;
+        let record_mac = secret.record_mac_key().map_err(memory)?;
+        let _: rows::Cluster = row::open(&record_mac, &row_key::cluster(), &cluster_record).map_err(at("cluster"))?;
+        let epoch: rows::Epoch = row::open(&record_mac, &row_key::epoch(number), &epoch_record).map_err(at("epoch"))?;
+        if epoch.epoch_id != place.id.as_bytes() || epoch.number != number.get() || epoch.state != i32::from(rows::EpochState::Current) {
+            return Err(at("epoch")(Error::Damaged("not the current epoch")));
+        }
+        let seed_place = row_key::audit_seed(KeyVersion::FIRST);
+        let seed_record = self.row_or_unfinished(&seed_place).await?;
+        let seed: rows::AuditSeed = row::open(&record_mac, &seed_place, &seed_record).map_err(at("audit seed"))?;
+        let position_record = self.row_or_unfinished(&row_key::position()).await?;
+        let (mut position, position_row) = Position::open(&record_mac, position_record).map_err(at("position"))?;
+
+        // The log, from where the store stands in it.
+        let anchor_mac = position_row.anchor_mac[..].try_into().map_err(|_| at("position")(Error::Damaged("a MAC that has not 32 bytes")))?;
+        let anchor = Anchor { size: position_row.anchor_size, mac: anchor_mac };
+        let log_settings = LogSettings { node: self.node.clone(), origin: seed.origin, segment_bytes: self.segment_bytes, flush_on_cores: self.flush_on_cores };
+        let frame_mac = secret.frame_mac_key().map_err(memory)?;
+        let from = position_row.first_intent_index.unwrap_or(anchor.size);
+        let replayed = replay(self.log_dir, log_settings.origin_hash(), &frame_mac, anchor, from)?;
+        let story = Story::read(&replayed, position.seq)?;
+        position.last_mutation = story.last_mutation.or(position.last_mutation);
+        position.last_destruction = story.last_destruction.or(position.last_destruction);
+
+        let log_write = |error: std::io::Error| OpenClusterError::LogWrite(error.into());
+        let log = Log::resume(self.log_dir, log_settings, frame_mac, Arc::clone(&self.clock), replayed.tail).map_err(log_write)?;
+        let settled = story.settle(&log, &mut position, &*self.store, &record_mac, &replayed, number).await?;
+        let start = Leaf {
+            log: Some("kms1-audit".into()),
+            cluster: Some(cluster_uid.to_string().into()),
+            bytes: Some(replayed.torn_bytes).filter(|bytes| *bytes > 0),
+            epoch: Some(number.get()),
+            why: (replayed.torn_bytes > 0).then(|| "TORN_TAIL".into()),
+            ..Leaf::of("Start")
+        };
+        append_durable(&log, start.ended(Outcome::Ok)).await?;
+
+        let (jobs, waiting) = mpsc::channel(JOBS_MAX);
+        let keyring = Arc::new(Keyring {
+            store: self.store,
+            log,
+            clock: self.clock,
+            rng: self.rng,
+            settings: self.settings,
+            cluster: ClusterKeys { uid: cluster_uid, secret_version, record_mac: Arc::new(record_mac), page_token: secret.page_token_key().map_err(memory)? },
+            epoch: Epoch { place, key },
+            cache: Cache::new(self.settings.tenants_max, self.settings.keys_max),
+            jobs,
+            broken: AtomicBool::new(false),
+        });
+        let mutator = Mutator::new(Arc::clone(&keyring), waiting, position);
+        Ok(Opened { keyring, mutator, backend, last_record: replayed.last_time, settled })
+    }
+
+    async fn row_or_unfinished(&self, place: &crate::store::RowKey) -> Result<Vec<u8>, OpenClusterError> {
+        self.store.get(place).await?.ok_or(OpenClusterError::Unfinished)
+    }
+}
+
+/// What the mutation leaves of the log say, since the store's last batch.
+struct Story {
+    last_mutation: Option<u64>,
+    last_destruction: Option<u64>,
+    /// Intents without outcome, in order.
+    open: Vec<StoredLeaf>,
+}
+
+impl Story {
+    fn read(replayed: &Replayed, store_seq: u64) -> Result<Self, OpenClusterError> {
+        let (mut last_mutation, mut last_destruction, mut log_seq) = (None, None, 0);
+        let mut open: Vec<StoredLeaf> = Vec::new();
+        for stored in &replayed.mutations {
+            let leaf = &stored.leaf;
+            if leaf.ph == Some(Phase::Intent) {
+                open.push(stored.clone());
+                continue;
+            }
+            open.retain(|intent| Some(intent.index) != leaf.in_);
+            if matches!(leaf.res, Some(Outcome::Ok | Outcome::Recovered)) {
+                last_mutation = Some(stored.index);
+                log_seq = leaf.seq.unwrap_or(0).max(log_seq);
+                if leaf.ph == Some(Phase::Fenced) {
+                    last_destruction = Some(stored.index);
+                }
+            }
+        }
+        if log_seq > store_seq {
+            return Err(OpenClusterError::StoreOlder { lacks: log_seq - store_seq, store: store_seq, log: log_seq });
+        }
+        Ok(Self { last_mutation, last_destruction, open })
+    }
+
+    /// Writes the outcomes that a crash kept from being written.
+    async fn settle(
+        &self,
+        log: &Log,
+        position: &mut Position,
+        store: &dyn Store,
+        record_mac: &RecordMacKey,
+        replayed: &Replayed,
+        epoch: EpochNumber,
+    ) -> Result<Settled, OpenClusterError> {
+        let mut settled = Settled { torn_bytes: replayed.torn_bytes, ..Settled::default() };
+        for intent in &self.open {
+            let was_done = intent.leaf.seq.is_some_and(|seq| seq <= position.seq);
+            let mut outcome = Leaf { ph: None, in_: Some(intent.index), ..intent.leaf.clone() };
+            if !was_done {
+                append_durable(log, outcome.ended(Outcome::Aborted)).await?;
+                settled.aborted += 1;
+                continue;
+            }
+            outcome.pm = position.last_mutation;
+            let is_destruction = matches!(outcome.op.as_deref(), Some("DestroyKey" | "DestroyKeyVersion"));
+            if is_destruction {
+                outcome.ph = Some(Phase::Fenced);
+                outcome.lease = Some(intent.time + LEASE_MS);
+                outcome.epoch = Some(epoch.get());
+            } else if let Some(tombstone) = fenced_by(store, record_mac, intent).await? {
+                outcome.ph = Some(Phase::Fenced);
+                outcome.tkc = tombstone.tkc_complement.first().map(|c| hex::encode(c.iter().map(|byte| !byte).collect::<Vec<u8>>()).into());
+                outcome.keys = Some(tombstone.keys);
+                outcome.deks = Some(tombstone.deks);
+                outcome.lease = Some(tombstone.fenced_ms + LEASE_MS);
+                outcome.epoch = Some(tombstone.epoch);
+            }
+            let fenced = outcome.ph == Some(Phase::Fenced);
+            if fenced {
+                outcome.pd = position.last_destruction;
+            }
+            let index = append_durable(log, outcome.ended(Outcome::Recovered)).await?;
+            position.last_mutation = Some(index);
+            if fenced {
+                position.last_destruction = Some(index);
+            }
+            settled.recovered += 1;
+        }
+        Ok(settled)
+    }
+}
+
+/// Returns the tombstone that this intent made, if it fenced a tenant.
+async fn fenced_by(store: &dyn Store, record_mac: &RecordMacKey, intent: &StoredLeaf) -> Result<Option<rows::Tombstone>, OpenClusterError> {
+    let at = |source| OpenClusterError::Row { what: "destroyed tenant", source };
+    if intent.leaf.op.as_deref() != Some("DestroyTenant") {
+        return Ok(None);
+    }
+    let Some(name) = intent.leaf.ten.as_deref().and_then(|name| name.parse::<TenantName>().ok()) else { return Ok(None) };
+    let place = row_key::tenant_name(&name);
+    let Some(record) = store.get(&place).await? else { return Ok(None) };
+    let named: rows::TenantName = row::open(record_mac, &place, &record).map_err(at)?;
+    Ok(named.tombstone.filter(|tombstone| tombstone.intent_index == intent.index))
+}
+
+async fn append_durable(log: &Log, leaf: Leaf) -> Result<u64, OpenClusterError> {
+    let failed = |error: crate::audit::LogFailed| OpenClusterError::LogWrite(error.into());
+    let index = log.append(leaf).map_err(failed)?;
+    log.durable(index).await.map_err(failed)?;
+    Ok(index)
+}
+
+/// The most changes that may wait.
+const JOBS_MAX: usize = 1024;

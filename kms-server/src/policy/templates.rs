@@ -1,0 +1,199 @@
+//! The permission templates: parsed, validated against the schema, linked per binding.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use cedar_policy::{
+    Effect, EntityUid, PolicyId, PolicySet, PolicySetError, Schema, SlotId, Template, ValidationMode, Validator,
+};
+
+use super::PolicyError;
+use super::role::Role;
+
+/// At which level of the tree of resources a template permits.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Level {
+    Cluster,
+    Tenants,
+    Keys,
+    Indexes,
+}
+
+impl Level {
+    pub const ALL: [Self; 4] = [Self::Cluster, Self::Tenants, Self::Keys, Self::Indexes];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cluster => "cluster",
+            Self::Tenants => "tenants",
+            Self::Keys => "keys",
+            Self::Indexes => "indexes",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a binding covers at each level, as the entity that goes into `?resource`.
+pub(super) struct Scopes {
+    pub cluster: Option<EntityUid>,
+    pub tenants: Option<EntityUid>,
+    pub keys: Option<EntityUid>,
+    pub indexes: Option<EntityUid>,
+}
+
+impl Scopes {
+    pub fn at(&self, level: Level) -> Option<&EntityUid> {
+        match level {
+            Level::Cluster => self.cluster.as_ref(),
+            Level::Tenants => self.tenants.as_ref(),
+            Level::Keys => self.keys.as_ref(),
+            Level::Indexes => self.indexes.as_ref(),
+        }
+    }
+}
+
+/// The templates of all roles.
+pub(super) struct Templates(BTreeMap<(Role, Level), Template>);
+
+impl Templates {
+    /// Returns the templates that we ship.
+    pub fn shipped() -> Result<Self, PolicyError> {
+        Self::validated(include_str!("templates.cedar"), include_str!("schema.cedarschema"))
+            .map_err(PolicyError::Templates)
+    }
+
+    fn validated(templates: &str, schema: &str) -> Result<Self, String> {
+        let (schema, _warnings) = Schema::from_cedarschema_str(schema).map_err(|error| error.to_string())?;
+        let set: PolicySet = templates.parse().map_err(|error| format!("{error}"))?;
+        let result = Validator::new(schema).validate(&set, ValidationMode::Strict);
+        if !result.validation_passed_without_warnings() {
+            return Err(result.to_string());
+        }
+        let templates = Self::named(&set)?;
+        match Role::ALL.into_iter().find(|&role| templates.levels(role).next().is_none()) {
+            Some(role) => Err(format!("role {role} has no template")),
+            None => Ok(templates),
+        }
+    }
+
+    // Names the templates by their annotations. Anything else in the text is refused: it would
+    // be shipped and never be asked.
+    fn named(set: &PolicySet) -> Result<Self, String> {
+        if let Some(policy) = set.policies().next() {
+            return Err(format!("{} is no template", policy.id()));
+        }
+        let mut named = BTreeMap::new();
+        for template in set.templates() {
+            let annotation =
+                |key: &str| template.annotation(key).ok_or_else(|| format!("{} has no @{key}", template.id()));
+            let (role, level) = (annotation("role")?, annotation("level")?);
+            let name = format!("{role}.{level}");
+            if template.effect() != Effect::Permit {
+                return Err(format!("{name} does not permit"));
+            }
+            let role = role.parse::<Role>().map_err(|error| format!("{name}: {error}"))?;
+            let level = Level::ALL
+                .into_iter()
+                .find(|known| known.as_str() == level)
+                .ok_or_else(|| format!("{name}: no level has this name"))?;
+            let template = template.new_id(PolicyId::new(&name));
+            if named.insert((role, level), template).is_some() {
+                return Err(format!("{name} is there twice"));
+            }
+        }
+        Ok(Self(named))
+    }
+
+    /// Returns the levels at which a role permits anything.
+    pub fn levels(&self, role: Role) -> impl Iterator<Item = Level> {
+        self.0.keys().filter(move |(of, _)| *of == role).map(|&(_, level)| level)
+    }
+
+    /// Links the templates of a binding's roles for one principal or group it lists.
+    pub fn link(
+        &self,
+        binding: &str,
+        roles: &[Role],
+        grantee: &EntityUid,
+        scopes: &Scopes,
+    ) -> Result<PolicySet, PolicyError> {
+        let refused = |error: &PolicySetError| PolicyError::Templates(error.to_string());
+        let mut set = PolicySet::new();
+        for (&(role, level), template) in &self.0 {
+            let Some(scope) = scopes.at(level).filter(|_| roles.contains(&role)) else {
+                continue;
+            };
+            let slots = HashMap::from([(SlotId::principal(), grantee.clone()), (SlotId::resource(), scope.clone())]);
+            let name = PolicyId::new(format!("{binding}/{role}.{level}"));
+            set.add_template(template.clone()).map_err(|error| refused(&error))?;
+            set.link(template.id().clone(), name, slots).map_err(|error| refused(&error))?;
+        }
+        Ok(set)
+    }
+}
+
+#[cfg(test)]
+impl Templates {
+    /// Takes templates that no schema has seen, to show what happens when one fails.
+    pub fn unvalidated(text: &str) -> Self {
+        Self::named(&text.parse().unwrap()).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Action;
+
+    const SCHEMA: &str = include_str!("schema.cedarschema");
+    const TEMPLATES: &str = include_str!("templates.cedar");
+
+    #[test]
+    fn the_shipped_templates_are_strictly_valid() {
+        let templates = Templates::shipped().unwrap();
+        assert_eq!(templates.0.len(), 13);
+    }
+
+    #[test]
+    fn the_schema_knows_every_action_but_the_one_about_oneself() {
+        let (schema, warnings) = Schema::from_cedarschema_str(SCHEMA).unwrap();
+        assert_eq!(warnings.count(), 0);
+        let mut in_schema: Vec<String> = schema.actions().map(|uid| uid.id().unescaped().into()).collect();
+        let mut ours: Vec<String> =
+            Action::ALL.iter().filter(|&&action| action != Action::GetCallerIdentity).map(Action::to_string).collect();
+        in_schema.sort();
+        ours.sort();
+        assert_eq!(in_schema, ours);
+    }
+
+    #[test]
+    fn templates_that_do_not_fit_are_refused() {
+        let one = r#"@role("operator") @level("cluster") permit (principal in ?principal, action in [Action::"GetStatus"], resource is Cluster in ?resource);"#;
+        assert!(TEMPLATES.contains(r#"@role("operator") @level("cluster")"#));
+        let without_operator = TEMPLATES.split("// --- operator").next().unwrap();
+        for (why, text) in [
+            ("an action that no RPC has", TEMPLATES.replace(r#"Action::"GetStatus"]"#, r#"Action::"GetState"]"#)),
+            (
+                "an action on a resource of another type",
+                TEMPLATES.replace(r#"[Action::"GetIndexKey"]"#, r#"[Action::"Encrypt"]"#),
+            ),
+            ("an attribute that nothing has", TEMPLATES.replacen(");", ") when { principal.admin };", 1)),
+            ("the same template twice", format!("{TEMPLATES}{one}")),
+            ("a role without a template", without_operator.to_owned()),
+            ("an unknown role", TEMPLATES.replace(r#""auditor""#, r#""owner""#)),
+            ("an unknown level", TEMPLATES.replacen(r#"@level("keys")"#, r#"@level("key")"#, 1)),
+            ("no annotation", TEMPLATES.replacen(r#"@level("keys")"#, "", 1)),
+            ("a template that forbids", TEMPLATES.replacen("permit (", "forbid (", 1)),
+            ("a policy without slots", format!("{TEMPLATES} permit (principal, action, resource);")),
+        ] {
+            assert_ne!(text, TEMPLATES, "{why}");
+            assert!(Templates::validated(&text, SCHEMA).is_err(), "{why}");
+        }
+        assert!(Templates::validated(TEMPLATES, SCHEMA).is_ok());
+    }
+}
