@@ -88,7 +88,7 @@ impl Caller {
         let result = request.send(self.channel(R::LISTENER)).await;
         let request_id = match &result {
             Ok(response) => request_id(response),
-            Err(_) => None,
+            Err(status) => status.get_details_error_info().and_then(|mut info| info.metadata.remove("request_id")),
         };
         let answer = match result {
             Ok(response) => Ok(Answer { message: response.into_inner(), request_id: request_id.clone() }),

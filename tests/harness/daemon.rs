@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::process::Child;
 
 use crate::output::{Addresses, Following};
-use crate::{Binding, Caller, Identity, Settings, Site, patiently};
+use crate::{Binding, Caller, Identity, PATIENCE, Settings, Site, patiently};
 
 /// A daemon that serves. Dropping it kills its process, and no other.
 pub struct Daemon {
@@ -73,6 +73,19 @@ impl Daemon {
     /// Returns the address for operators, `127.0.0.1:port`.
     pub fn operator(&self) -> &str {
         &self.addresses.operator
+    }
+
+    /// Returns a client of the library, as a principal of the site. Fails if it is not let in.
+    pub async fn client(&self, name: &str) -> Result<kms_client::Client> {
+        let identity = self.site.identity(name)?;
+        let client = kms_client::Client::builder(format!("https://{}", self.addresses.services))
+            .operator_endpoint(format!("https://{}", self.addresses.operator))
+            .ca_pem(self.site.authority().pem())
+            .identity_pem(identity.certificate, identity.key)
+            .timeout(PATIENCE)
+            .connect()
+            .await;
+        client.with_context(|| format!("connecting as {name}"))
     }
 
     /// Returns a caller on connections of its own, as a principal of the site: `app`, `admin`.

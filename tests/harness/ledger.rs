@@ -10,7 +10,7 @@ use crate::Refused;
 pub struct Reply {
     /// The RPC's name.
     pub op: &'static str,
-    /// What the daemon calls the request; it sends this with each success.
+    /// What the daemon calls the request; it sends this with each reply of its own.
     pub request_id: Option<String>,
     /// Nothing for a success.
     pub refused: Option<Refused>,
