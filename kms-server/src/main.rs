@@ -1,1 +1,133 @@
-fn main(){}
+//! `kms-server`: the daemon's command line.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use kms_server::config::{Flags, Settings};
+use kms_server::init::{Made, init};
+use kms_server::noun::Principal;
+use kms_server::server::{StoreKind, serve};
+use kms_server::telemetry;
+use zeroizing_alloc::ZeroAlloc;
+
+// Every freed block of the heap is wiped: also those of libraries that know nothing of secrets.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
+
+/// An envelope-encryption key management service.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Makes a cluster: master key, first epoch, audit log, store, first administrator.
+    Init {
+        #[command(flatten)]
+        flags: Box<Flags>,
+        /// The SPIFFE ID of the first administrator, such as spiffe://example.com/admin.
+        #[arg(long, value_name = "SPIFFE-ID")]
+        admin: Principal,
+        /// How to say what was made.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Serves until it is told to stop (SIGTERM).
+    Serve {
+        #[command(flatten)]
+        flags: Box<Flags>,
+    },
+    /// Serves on loopback with throw-away certificates, to try things on.
+    #[cfg(feature = "dev")]
+    Dev {
+        /// Where certificates, settings and data go.
+        #[arg(long, default_value = ".kms-dev", value_name = "DIR")]
+        dir: std::path::PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Init { flags, admin, output } => {
+            let settings = Settings::load(&flags)?;
+            start_logs(&settings)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let made = runtime.block_on(init(&settings, durable_store()?, &admin))?;
+            tell(&made, output)
+        }
+        Command::Serve { flags } => {
+            let settings = Settings::load(&flags)?;
+            start_logs(&settings)?;
+            serve(&settings, &durable_store()?, |_| {})
+        }
+        #[cfg(feature = "dev")]
+        Command::Dev { dir } => kms_server::dev::dev(&dir),
+    }
+}
+
+fn start_logs(settings: &Settings) -> anyhow::Result<()> {
+    telemetry::start_logs(settings.log_format, &settings.log_filter)
+        .map_err(|error| anyhow::anyhow!("log.filter = {:?} is no filter: {error}", settings.log_filter))
+}
+
+#[cfg(feature = "rocksdb")]
+#[allow(clippy::unnecessary_wraps)] // Without the feature there is none.
+fn durable_store() -> anyhow::Result<StoreKind> {
+    Ok(StoreKind::Local)
+}
+
+#[cfg(not(feature = "rocksdb"))]
+fn durable_store() -> anyhow::Result<StoreKind> {
+    anyhow::bail!("this kms-server was built without a durable store: only `dev` works; build it with the default features")
+}
+
+#[allow(clippy::print_stdout)] // What was made is the command's answer.
+fn tell(made: &Made, output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Json => println!("{}", serde_json::to_string(made)?),
+        Output::Text => {
+            let Made { cluster, origin, data_dir, pin_file, bindings_file, bindings_kept } = made;
+            println!("cluster {cluster} was made in {}", data_dir.display());
+            println!("  audit log   {origin}");
+            println!("  PIN         {}", pin_file.display());
+            println!("              Keep a copy apart from every copy of the data: who has both has the keys,");
+            println!("              who loses it loses them.");
+            let kept = if *bindings_kept { " (were there, and were left alone: does the administrator have a binding?)" } else { "" };
+            println!("  bindings    {}{kept}", bindings_file.display());
+            println!("next: kms-server serve, with the same settings");
+        }
+    }
+    Ok(())
+}
+
+#[allow(clippy::print_stderr)] // The last words of a command that failed.
+fn report(error: &anyhow::Error) {
+    eprintln!("error: {error}");
+    let mut shown = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Some errors say their cause themselves.
+        if !shown.contains(&cause) {
+            eprintln!("  because: {cause}");
+            shown = cause;
+        }
+    }
+}

@@ -6,7 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
@@ -22,6 +22,8 @@ pub struct Hold {
     waker: Arc<AtomicWaker>,
     /// The size for which the waker stands in the log's list.
     enrolled: AtomicU64,
+    /// There is an answer that has no record: nothing may be sent any more.
+    severed: AtomicBool,
 }
 
 impl Hold {
@@ -30,7 +32,15 @@ impl Hold {
         self.size.fetch_max(index + 1, Ordering::AcqRel);
     }
 
+    /// Lets no byte pass any more: an answer could not be recorded.
+    pub fn sever(&self) {
+        self.severed.store(true, Ordering::Release);
+    }
+
     fn poll(&self, log: &Log, cx: &Context<'_>) -> Poll<Result<(), LogFailed>> {
+        if self.severed.load(Ordering::Acquire) {
+            return Poll::Ready(Err(LogFailed::Failed));
+        }
         let size = self.size.load(Ordering::Acquire);
         if log.durable_size() >= size {
             return log.check().map_or_else(|failed| Poll::Ready(Err(failed)), |()| Poll::Ready(Ok(())));

@@ -39,14 +39,25 @@ pub enum BackendSettings {
         dir: PathBuf,
         /// The file with the PIN: best on another disk, or a credential of the service manager.
         pin_file: PathBuf,
+        /// What a try of the PIN costs, for keystore files made from now on.
+        pin_cost: PinCost,
     },
+}
+
+impl BackendSettings {
+    /// Returns the backend's kind, as epoch rows and the audit log name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            BackendSettings::Software { .. } => software::KIND,
+        }
+    }
 }
 
 /// Makes what a backend needs before its first version; the master key itself comes with the first
 /// `create_version`. May be called again: what is there stays.
 pub async fn init(settings: &BackendSettings, rng: Arc<dyn Random>) -> Result<(), BackendError> {
     match settings {
-        BackendSettings::Software { dir, pin_file } => SoftwareHsm::init(dir, pin_file, rng).await,
+        BackendSettings::Software { dir, pin_file, .. } => SoftwareHsm::init(dir, pin_file, rng).await,
     }
 }
 
@@ -54,7 +65,7 @@ pub async fn init(settings: &BackendSettings, rng: Arc<dyn Random>) -> Result<()
 /// it is used: an outage shows in the first call, and in `status`.
 pub fn open(settings: &BackendSettings, cluster: Uid, rng: Arc<dyn Random>) -> Result<Arc<dyn MasterKeyBackend>, BackendError> {
     match settings {
-        BackendSettings::Software { dir, pin_file } => Ok(Arc::new(SoftwareHsm::open(dir, pin_file, cluster, PinCost::DEFAULT, rng))),
+        BackendSettings::Software { dir, pin_file, pin_cost } => Ok(Arc::new(SoftwareHsm::open(dir, pin_file, cluster, *pin_cost, rng))),
     }
 }
 

@@ -166,6 +166,11 @@ impl Kek {
         construction::seal(self.bytes(), Header { kind: Kind::Data, key_id: key, version }, context, plaintext, rng)
     }
 
+    /// Seals what another version or key opened (kind 01).
+    pub fn seal_opened(&self, key: Uid, version: KeyVersion, context: &ContextHash, opened: &Plaintext, rng: &dyn Random) -> Vec<u8> {
+        self.seal_data(key, version, context, &opened.0, rng)
+    }
+
     /// Opens a caller's data (kind 01).
     pub fn open_data(&self, key: Uid, version: KeyVersion, context: &ContextHash, blob: &[u8]) -> Result<Plaintext, OpenError> {
         // The copy is wiped whole, also when it does not open.

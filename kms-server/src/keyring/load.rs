@@ -53,6 +53,11 @@ impl InUse {
         self.tenant.uid
     }
 
+    /// Returns the key, where one was wanted.
+    pub fn key(&self) -> &KeyInUse {
+        self.keys.first().expect("whoever wants no key has none to use")
+    }
+
     /// Returns the keys, in the order they were wanted.
     pub fn keys(&self) -> &[KeyInUse] {
         &self.keys

@@ -56,7 +56,7 @@ pub(super) struct Plan {
     /// What the intent says; who asked is added.
     pub(super) intent: Leaf,
     /// Makes the writes, once it is known where in the log the intent is.
-    pub(super) effect: Box<dyn FnOnce(&Placed) -> Effect + Send>,
+    pub(super) effect: Box<dyn FnOnce(&Placed) -> Effect + Send + Sync>,
 }
 
 /// Where and when a change is made.

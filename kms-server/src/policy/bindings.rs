@@ -66,6 +66,13 @@ pub(super) enum Tenants {
 }
 
 impl Tenants {
+    pub fn entries(&self) -> Vec<String> {
+        match self {
+            Self::Every => vec!["*".to_owned()],
+            Self::Named(tenants) => tenants.iter().map(TenantName::to_string).collect(),
+        }
+    }
+
     pub fn covers(&self, tenant: &TenantName) -> bool {
         match self {
             Self::Every => true,

@@ -115,6 +115,21 @@ pub struct Policy {
     rule_self: Arc<str>,
 }
 
+/// A binding, as a caller may see its own.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BindingView {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Its roles.
+    pub roles: Arc<[Role]>,
+    /// Names of tenants, or `*`.
+    pub tenants: Vec<String>,
+    /// Names of keys, `prefix*`, or `*`.
+    pub keys: Vec<String>,
+    /// When it ends.
+    pub expires: Option<UnixMillis>,
+}
+
 /// What of a binding is needed to decide.
 struct Rule {
     id: Arc<str>,
@@ -265,9 +280,9 @@ impl Policy {
         self.deny(false)
     }
 
-    /// Returns the bindings in force for a principal with their roles, in file order. Networks are
-    /// not looked at: it says what the principal has, not what it may do from here.
-    pub fn roles_of(&self, principal: &Principal, now: UnixMillis) -> Vec<(Arc<str>, Arc<[Role]>)> {
+    /// Returns the bindings in force for a principal at this address and time, in file order: what
+    /// a caller may be told of itself.
+    pub fn bindings_of(&self, principal: &Principal, net: IpAddr, now: UnixMillis) -> Vec<BindingView> {
         let Some(caller) = self.callers.get(principal) else {
             return Vec::new();
         };
@@ -279,7 +294,7 @@ impl Policy {
         numbers.sort_unstable();
         numbers.dedup();
         let rules = numbers.into_iter().filter_map(|number| self.bindings.get(number));
-        rules.filter(|rule| rule.lasts(now)).map(|rule| (Arc::clone(&rule.id), Arc::clone(&rule.roles))).collect()
+        rules.filter(|rule| rule.lasts(now) && rule.reaches(net)).map(Rule::view).collect()
     }
 
     fn deny(&self, errors: bool) -> Decision {
@@ -355,6 +370,16 @@ impl Rule {
 
     fn reaches(&self, net: IpAddr) -> bool {
         self.networks.as_ref().is_none_or(|networks| networks.iter().any(|n| n.contains(net)))
+    }
+
+    fn view(&self) -> BindingView {
+        BindingView {
+            id: Arc::clone(&self.id),
+            roles: Arc::clone(&self.roles),
+            tenants: self.tenants.entries(),
+            keys: self.keys.as_ref().map(Names::entries).unwrap_or_default(),
+            expires: self.expires,
+        }
     }
 
     /// Returns the scope that the resource lies in. This alone says what a binding covers; the

@@ -65,6 +65,19 @@ impl Names {
         Self::Listed { names, prefixes }
     }
 
+    /// Returns the entries, in byte order; a prefix that another one covers is not among them.
+    pub fn entries(&self) -> Vec<String> {
+        match self {
+            Self::Every => vec!["*".to_owned()],
+            Self::Listed { names, prefixes } => {
+                let names = names.iter().map(|name| name.to_string());
+                let mut entries: Vec<String> = names.chain(prefixes.iter().map(|prefix| format!("{prefix}*"))).collect();
+                entries.sort_unstable();
+                entries
+            }
+        }
+    }
+
     pub fn covers(&self, name: &str) -> bool {
         match self {
             Self::Every => true,

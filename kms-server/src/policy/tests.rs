@@ -478,11 +478,13 @@ fn a_principal_learns_its_bindings_in_force_in_file_order() {
         "#
     ));
     let held = |who: &str, now| -> Vec<(String, Vec<Role>)> {
-        let held = policy.roles_of(&who.parse().unwrap(), now);
-        held.into_iter().map(|(id, roles)| (id.to_string(), roles.to_vec())).collect()
+        let held = policy.bindings_of(&who.parse().unwrap(), "192.168.1.1".parse().unwrap(), now);
+        held.into_iter().map(|held| (held.id.to_string(), held.roles.to_vec())).collect()
     };
     let by_group = ("by-group".to_owned(), vec![Role::Encrypter, Role::Decrypter]);
     assert_eq!(held(BILLING, 999), [by_group.clone(), ("by-name".to_owned(), vec![Role::Auditor])]);
     assert_eq!(held(BILLING, 1_000), [by_group]);
     assert_eq!(held("spiffe://example.com/other", 0), []);
+    let elsewhere = policy.bindings_of(&BILLING.parse().unwrap(), "10.0.0.1".parse().unwrap(), 0);
+    assert_eq!(elsewhere.iter().map(|held| &*held.id).collect::<Vec<_>>(), ["by-group"]);
 }

@@ -24,7 +24,7 @@ pub async fn check<S: Store + 'static>(open: impl Fn(&Path) -> S) {
     a_page_is_bounded(&new()).await;
     a_deleted_prefix_takes_its_rows_and_no_neighbour(&new()).await;
     what_is_unsound_is_refused(&new()).await;
-    nothing_is_lost_among_16_committers(new());
+    nothing_is_lost_among_16_committers(new()).await;
     a_commit_is_applied_though_nobody_waits_for_it(&new()).await;
     random_batches_do_what_they_do_in_memory(&new(), 1).await;
     batches_sent_at_once_do_what_they_do_in_memory(&new(), 2).await;
@@ -200,7 +200,7 @@ async fn what_is_unsound_is_refused(store: &dyn Store) {
 }
 
 /// One runtime per thread, as in the service.
-fn nothing_is_lost_among_16_committers(store: impl Store + 'static) {
+async fn nothing_is_lost_among_16_committers(store: impl Store + 'static) {
     const COMMITTERS: usize = 16;
     const EACH: usize = 25;
     let store = Arc::new(store);
@@ -219,7 +219,7 @@ fn nothing_is_lost_among_16_committers(store: impl Store + 'static) {
     for committer in committers {
         committer.join().unwrap();
     }
-    let count = block_on(store.get(&key(b"count"))).unwrap().unwrap();
+    let count = store.get(&key(b"count")).await.unwrap().unwrap();
     assert_eq!(count, ((COMMITTERS * EACH) as u32).to_be_bytes());
 
     async fn count_up(store: &dyn Store) -> bool {

@@ -139,7 +139,7 @@ async fn the_files_of_the_vectors_open_at_full_cost() {
     fs::write(place.file(&version), bytes(&vectors["keystore_file"]["file"])).unwrap();
     fs::set_permissions(place.file(&version), Permissions::from_mode(0o600)).unwrap();
     fs::write(place.pin_file(), vectors["keystore_file"]["pin"].as_str().unwrap()).unwrap();
-    let settings = BackendSettings::Software { dir: place.dir(), pin_file: place.pin_file() };
+    let settings = BackendSettings::Software { dir: place.dir(), pin_file: place.pin_file(), pin_cost: PinCost::DEFAULT };
     let hsm = crate::backend::open(&settings, cluster, Arc::new(OsRandom::new())).unwrap();
     let context = EpochContext { cluster, epoch_id, epoch: EpochNumber::new(7).unwrap() };
     let key = hsm.unwrap(&version, &context, &bytes(&wrapped["blob"])).await.unwrap();
@@ -194,7 +194,7 @@ async fn init_makes_a_private_directory_and_pin_and_keeps_what_is_there() {
     let (version, wrap) = wrapped(&place.open(), 1).await;
     assert_eq!(mode(place.file(&version)), 0o600);
     let before = place.everything();
-    let settings = BackendSettings::Software { dir: place.dir(), pin_file: place.pin_file() };
+    let settings = BackendSettings::Software { dir: place.dir(), pin_file: place.pin_file(), pin_cost: PinCost::DEFAULT };
     crate::backend::init(&settings, Arc::new(OsRandom::new())).await.unwrap();
     assert_eq!(place.everything(), before);
     place.open().unwrap(&version, &context(1), &wrap).await.unwrap();

@@ -12,6 +12,7 @@ use std::time::Duration;
 use rocksdb::{DB, DBRecoveryMode, ErrorKind, IteratorMode, Options};
 
 use super::BoxError;
+use super::log::{disarm, foreign_record, logs};
 use super::options::{self, Limits};
 use super::shred::flush;
 use crate::store::Family;
@@ -35,8 +36,8 @@ pub enum OpenError {
     /// the audit log.
     #[error("the store is damaged")]
     Damaged(#[source] BoxError),
-    /// RocksDB reads some damaged logs for ever. The thread that does can only be ended with the
-    /// process.
+    /// RocksDB may read a damaged log for ever. The thread that does can only be ended with the
+    /// process. Those that we know of are [`OpenError::Damaged`] instead.
     #[error("opening did not end within {0:?}: the write-ahead log may be damaged")]
     Stuck(Duration),
     /// The disk, the permissions or the memory do not allow it.
@@ -72,7 +73,16 @@ pub(super) fn create(dir: &Path, limits: &Limits) -> Result<DB, OpenError> {
 
 /// Opens the store in a folder.
 pub(super) fn open(dir: &Path, limits: &Limits) -> Result<DB, OpenError> {
-    open_as(dir, limits, options::database(limits))
+    let options = options::database(limits);
+    for log in logs(dir).unwrap_or_default() {
+        if let Some(record) = foreign_record(File::open(&log)?)? {
+            let name = log.file_name().unwrap_or_default().display();
+            return Err(OpenError::Damaged(
+                format!("the record at byte {record} of log {name} was not written by us").into(),
+            ));
+        }
+    }
+    open_as(dir, limits, options)
 }
 
 /// Opens the store in a folder up to the place where its log is damaged, and closes it again, so
@@ -84,11 +94,12 @@ pub(super) fn open(dir: &Path, limits: &Limits) -> Result<DB, OpenError> {
 pub fn salvage(dir: &Path, limits: &Limits, aside: &Path) -> Result<u64, OpenError> {
     make_empty(aside)?;
     let mut copied = 0;
-    for file in dir.read_dir().map_err(|_| OpenError::Missing)? {
-        let file = file?.path();
-        if let Some(name) = file.file_name().filter(|_| file.extension().is_some_and(|extension| extension == "log")) {
-            copied += std::fs::copy(&file, aside.join(name))?;
-            File::open(aside.join(name))?.sync_all()?;
+    for log in logs(dir).map_err(|_| OpenError::Missing)? {
+        let copy = aside.join(log.file_name().expect("a listed file has a name"));
+        copied += std::fs::copy(&log, &copy)?;
+        File::open(copy)?.sync_all()?;
+        if let Some(record) = foreign_record(File::open(&log)?)? {
+            disarm(&log, record)?;
         }
     }
     File::open(aside)?.sync_all()?;
@@ -267,12 +278,13 @@ mod tests {
     async fn a_torn_last_row_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let (_running, log, bytes) = crashed(&dir.path().join("0"), 20).await;
-        for (n, cut) in [1, 60, 130, 150].into_iter().enumerate() {
+        let row = bytes.len() / 20;
+        for (n, (cut, left)) in [(1, 19), (row - 1, 19), (row, 19), (row + 1, 18)].into_iter().enumerate() {
             let torn = dir.path().join((n + 1).to_string());
             copy(log.parent().unwrap(), &torn);
             std::fs::write(torn.join(log.file_name().unwrap()), &bytes[..bytes.len() - cut]).unwrap();
             let store = RocksStore::open(&torn, &Limits::default()).unwrap();
-            assert_eq!(rows(&store).await, if cut < 140 { 19 } else { 18 }, "without {cut} bytes");
+            assert_eq!(rows(&store).await, left, "without {cut} bytes");
         }
     }
 
@@ -297,20 +309,37 @@ mod tests {
     #[tokio::test]
     async fn a_damaged_store_can_be_salvaged_and_its_logs_are_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let damaged = dir.path().join("damaged");
-        let aside = dir.path().join("aside");
         let limits = Limits::default();
-        let (_running, log, mut bytes) = crashed(&damaged, 20).await;
-        let half = bytes.len() / 2;
-        bytes[half] ^= 1;
-        std::fs::write(&log, &bytes).unwrap();
-        assert!(matches!(RocksStore::open(&damaged, &limits), Err(OpenError::Damaged(_))));
+        let (_running, log, bytes) = crashed(&dir.path().join("0"), 20).await;
+        let (row, end) = (bytes.len() / 20, bytes.len());
+        let flipped = |at: usize, to: u8| {
+            let mut bytes = bytes.clone();
+            bytes[at] = to;
+            bytes
+        };
+        // The types 5 to 8, 11 and 131 would be read for ever.
+        let types = [2, 5, 6, 7, 8, 11, 131].map(|kind| (flipped(10 * row + 6, kind), 10));
+        let others = [
+            (flipped(10 * row + 50, 0), 10),
+            (flipped(19 * row + 6, 5), 19),
+            // What a power cut leaves where the file was longer already.
+            ([&bytes[..end - 50], &[0; 5000]].concat(), 19),
+        ];
+        for (n, (bytes, left)) in types.into_iter().chain(others).enumerate() {
+            let damaged = dir.path().join(format!("damaged {n}"));
+            let aside = dir.path().join(format!("aside {n}"));
+            copy(log.parent().unwrap(), &damaged);
+            std::fs::write(damaged.join(log.file_name().unwrap()), &bytes).unwrap();
+            let outcome = RocksStore::open(&damaged, &limits).map(drop);
+            assert!(matches!(outcome, Err(OpenError::Damaged(_))), "{n}: {outcome:?}");
 
-        assert_eq!(salvage(&damaged, &limits, &aside).unwrap(), bytes.len() as u64);
-        assert_eq!(std::fs::read(aside.join(log.file_name().unwrap())).unwrap(), bytes);
-        let store = RocksStore::open(&damaged, &limits).unwrap();
-        assert_eq!(rows(&store).await, 10, "those before the damage");
-        assert!(matches!(salvage(&damaged, &limits, &aside), Err(OpenError::NotEmpty)));
+            assert_eq!(salvage(&damaged, &limits, &aside).unwrap(), bytes.len() as u64);
+            assert_eq!(std::fs::read(aside.join(log.file_name().unwrap())).unwrap(), bytes);
+            let store = RocksStore::open(&damaged, &limits).unwrap();
+            assert_eq!(rows(&store).await, left, "{n}: those before the damage");
+            assert!(matches!(salvage(&damaged, &limits, &aside), Err(OpenError::NotEmpty)));
+        }
+        assert!(matches!(salvage(&dir.path().join("none"), &limits, &dir.path().join("new")), Err(OpenError::Missing)));
     }
 
     #[test]

@@ -199,6 +199,9 @@ pub fn effective_options(dir: &Path) -> io::Result<EffectiveOptions> {
 
 #[cfg(test)]
 mod tests {
+    use rocksdb::statistics::Ticker;
+    use rocksdb::{DB, WriteBatch};
+
     use super::super::RocksStore;
     use super::*;
     use crate::store::Store;
@@ -229,7 +232,6 @@ mod tests {
                 ("atomic_flush", "true"),
                 ("max_bgerror_resume_count", "0"),
                 ("best_efforts_recovery", "false"),
-                ("skip_checking_sst_file_sizes_on_db_open", "false"),
                 ("verify_sst_unique_id_in_manifest", "true"),
                 ("flush_verify_memtable_count", "true"),
                 ("compaction_verify_record_count", "true"),
@@ -242,7 +244,6 @@ mod tests {
                 ("WAL_ttl_seconds", "0"),
                 ("WAL_size_limit_MB", "0"),
                 ("wal_compression", "kNoCompression"),
-                ("wal_dir", ""),
                 ("allow_data_in_errors", "false"),
                 ("info_log_level", "WARN_LEVEL"),
                 ("is_fd_close_on_exec", "true"),
@@ -292,6 +293,23 @@ mod tests {
                     assert_eq!(options.get(name).map(String::as_str), Some(value), "{name} of {family}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_commit_syncs_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = database(&Limits::default());
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.enable_statistics();
+        let db = DB::open_cf_descriptors(&options, dir.path(), families(&Limits::default())).unwrap();
+        let before = options.get_ticker_count(Ticker::WalFileSynced);
+        for n in 1..=3 {
+            let mut writes = WriteBatch::default();
+            writes.put(b"row", b"value");
+            db.write_opt(writes, &synced()).unwrap();
+            assert_eq!(options.get_ticker_count(Ticker::WalFileSynced) - before, n);
         }
     }
 

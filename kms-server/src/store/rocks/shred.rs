@@ -29,6 +29,10 @@ enum ShredError {
 
 /// Shreds a family. Blocks for as long as it takes to write the family anew.
 pub(super) fn shred(db: &DB, family: Family, closing: &AtomicBool) -> Result<(), BoxError> {
+    shred_patiently(db, family, closing, LOOKS_MAX)
+}
+
+fn shred_patiently(db: &DB, family: Family, closing: &AtomicBool, looks_max: usize) -> Result<(), BoxError> {
     let logs = files_with_bytes(db.path(), "log")?;
     flush(db)?;
 
@@ -47,7 +51,7 @@ pub(super) fn shred(db: &DB, family: Family, closing: &AtomicBool) -> Result<(),
         }
     }
 
-    let mut tries = LOOKS_MAX;
+    let mut tries = looks_max;
     loop {
         // Makes RocksDB look for obsolete files itself, and delete them on this thread.
         db.disable_file_deletions()?;
@@ -64,10 +68,15 @@ pub(super) fn shred(db: &DB, family: Family, closing: &AtomicBool) -> Result<(),
             0 => return Ok(()),
             _ if closing.load(Ordering::Relaxed) => Err(ShredError::Closing)?,
             _ if tries == 0 => Err(ShredError::NotDeleted(left))?,
-            // A listing, a checkpoint or a compaction still has them.
-            _ => std::thread::sleep(LOOK_EVERY),
+            // A listing, a checkpoint or a compaction still has them; none of them says when it ends.
+            _ => rest(),
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "on a thread of its own, and nothing tells when a file is free")]
+fn rest() {
+    std::thread::sleep(LOOK_EVERY);
 }
 
 /// Writes what is in memory into tables, for all families at once.
@@ -107,3 +116,190 @@ const COMPACTIONS_MAX: usize = 3;
 /// Ten minutes: the longest that a file may be in use by somebody else.
 const LOOKS_MAX: usize = 60_000;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+
+    use rocksdb::IteratorMode;
+
+    use super::super::{Limits, RocksStore};
+    use super::*;
+    use crate::store::{Batch, RowKey, Store, Write};
+
+    /// 32 bytes that are found nowhere by chance.
+    fn needle(of: &str) -> Vec<u8> {
+        ring::digest::digest(&ring::digest::SHA256, of.as_bytes()).as_ref().to_vec()
+    }
+
+    /// Counts in the files of one kind, or of all. A log may split a value in two, but not in three.
+    fn hits(dir: &Path, kind: &str, needle: &[u8]) -> usize {
+        let mut hits = 0;
+        for file in dir.read_dir().unwrap() {
+            let file = file.unwrap().path();
+            if file.to_str().unwrap().ends_with(kind) {
+                let bytes = std::fs::read(file).unwrap_or_default(); // Deleted in the meantime.
+                hits += needle
+                    .chunks(16)
+                    .map(|half| bytes.windows(16).filter(|window| window == &half).count())
+                    .sum::<usize>();
+            }
+        }
+        hits
+    }
+
+    async fn commit(store: &RocksStore, writes: impl IntoIterator<Item = Write>) {
+        store.commit(Batch { preconditions: vec![], writes: writes.into_iter().collect() }).await.unwrap();
+    }
+
+    fn new_store(dir: &Path) -> RocksStore {
+        RocksStore::create(dir, &Limits::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn no_file_has_a_value_that_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("store");
+        let store = new_store(&dir);
+        for family in Family::ALL {
+            let row = RowKey::new(family, *b"prefix/row");
+            let kept = RowKey::new(family, *b"other/row");
+            for (n, gone) in [
+                Write::Delete(row.clone()),
+                Write::Put(row.clone(), b"overwritten".into()),
+                Write::DeletePrefix(RowKey::new(family, *b"prefix/")),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                let (needle, control) =
+                    (needle(&format!("{family:?} {n}")), needle(&format!("{family:?} {n} control")));
+                let put = [Write::Put(row.clone(), needle.clone()), Write::Put(kept.clone(), control.clone())];
+
+                // From the log.
+                commit(&store, put.clone()).await;
+                assert_eq!(hits(&dir, ".log", &needle), 2);
+                commit(&store, [gone.clone()]).await;
+                assert_eq!(hits(&dir, "", &needle), 2, "deleted is not gone");
+                store.shred(family).await.unwrap();
+                assert_eq!(hits(&dir, "", &needle), 0, "{family:?} {gone:?}");
+                assert_eq!(hits(&dir, "", &control), 2);
+
+                // From the last level.
+                commit(&store, put).await;
+                store.shred(family).await.unwrap();
+                assert_eq!((hits(&dir, ".sst", &needle), hits(&dir, "", &needle)), (2, 2));
+                commit(&store, [gone.clone()]).await;
+                assert_eq!(hits(&dir, "", &needle), 2, "deleted is not gone");
+                store.shred(family).await.unwrap();
+                assert_eq!(hits(&dir, "", &needle), 0, "{family:?} {gone:?}");
+                assert_eq!(hits(&dir, "", &control), 2);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn no_file_has_a_value_that_is_gone_while_others_read_and_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("store");
+        let store = Arc::new(new_store(&dir));
+        let (stop, stopped) = channel::<()>();
+        let others = std::thread::spawn({
+            let store = Arc::clone(&store);
+            move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                let mut n = 0_u32;
+                while matches!(stopped.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty)) {
+                    runtime.block_on(async {
+                        for family in [Family::Root, Family::Dek] {
+                            commit(&store, [Write::Put(RowKey::new(family, (n % 500).to_be_bytes()), vec![7; 500])])
+                                .await;
+                        }
+                        store.list(Family::Dek, b"", None, 100).await.unwrap();
+                        store.get(&RowKey::new(Family::Root, *b"")).await.unwrap();
+                    });
+                    n += 1;
+                }
+                n
+            }
+        });
+        for n in 0..20 {
+            let needle = needle(&n.to_string());
+            let row = RowKey::new(Family::Root, format!("row {n}"));
+            commit(&store, [Write::Put(row.clone(), needle.clone())]).await;
+            assert_eq!(hits(&dir, "", &needle), 2);
+            commit(&store, [Write::Delete(row)]).await;
+            let (root, dek) = futures_util::future::join(store.shred(Family::Root), store.shred(Family::Dek)).await;
+            root.unwrap();
+            dek.unwrap();
+            assert_eq!(hits(&dir, "", &needle), 0, "round {n}");
+        }
+        stop.send(()).unwrap();
+        assert!(others.join().unwrap() > 0);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_still_read_is_not_called_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = new_store(&dir.path().join("store"));
+        let row = RowKey::new(Family::Key, *b"row");
+        commit(&store, [Write::Put(row.clone(), b"value".into())]).await;
+        let db = store.database.db.read().unwrap();
+        let db = db.as_ref().unwrap();
+        let closing = AtomicBool::new(false);
+        shred_patiently(db, Family::Key, &closing, 1000).unwrap();
+
+        let reading = db.iterator_cf(column(db, Family::Key), IteratorMode::Start);
+        let error = shred_patiently(db, Family::Key, &closing, 3).unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(ShredError::NotDeleted(1))), "{error:?}");
+        drop(reading);
+        shred_patiently(db, Family::Key, &closing, 1000).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_compaction_that_fails_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = new_store(&dir.path().join("store"));
+        commit(&store, [Write::Put(RowKey::new(Family::Key, *b"row"), b"value".into())]).await;
+        store.shred(Family::Key).await.unwrap();
+        for table in store.database.with(|db| Ok(files_with_bytes(db.path(), "sst").unwrap())).unwrap() {
+            let table = dir.path().join("store").join(table);
+            let mut bytes = std::fs::read(&table).unwrap();
+            bytes[0] ^= 1;
+            std::fs::write(&table, bytes).unwrap();
+        }
+        let error = store.database.with(|db| Ok(shred(db, Family::Key, &AtomicBool::new(false)).unwrap_err())).unwrap();
+        assert!(matches!(error.downcast_ref(), Some(ShredError::NotRewritten(1))), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn closing_ends_a_shredding() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = new_store(&dir.path().join("store"));
+        commit(&store, [Write::Put(RowKey::new(Family::Key, *b"row"), b"value".into())]).await;
+        store.shred(Family::Key).await.unwrap();
+
+        let (reading, is_reading) = channel();
+        let (release, released) = channel::<()>();
+        let database = Arc::clone(&store.database);
+        let reader = std::thread::spawn(move || {
+            database.with(|db| {
+                let _reading = db.iterator_cf(column(db, Family::Key), IteratorMode::Start);
+                reading.send(()).unwrap();
+                released.recv().unwrap();
+                Ok(())
+            })
+        });
+        is_reading.recv().unwrap();
+        let shred = async {
+            let outcome = store.shred(Family::Key).await;
+            release.send(()).unwrap();
+            outcome
+        };
+        let (shredded, closed) = futures_util::future::join(shred, store.close()).await;
+        shredded.unwrap_err();
+        closed.unwrap();
+        reader.join().unwrap().unwrap();
+    }
+}

@@ -279,6 +279,7 @@ const GROUP_BYTES_MAX: usize = 4 << 20;
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use super::super::shred::flush;
     use super::super::{Limits, RocksStore};
     use super::*;
     use crate::store::{Family, Store};
@@ -330,7 +331,7 @@ mod tests {
         for number in 0..100 {
             let _ = std::os::unix::fs::symlink("/dev/full", dir.join(format!("{number:06}.log"))); // Unless it is there.
         }
-        store.shred(Family::Root).await.unwrap_err(); // Begins a new log.
+        store.database.with(|db| flush(db).map_err(StoreError::failed)).unwrap(); // Begins a new log.
         for _ in 0..3 {
             let error = store.commit(put(b"row", b"behind")).await.unwrap_err();
             assert!(matches!(&error, StoreError::Failed(_)), "{error:?}");

@@ -1,0 +1,35 @@
+//! DestroyTenant: sets the date of a tenant's end, or fences it in the call.
+
+use kms_proto::v1::{DestroyTenantRequest, DestroyTenantResponse};
+
+use super::error::Error;
+use super::parse;
+use super::pipeline::{Call, Done, Failed, Operation};
+use super::tenant_state::changed_tenant;
+use crate::keyring::Change;
+use crate::noun::TenantName;
+use crate::policy::{Action, Resource};
+
+pub(super) struct DestroyTenant {
+    tenant: TenantName,
+    wait_ms: Option<u64>,
+}
+
+impl Operation for DestroyTenant {
+    type Wire = DestroyTenantRequest;
+    type Reply = DestroyTenantResponse;
+    const NAME: &'static str = "DestroyTenant";
+
+    fn parse(wire: DestroyTenantRequest) -> Result<Self, Error> {
+        Ok(Self { tenant: parse::tenant("name", &wire.name)?, wait_ms: parse::wait_ms(wire.wait)? })
+    }
+
+    fn asks(&self) -> Vec<(Action, Resource)> {
+        vec![(Action::DestroyTenant, Resource::Tenant(self.tenant.clone()))]
+    }
+
+    async fn perform(self, call: &Call<'_>) -> Result<Done<DestroyTenantResponse>, Failed> {
+        let changed = call.change(Change::DestroyTenant { tenant: self.tenant, wait_ms: self.wait_ms }).await?;
+        Ok(Done::changed(DestroyTenantResponse { tenant: changed_tenant(&changed) }, &changed))
+    }
+}

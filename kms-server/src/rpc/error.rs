@@ -1,0 +1,42 @@
+//! Why a request is refused: everything that can go wrong on the road of an RPC.
+
+use crate::authn::NoIdentity;
+use crate::crypto::InvalidContext;
+use crate::keyring;
+
+/// Why a request was not done. `status.rs` says what the caller sees of it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody could be identified.
+    #[error("no identity: {0}")]
+    NoIdentity(#[from] NoIdentity),
+    /// A field is not what it must be.
+    #[error("{field}: {rule}")]
+    Field {
+        /// The field, as the .proto names it.
+        field: &'static str,
+        /// What it must be.
+        rule: &'static str,
+    },
+    /// The encryption context is not one.
+    #[error("{0}")]
+    Context(#[from] InvalidContext),
+    /// The destination's context is another, where it may not be.
+    #[error("a data key may go to another key, but never to another encryption context")]
+    OtherContext,
+    /// The plaintext is too long.
+    #[error("a plaintext has at most 65,536 bytes")]
+    PlaintextTooLarge,
+    /// The page token is not of this listing.
+    #[error("the page token is not of this listing")]
+    PageToken,
+    /// Policy does not allow it.
+    #[error("not allowed")]
+    Denied,
+    /// The keyring refused.
+    #[error(transparent)]
+    Keyring(#[from] keyring::Error),
+    /// It took too long.
+    #[error("it took longer than a request may")]
+    Deadline,
+}

@@ -1,0 +1,72 @@
+//! GetStatus: what an operator wants to know first.
+
+use std::time::Duration;
+
+use kms_proto::v1;
+
+use super::convert::timestamp;
+use super::error::Error;
+use super::pipeline::{Call, Done, Failed, Operation};
+use crate::crypto::arena;
+use crate::policy::{Action, Resource};
+
+pub(super) struct GetStatus;
+
+impl Operation for GetStatus {
+    type Wire = v1::GetStatusRequest;
+    type Reply = v1::GetStatusResponse;
+    const NAME: &'static str = "GetStatus";
+
+    fn parse(_: v1::GetStatusRequest) -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    fn asks(&self) -> Vec<(Action, Resource)> {
+        vec![(Action::GetStatus, Resource::Cluster)]
+    }
+
+    async fn perform(self, call: &Call<'_>) -> Result<Done<v1::GetStatusResponse>, Failed> {
+        let (keyring, facts) = (call.keyring(), &call.api.facts);
+        let (log, epoch, cache, arena) = (keyring.log(), keyring.epoch(), keyring.cache_status(), arena::status());
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        Ok(Done::read(v1::GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster_uid: keyring.cluster_uid().to_string(),
+            node: log.settings().node.clone(),
+            state: if keyring.check_whole().is_ok() { v1::ServerState::Serving } else { v1::ServerState::Failed }.into(),
+            start_time: Some(timestamp(facts.started)),
+            epoch: Some(v1::EpochStatus { number: epoch.number.get(), uid: epoch.id.to_string(), create_time: None }),
+            backend: Some(backend(call).await),
+            memory: Some(v1::MemoryStatus {
+                protection: arena.protection.describe().to_owned(),
+                slots_used: count(arena.used),
+                slots_max: count(arena.slots),
+            }),
+            audit_log: Some(v1::AuditLogStatus { origin: log.settings().origin.clone(), size: log.durable_size() }),
+            store: Some(v1::StoreStatus { kind: facts.store_kind.to_owned(), detail: String::new(), seq: 0 }),
+            caches: vec![
+                v1::CacheStatus { name: "tenants".to_owned(), entries: count(cache.tenants), ..v1::CacheStatus::default() },
+                v1::CacheStatus { name: "keys".to_owned(), entries: count(cache.keys), entries_max: count(cache.keys_max), ..v1::CacheStatus::default() },
+            ],
+            warnings: facts.warnings.clone(),
+        }))
+    }
+}
+
+async fn backend(call: &Call<'_>) -> v1::BackendStatus {
+    let asked = tokio::time::timeout(BACKEND_TIME_MAX, call.api.backend.status()).await;
+    let probe_time = Some(timestamp(call.now));
+    match asked {
+        Ok(Ok(status)) => v1::BackendStatus {
+            kind: status.kind.to_owned(),
+            detail: status.detail,
+            assurance: status.assurance.as_str().to_owned(),
+            reachable: true,
+            probe_time,
+        },
+        Ok(Err(error)) => v1::BackendStatus { detail: error.to_string(), probe_time, ..v1::BackendStatus::default() },
+        Err(_) => v1::BackendStatus { detail: "no answer in time".to_owned(), probe_time, ..v1::BackendStatus::default() },
+    }
+}
+
+const BACKEND_TIME_MAX: Duration = Duration::from_secs(2);

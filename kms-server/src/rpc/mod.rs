@@ -1,0 +1,78 @@
+//! EDGE: the only folder that names tonic or wire types.
+//!
+//! Every RPC takes one road, in [`pipeline`]: who, what, may, do, remember, answer. An RPC is one
+//! file that says what it takes, what it asks permission for, and what it does; a line in
+//! `services.rs` names it.
+
+pub mod accept;
+mod caller_identity;
+mod cancel_key_destruction;
+mod complete;
+pub mod connection;
+mod convert;
+pub mod cores;
+mod create_key;
+mod create_tenant;
+mod decrypt;
+mod decrypt_data_key;
+mod destroy_tenant;
+mod encrypt;
+mod error;
+mod generate_data_key;
+mod get_key;
+mod get_status;
+mod get_tenant;
+mod list_key_versions;
+mod list_keys;
+mod list_tenants;
+mod parse;
+mod pipeline;
+mod re_encrypt;
+mod record;
+mod rotate_key;
+mod schedule_key_destruction;
+mod serve;
+mod services;
+mod set_key_state;
+mod status;
+mod tenant_state;
+mod update_key;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+pub use serve::{Endpoint, Health, Listener};
+
+use crate::backend::MasterKeyBackend;
+use crate::keyring::Keyring;
+use crate::noun::{Clock, UnixMillis};
+use crate::policy::Policy;
+
+/// What the RPCs work with.
+pub struct Api {
+    /// The keys.
+    pub keyring: Arc<Keyring>,
+    /// Who may do what; replaced as a whole.
+    pub policy: ArcSwap<Policy>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The longest that one request may take.
+    pub request_time_max: Duration,
+    /// The master key's backend, for its status.
+    pub backend: Arc<dyn MasterKeyBackend>,
+    /// What does not change while the daemon runs.
+    pub facts: Facts,
+}
+
+/// What `GetStatus` tells of this daemon.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// When it started.
+    pub started: UnixMillis,
+    /// The store's kind.
+    pub store_kind: &'static str,
+    /// Things to look at.
+    pub warnings: Vec<String>,
+}

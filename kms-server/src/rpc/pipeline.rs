@@ -1,0 +1,340 @@
+//! The one road of every RPC: who -> what -> may -> do -> remember -> answer.
+//!
+//! **Invariants:**
+//! - no key is looked up before policy allowed it: only `perform` has the keyring;
+//! - between the first use of a key and handing the record to the log there is no await: what
+//!   `perform` returns goes straight to `remember`, and the gate is left after that;
+//! - a reply without a record is impossible: the connection is held until the record is durable,
+//!   and severed where there can be none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status};
+
+use super::Api;
+use super::connection::ConnectionInfo;
+use super::error::Error;
+use super::status;
+use crate::audit::{Leaf, Outcome};
+use crate::authn::NoIdentity;
+use crate::keyring::{self, InUse, Who};
+use crate::noun::{Principal, Random, UnixMillis};
+use crate::policy::{self, Action, Resource};
+
+/// One RPC: what it takes, what it asks for, what it does.
+pub(super) trait Operation: Sized + Send {
+    /// The message it comes as.
+    type Wire: Send;
+    /// The message it is answered with.
+    type Reply: Send;
+    /// The RPC's name, in the log.
+    const NAME: &'static str;
+
+    /// WHAT: reads the message. Everything in it is checked here, before anything is looked up.
+    fn parse(wire: Self::Wire) -> Result<Self, Error>;
+
+    /// Says which permissions it needs; all of them.
+    fn asks(&self) -> Vec<(Action, Resource)>;
+
+    /// Says in its record what it is about, by the names that were given.
+    fn about(&self) -> Leaf {
+        about(self.asks().first().map(|(_, resource)| resource))
+    }
+
+    /// DO.
+    fn perform(self, call: &Call<'_>) -> impl Future<Output = Result<Done<Self::Reply>, Failed>> + Send;
+}
+
+/// What an operation did.
+pub(super) struct Done<R> {
+    pub(super) reply: R,
+    pub(super) record: Record,
+}
+
+/// How what was done is remembered.
+pub(super) enum Record {
+    /// By a leaf that says this beside what every leaf does. Keys in use are let go of when it has
+    /// its index.
+    Leaf(Box<Leaf>, Option<InUse>),
+    /// By an outcome that is durable already.
+    Written(u64),
+}
+
+/// Why an operation did nothing, and what is known of what it touched.
+pub(super) struct Failed {
+    error: Error,
+    leaf: Leaf,
+}
+
+impl Failed {
+    pub(super) fn new(error: impl Into<Error>, leaf: Leaf) -> Self {
+        Self { error: error.into(), leaf }
+    }
+}
+
+impl<E: Into<Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::new(error, Leaf::default())
+    }
+}
+
+impl<R> Done<R> {
+    /// Done without the use of a key.
+    pub(super) fn read(reply: R) -> Self {
+        Self { reply, record: Record::Leaf(Box::default(), None) }
+    }
+
+    /// Done with keys that are still in use.
+    pub(super) fn used(reply: R, leaf: Leaf, in_use: InUse) -> Self {
+        Self { reply, record: Record::Leaf(Box::new(leaf), Some(in_use)) }
+    }
+
+    /// Done by a change whose outcome is durable.
+    pub(super) fn changed(reply: R, changed: &keyring::Changed) -> Self {
+        Self { reply, record: Record::Written(changed.index) }
+    }
+}
+
+/// A request on its way.
+pub(super) struct Call<'a> {
+    pub(super) api: &'a Api,
+    pub(super) principal: &'a Principal,
+    pub(super) who: Who,
+    pub(super) now: UnixMillis,
+}
+
+impl Call<'_> {
+    pub(super) fn keyring(&self) -> &keyring::Keyring {
+        &self.api.keyring
+    }
+
+    /// Makes a change on behalf of the caller.
+    pub(super) async fn change(&self, change: keyring::Change) -> Result<keyring::Changed, Error> {
+        Ok(self.api.keyring.change(change, self.who.clone()).await?)
+    }
+}
+
+/// Takes a request along the road.
+pub(super) async fn run<O: Operation>(api: &Api, request: Request<O::Wire>) -> Result<Response<O::Reply>, Status> {
+    let began = tokio::time::Instant::now();
+    let request_id = request_id(api.keyring.rng(), api.clock.now());
+    let connection = request.extensions().get::<ConnectionInfo>().cloned();
+    let Some(connection) = connection else {
+        // Only a server put together wrongly has connections without information.
+        return Err(status::status(&Error::NoIdentity(NoIdentity::NoSan), &request_id));
+    };
+    let mut who = Who { sub: None, net: Some(connection.net), rid: Some(Arc::clone(&request_id)), rule: None };
+    let mut leaf = Leaf::default();
+    let time_max = asked_time(&request).map_or(api.request_time_max, |asked| asked.min(api.request_time_max));
+    let outcome = go::<O>(api, &connection, request.into_inner(), time_max, &mut who, &mut leaf).await;
+    // Nothing may be awaited from here on.
+    let answer = remember::<O>(api, &connection, &who, leaf, outcome);
+    observe::<O>(&who, &answer, began.elapsed());
+    answer.map_err(|error| status::status(&error, &request_id)).map(|reply| with_request_id(reply, &request_id))
+}
+
+async fn go<O: Operation>(
+    api: &Api,
+    connection: &ConnectionInfo,
+    wire: O::Wire,
+    time_max: Duration,
+    who: &mut Who,
+    leaf: &mut Leaf,
+) -> Result<Done<O::Reply>, Failed> {
+    // who
+    let principal = connection.identity.as_ref().as_ref().map_err(|none| Error::NoIdentity(*none))?;
+    who.sub = Some(principal.as_str().into());
+    // what
+    let operation = O::parse(wire)?;
+    *leaf = operation.about();
+    // may
+    let now = api.clock.now();
+    who.rule = Some(authorize(api, principal, connection, now, operation.asks())?);
+    // do
+    let call = Call { api, principal, who: who.clone(), now };
+    tokio::time::timeout(time_max, operation.perform(&call)).await.unwrap_or_else(|_| Err(Error::Deadline.into()))
+}
+
+/// Returns the time that the caller gives the request: `grpc-timeout`, up to eight digits and a unit.
+fn asked_time<W>(request: &Request<W>) -> Option<Duration> {
+    let text = request.metadata().get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+/// Returns the rule that allowed it, or the rules if it took several.
+fn authorize(api: &Api, principal: &Principal, connection: &ConnectionInfo, now: UnixMillis, asks: Vec<(Action, Resource)>) -> Result<Arc<str>, Failed> {
+    let policy = api.policy.load();
+    let mut rules: Vec<Arc<str>> = Vec::with_capacity(asks.len());
+    for (action, resource) in &asks {
+        let request = policy::Request { principal, net: connection.net, now, action: *action, resource };
+        let decision = policy.authorize(&request);
+        if decision.errors {
+            tracing::error!(action = action.as_str(), "a policy could not be evaluated, and denies");
+        }
+        if !decision.allowed {
+            let rule = Some(decision.rule.to_string().into());
+            return Err(Failed::new(Error::Denied, Leaf { rule, ..Leaf::default() }));
+        }
+        if !rules.contains(&decision.rule) {
+            rules.push(decision.rule);
+        }
+    }
+    match &rules[..] {
+        [one] => Ok(Arc::clone(one)),
+        // An operation that asks for nothing is allowed nothing.
+        [] => Err(Error::Denied.into()),
+        several => Ok(several.join(",").into()),
+    }
+}
+
+fn remember<O: Operation>(
+    api: &Api,
+    connection: &ConnectionInfo,
+    who: &Who,
+    about: Leaf,
+    outcome: Result<Done<O::Reply>, Failed>,
+) -> Result<O::Reply, Error> {
+    let (leaf, in_use, answer) = match outcome {
+        Ok(Done { reply, record: Record::Written(index) }) => {
+            connection.hold.until_durable(index);
+            return Ok(reply);
+        }
+        Ok(Done { reply, record: Record::Leaf(leaf, in_use) }) => (joined(about, *leaf).ended(Outcome::Ok), in_use, Ok(reply)),
+        Err(Failed { error, leaf }) => {
+            let end = if matches!(error, Error::Denied | Error::NoIdentity(_)) { Outcome::Denied } else { Outcome::Failed };
+            let leaf = Leaf { why: Some(status::why(&error).into()), ..joined(about, leaf) };
+            (leaf.ended(end), None, Err(error))
+        }
+    };
+    let decided_by = leaf.rule.clone();
+    let mut leaf = who.sign(Leaf { op: Some(O::NAME.into()), ..leaf });
+    leaf.rule = leaf.rule.or(decided_by);
+    match api.keyring.log().append(leaf) {
+        Ok(index) => {
+            connection.hold.until_durable(index);
+            drop(in_use);
+            answer
+        }
+        Err(failed) => {
+            // No record, no reply.
+            connection.hold.sever();
+            Err(keyring::Error::Log(failed).into())
+        }
+    }
+}
+
+/// Says by name what a resource is.
+pub(super) fn about(resource: Option<&Resource>) -> Leaf {
+    let mut leaf = Leaf::default();
+    match resource {
+        None | Some(Resource::Cluster) => {}
+        Some(Resource::Tenant(tenant)) => leaf.ten = Some(tenant.to_string().into()),
+        Some(Resource::Key(tenant, key)) => {
+            leaf.ten = Some(tenant.to_string().into());
+            leaf.kn = Some(key.to_string().into());
+        }
+        Some(Resource::Index(tenant, index)) => {
+            leaf.ten = Some(tenant.to_string().into());
+            leaf.kn = Some(index.to_string().into());
+        }
+    }
+    leaf
+}
+
+/// What was known before, and what came to be known.
+fn joined(about: Leaf, more: Leaf) -> Leaf {
+    Leaf { ten: more.ten.or(about.ten), kn: more.kn.or(about.kn), kv: more.kv.or(about.kv), ..more }
+}
+
+fn with_request_id<R>(reply: R, request_id: &str) -> Response<R> {
+    let mut response = Response::new(reply);
+    if let Ok(value) = MetadataValue::try_from(request_id) {
+        response.metadata_mut().insert(REQUEST_ID_HEADER, value);
+    }
+    response
+}
+
+fn observe<O: Operation>(who: &Who, answer: &Result<O::Reply, Error>, took: Duration) {
+    let code = answer.as_ref().err().map_or(tonic::Code::Ok, |error| status::code_and_reason(error).0);
+    metrics::counter!("kms_requests_total", "method" => O::NAME, "code" => code_name(code)).increment(1);
+    metrics::histogram!("kms_request_duration_seconds", "method" => O::NAME).record(took.as_secs_f64());
+    let request = who.rid.as_deref().unwrap_or_default();
+    match answer {
+        Err(error @ Error::Keyring(keyring::Error::Damaged(_) | keyring::Error::Store(_) | keyring::Error::Backend(_))) => {
+            tracing::error!(method = O::NAME, request, error = error as &(dyn std::error::Error + 'static), "request failed");
+        }
+        Err(error) => tracing::debug!(method = O::NAME, request, reason = status::why(error), "request refused"),
+        Ok(_) => tracing::debug!(method = O::NAME, request, micros = took.as_micros(), "request done"),
+    }
+}
+
+/// Returns a gRPC code's name, as dashboards have it.
+pub(super) const fn code_name(code: tonic::Code) -> &'static str {
+    use tonic::Code;
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// Makes a request id: a ULID, 48 bits of milliseconds and 80 random bits in Crockford's base 32.
+pub(super) fn request_id(rng: &dyn Random, now: UnixMillis) -> Arc<str> {
+    let mut bytes = [0; 16];
+    rng.fill(&mut bytes[6..]);
+    bytes[..6].copy_from_slice(&now.to_be_bytes()[2..]);
+    let number = u128::from_be_bytes(bytes);
+    (0..26).rev().map(|digit| char::from(CROCKFORD[(number >> (digit * 5)) as usize & 31])).collect::<String>().into()
+}
+
+const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+/// The header of a reply that carries its request id.
+pub(super) const REQUEST_ID_HEADER: &str = "x-request-id";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Ones;
+    impl Random for Ones {
+        fn fill(&self, out: &mut [u8]) {
+            out.fill(0xff);
+        }
+    }
+
+    #[test]
+    fn a_request_id_is_a_ulid() {
+        // The time part of a ULID at 2016-07-30T23:54:10.259Z, from its specification.
+        assert_eq!(&*request_id(&Ones, 1_469_922_850_259), "01ARZ3NDEKZZZZZZZZZZZZZZZZ");
+    }
+}

@@ -1,0 +1,41 @@
+//! ScheduleKeyDestruction: sets the date of a key's or version's end, or destroys it in the call.
+
+use kms_proto::v1::{ScheduleKeyDestructionRequest, ScheduleKeyDestructionResponse};
+
+use super::error::Error;
+use super::parse::{self, KeyPath};
+use super::pipeline::{Call, Done, Failed, Operation};
+use super::set_key_state::changed_key;
+use crate::audit::Leaf;
+use crate::keyring::Change;
+use crate::policy::{Action, Resource};
+
+pub(super) struct ScheduleKeyDestruction {
+    path: KeyPath,
+    wait_ms: Option<u64>,
+}
+
+impl Operation for ScheduleKeyDestruction {
+    type Wire = ScheduleKeyDestructionRequest;
+    type Reply = ScheduleKeyDestructionResponse;
+    const NAME: &'static str = "ScheduleKeyDestruction";
+
+    fn parse(wire: ScheduleKeyDestructionRequest) -> Result<Self, Error> {
+        Ok(Self { path: parse::key_or_version("name", &wire.name)?, wait_ms: parse::wait_ms(wire.wait)? })
+    }
+
+    fn asks(&self) -> Vec<(Action, Resource)> {
+        vec![(Action::ScheduleKeyDestruction, self.path.resource())]
+    }
+
+    fn about(&self) -> Leaf {
+        self.path.about()
+    }
+
+    async fn perform(self, call: &Call<'_>) -> Result<Done<ScheduleKeyDestructionResponse>, Failed> {
+        let KeyPath { tenant, key, version } = self.path;
+        let changed = call.change(Change::ScheduleKeyDestruction { tenant, key, version, wait_ms: self.wait_ms }).await?;
+        let (key, version) = changed_key(&changed);
+        Ok(Done::changed(ScheduleKeyDestructionResponse { key, version }, &changed))
+    }
+}

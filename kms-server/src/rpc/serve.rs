@@ -1,0 +1,139 @@
+//! Speaks gRPC on one accepted connection, with every limit that HTTP/2 has.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use kms_proto::v1::access_service_server::AccessServiceServer;
+use kms_proto::v1::crypto_service_server::CryptoServiceServer;
+use kms_proto::v1::key_service_server::KeyServiceServer;
+use kms_proto::v1::operator_service_server::OperatorServiceServer;
+use kms_proto::v1::tenant_service_server::TenantServiceServer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
+
+use super::Api;
+use super::complete::answer;
+use super::connection::ConnectionInfo;
+use super::services::Services;
+
+/// Which services a listener offers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Listener {
+    /// For applications and administrators.
+    Services,
+    /// For the people who run the daemon.
+    Operator,
+}
+
+/// The services of one listener, ready to be served on any connection.
+#[derive(Clone)]
+pub struct Endpoint {
+    api: Arc<Api>,
+    routes: Routes,
+}
+
+impl Endpoint {
+    /// Puts the services of a listener together. All are reported as not serving until
+    /// [`Health::set_serving`].
+    pub async fn new(listener: Listener, api: Arc<Api>) -> (Self, Health) {
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let services = Services(Arc::clone(&api));
+        let mut names = vec![""];
+        let mut routes = Routes::new(health);
+        match listener {
+            Listener::Services => {
+                names.extend([name_of::<CryptoServiceServer<Services>>(), name_of::<TenantServiceServer<Services>>()]);
+                names.extend([name_of::<KeyServiceServer<Services>>(), name_of::<AccessServiceServer<Services>>()]);
+                routes = routes
+                    .add_service(CryptoServiceServer::new(services.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+                    .add_service(TenantServiceServer::new(services.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+                    .add_service(KeyServiceServer::new(services.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+                    .add_service(AccessServiceServer::new(services).max_decoding_message_size(MESSAGE_BYTES_MAX));
+            }
+            Listener::Operator => {
+                names.push(name_of::<OperatorServiceServer<Services>>());
+                routes = routes.add_service(OperatorServiceServer::new(services).max_decoding_message_size(MESSAGE_BYTES_MAX));
+            }
+        }
+        let health = Health { reporter, names };
+        health.set_serving(false).await;
+        (Self { api, routes: routes.prepare() }, health)
+    }
+
+    /// Serves a connection to its end: until the peer leaves, it grows too old, or `drain` is
+    /// asked for; requests under way are finished in the last two cases.
+    pub async fn serve<S>(&self, stream: S, info: ConnectionInfo, drain: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (api, routes) = (Arc::clone(&self.api), self.routes.clone());
+        let service = service_fn(move |request| {
+            let (api, routes, info) = (Arc::clone(&api), routes.clone(), info.clone());
+            async move { Ok::<_, Infallible>(answer(&api, routes, info, request).await) }
+        });
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(256)
+            .max_header_list_size(8 << 10)
+            .max_frame_size(16 << 10)
+            .initial_stream_window_size(64 << 10)
+            .initial_connection_window_size(1 << 20)
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .max_pending_accept_reset_streams(20)
+            .max_local_error_reset_streams(1024)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => return report(ended),
+            () = drain.cancelled() => {}
+            // A revoked certificate or a new policy of the network must not live for ever.
+            () = tokio::time::sleep(CONNECTION_AGE_MAX) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        if let Ok(ended) = tokio::time::timeout(DRAIN_TIME_MAX, connection).await {
+            report(ended);
+        }
+    }
+}
+
+fn report(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        // A peer that breaks off, or a hold that failed: the log has said that itself.
+        tracing::debug!(%error, "a connection ended with an error");
+    }
+}
+
+/// What gRPC health says of a listener's services.
+#[derive(Clone)]
+pub struct Health {
+    reporter: HealthReporter,
+    names: Vec<&'static str>,
+}
+
+impl Health {
+    /// Says of all services whether they serve.
+    pub async fn set_serving(&self, serving: bool) {
+        let status = if serving { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+        for name in &self.names {
+            self.reporter.set_service_status(*name, status).await;
+        }
+    }
+}
+
+fn name_of<S: NamedService>() -> &'static str {
+    S::NAME
+}
+
+/// gRPC's default, in both directions.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(30 * 60);
+/// How long requests under way may take to end.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);

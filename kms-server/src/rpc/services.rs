@@ -1,0 +1,73 @@
+//! Every RPC by name: one line each, onto the one road.
+
+use std::sync::Arc;
+
+use kms_proto::v1::access_service_server::AccessService;
+use kms_proto::v1::crypto_service_server::CryptoService;
+use kms_proto::v1::key_service_server::KeyService;
+use kms_proto::v1::operator_service_server::OperatorService;
+use kms_proto::v1::tenant_service_server::TenantService;
+use kms_proto::v1::*;
+use tonic::{Request, Response, Status};
+
+use super::Api;
+use super::pipeline::run;
+use super::{caller_identity, cancel_key_destruction, create_key, create_tenant, decrypt, decrypt_data_key, destroy_tenant, encrypt, generate_data_key};
+use super::{get_key, get_status, get_tenant, list_key_versions, list_keys, list_tenants, re_encrypt, rotate_key, schedule_key_destruction};
+use super::{set_key_state, tenant_state, update_key};
+
+/// The services of this node.
+#[derive(Clone)]
+pub(super) struct Services(pub(super) Arc<Api>);
+
+macro_rules! service {
+    ($Service:ident { $($method:ident($Request:ident) -> $Response:ident = $Operation:path;)* }) => {
+        #[tonic::async_trait]
+        impl $Service for Services {
+            $(
+                async fn $method(&self, request: Request<$Request>) -> Result<Response<$Response>, Status> {
+                    run::<$Operation>(&self.0, request).await
+                }
+            )*
+        }
+    };
+}
+
+service! { CryptoService {
+    encrypt(EncryptRequest) -> EncryptResponse = encrypt::Encrypt;
+    decrypt(DecryptRequest) -> DecryptResponse = decrypt::Decrypt;
+    re_encrypt(ReEncryptRequest) -> ReEncryptResponse = re_encrypt::ReEncrypt;
+    generate_data_key(GenerateDataKeyRequest) -> GenerateDataKeyResponse = generate_data_key::GenerateDataKey;
+    decrypt_data_key(DecryptDataKeyRequest) -> DecryptDataKeyResponse = decrypt_data_key::DecryptDataKey;
+} }
+
+service! { TenantService {
+    create_tenant(CreateTenantRequest) -> CreateTenantResponse = create_tenant::CreateTenant;
+    get_tenant(GetTenantRequest) -> GetTenantResponse = get_tenant::GetTenant;
+    list_tenants(ListTenantsRequest) -> ListTenantsResponse = list_tenants::ListTenants;
+    suspend_tenant(SuspendTenantRequest) -> SuspendTenantResponse = tenant_state::SuspendTenant;
+    resume_tenant(ResumeTenantRequest) -> ResumeTenantResponse = tenant_state::ResumeTenant;
+    destroy_tenant(DestroyTenantRequest) -> DestroyTenantResponse = destroy_tenant::DestroyTenant;
+    cancel_tenant_destruction(CancelTenantDestructionRequest) -> CancelTenantDestructionResponse = tenant_state::CancelTenantDestruction;
+} }
+
+service! { KeyService {
+    create_key(CreateKeyRequest) -> CreateKeyResponse = create_key::CreateKey;
+    get_key(GetKeyRequest) -> GetKeyResponse = get_key::GetKey;
+    list_keys(ListKeysRequest) -> ListKeysResponse = list_keys::ListKeys;
+    update_key(UpdateKeyRequest) -> UpdateKeyResponse = update_key::UpdateKey;
+    enable_key(EnableKeyRequest) -> EnableKeyResponse = set_key_state::EnableKey;
+    disable_key(DisableKeyRequest) -> DisableKeyResponse = set_key_state::DisableKey;
+    rotate_key(RotateKeyRequest) -> RotateKeyResponse = rotate_key::RotateKey;
+    list_key_versions(ListKeyVersionsRequest) -> ListKeyVersionsResponse = list_key_versions::ListKeyVersions;
+    schedule_key_destruction(ScheduleKeyDestructionRequest) -> ScheduleKeyDestructionResponse = schedule_key_destruction::ScheduleKeyDestruction;
+    cancel_key_destruction(CancelKeyDestructionRequest) -> CancelKeyDestructionResponse = cancel_key_destruction::CancelKeyDestruction;
+} }
+
+service! { AccessService {
+    get_caller_identity(GetCallerIdentityRequest) -> GetCallerIdentityResponse = caller_identity::GetCallerIdentity;
+} }
+
+service! { OperatorService {
+    get_status(GetStatusRequest) -> GetStatusResponse = get_status::GetStatus;
+} }

@@ -1,0 +1,65 @@
+//! EnableKey and DisableKey: of a key or one of its versions.
+
+use kms_proto::v1;
+
+use super::error::Error;
+use super::parse::{self, KeyPath};
+use super::pipeline::{Call, Done, Failed, Operation};
+use super::convert;
+use crate::audit::Leaf;
+use crate::keyring::{Change, Changed, Object};
+use crate::policy::{Action, Resource};
+
+macro_rules! key_state {
+    ($Rpc:ident, $Request:ident, $Response:ident, $enabled:literal) => {
+        pub(super) struct $Rpc(KeyPath);
+
+        impl Operation for $Rpc {
+            type Wire = v1::$Request;
+            type Reply = v1::$Response;
+            const NAME: &'static str = stringify!($Rpc);
+
+            fn parse(wire: v1::$Request) -> Result<Self, Error> {
+                parse::key_or_version("name", &wire.name).map(Self)
+            }
+
+            fn asks(&self) -> Vec<(Action, Resource)> {
+                vec![(Action::$Rpc, self.0.resource())]
+            }
+
+            fn about(&self) -> Leaf {
+                self.0.about()
+            }
+
+            async fn perform(self, call: &Call<'_>) -> Result<Done<v1::$Response>, Failed> {
+                let KeyPath { tenant, key, version } = self.0;
+                let changed = call.change(Change::SetKeyState { tenant, key, version, enabled: $enabled }).await?;
+                let (key, version) = changed_key(&changed);
+                Ok(Done::changed(v1::$Response { key, version }, &changed))
+            }
+        }
+    };
+}
+
+key_state!(EnableKey, EnableKeyRequest, EnableKeyResponse, true);
+key_state!(DisableKey, DisableKeyRequest, DisableKeyResponse, false);
+
+impl KeyPath {
+    /// Permission is asked of the key, also where one version is meant.
+    pub(super) fn resource(&self) -> Resource {
+        Resource::Key(self.tenant.clone(), self.key.clone())
+    }
+
+    pub(super) fn about(&self) -> Leaf {
+        Leaf { kv: self.version.map(crate::noun::KeyVersion::get), ..super::pipeline::about(Some(&self.resource())) }
+    }
+}
+
+/// Returns the key, and the version, that a change was about.
+pub(super) fn changed_key(changed: &Changed) -> (Option<v1::Key>, Option<v1::KeyVersion>) {
+    match &changed.object {
+        Object::Tenant(_) => (None, None),
+        Object::Key(key) => (Some(convert::key(key)), None),
+        Object::Version(key, version) => (Some(convert::key(key)), Some(convert::version_of(key, version))),
+    }
+}

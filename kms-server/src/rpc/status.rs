@@ -1,0 +1,119 @@
+//! The only table from an error to what the caller sees: code, reason, sentence.
+//!
+//! The sentence is fixed but for limits and states; ids and names are not in it. Forged, torn and
+//! wrong-context ciphertexts are one reason. The log's record has the exact cause ([`why`]).
+
+use kms_proto::ERROR_DOMAIN;
+use kms_proto::v1::ErrorReason as Reason;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use super::error::Error;
+use crate::crypto::OpenError;
+use crate::keyring::{self, KeyState, TenantState};
+
+/// Returns code and reason of an error.
+pub(super) fn code_and_reason(error: &Error) -> (Code, Reason) {
+    match error {
+        Error::NoIdentity(_) => (Code::Unauthenticated, Reason::NoIdentity),
+        Error::Field { .. } => (Code::InvalidArgument, Reason::FieldInvalid),
+        Error::Context(_) | Error::OtherContext => (Code::InvalidArgument, Reason::ContextInvalid),
+        Error::PlaintextTooLarge => (Code::InvalidArgument, Reason::PlaintextTooLarge),
+        Error::PageToken => (Code::InvalidArgument, Reason::PageTokenInvalid),
+        Error::Denied => (Code::PermissionDenied, Reason::PolicyDenied),
+        Error::Deadline => (Code::DeadlineExceeded, Reason::Deadline),
+        Error::Keyring(error) => of_keyring(error),
+    }
+}
+
+fn of_keyring(error: &keyring::Error) -> (Code, Reason) {
+    use keyring::Error as E;
+    match error {
+        E::TenantNotFound => (Code::NotFound, Reason::TenantNotFound),
+        E::KeyNotFound => (Code::NotFound, Reason::KeyNotFound),
+        E::VersionNotFound => (Code::NotFound, Reason::VersionNotFound),
+        E::TenantExists => (Code::AlreadyExists, Reason::TenantAlreadyExists),
+        E::KeyExists => (Code::AlreadyExists, Reason::KeyAlreadyExists),
+        E::NameWasDestroyed => (Code::FailedPrecondition, Reason::NameWasDestroyed),
+        E::TenantState(state) => (Code::FailedPrecondition, of_tenant_state(*state)),
+        E::KeyState(state) => (Code::FailedPrecondition, of_key_state(*state)),
+        E::VersionState(state) => (Code::FailedPrecondition, of_version_state(*state)),
+        E::Transition { .. } | E::PrimaryVersion => (Code::FailedPrecondition, Reason::StateConflict),
+        E::VersionsExhausted => (Code::FailedPrecondition, Reason::VersionsExhausted),
+        E::WaitTooShort(_) => (Code::InvalidArgument, Reason::WaitTooShort),
+        E::WaitTooLong(_) => (Code::InvalidArgument, Reason::WaitTooLong),
+        E::PurposeNotSupported => (Code::InvalidArgument, Reason::PurposeNotSupported),
+        E::WrongKind => (Code::InvalidArgument, Reason::WrongKind),
+        E::Open(OpenError::ArenaFull) | E::CacheFull => (Code::Unavailable, Reason::CacheFull),
+        E::Open(_) => (Code::InvalidArgument, Reason::DecryptFailed),
+        E::Conflict => (Code::Aborted, Reason::Conflict),
+        E::Overloaded => (Code::Unavailable, Reason::Overloaded),
+        E::ShuttingDown => (Code::Unavailable, Reason::ShuttingDown),
+        E::Log(_) => (Code::Unavailable, Reason::AuditUnavailable),
+        E::Store(_) => (Code::Unavailable, Reason::StoreUnavailable),
+        E::Backend(_) => (Code::Unavailable, Reason::BackendUnavailable),
+        E::Damaged(_) => (Code::Internal, Reason::Internal),
+    }
+}
+
+fn of_tenant_state(state: TenantState) -> Reason {
+    match state {
+        // An active tenant is no obstacle; that it was named as one is a fault of ours.
+        TenantState::Active => Reason::Internal,
+        TenantState::Suspended => Reason::TenantSuspended,
+        TenantState::PendingDestruction => Reason::TenantPendingDestruction,
+        TenantState::Fenced | TenantState::Purged | TenantState::Unrecoverable => Reason::TenantDestroyed,
+    }
+}
+
+fn of_key_state(state: KeyState) -> Reason {
+    match state {
+        KeyState::Enabled => Reason::Internal,
+        KeyState::Disabled => Reason::KeyDisabled,
+        KeyState::PendingDestruction => Reason::KeyPendingDestruction,
+        KeyState::Destroyed => Reason::KeyDestroyed,
+    }
+}
+
+fn of_version_state(state: KeyState) -> Reason {
+    match state {
+        KeyState::Enabled => Reason::Internal,
+        KeyState::Disabled => Reason::VersionDisabled,
+        KeyState::PendingDestruction => Reason::VersionPendingDestruction,
+        KeyState::Destroyed => Reason::VersionDestroyed,
+    }
+}
+
+/// Returns the sentence for the caller.
+fn sentence(error: &Error) -> String {
+    match error {
+        Error::Keyring(keyring::Error::Open(_)) => "the ciphertext does not open with this key and encryption context".to_owned(),
+        Error::Keyring(keyring::Error::Damaged(_)) => "internal error; the server's log has the cause".to_owned(),
+        Error::Keyring(keyring::Error::Store(_)) => "the store is unavailable".to_owned(),
+        Error::Keyring(keyring::Error::Backend(_)) => "the master key backend is unavailable".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Returns what the audit record says: the reason, and for a blob that does not open the cause.
+pub(super) fn why(error: &Error) -> String {
+    let (_, reason) = code_and_reason(error);
+    match error {
+        Error::Keyring(keyring::Error::Open(cause)) => format!("{}:{cause}", reason.as_reason()),
+        Error::NoIdentity(cause) => format!("{}:{}", reason.as_reason(), cause.reason()),
+        _ => reason.as_reason().to_owned(),
+    }
+}
+
+/// Makes the status of an error.
+pub(super) fn status(error: &Error, request_id: &str) -> Status {
+    let (code, reason) = code_and_reason(error);
+    with_reason(code, reason, &sentence(error), request_id)
+}
+
+/// Makes a status with its reason.
+pub(super) fn with_reason(code: Code, reason: Reason, sentence: &str, request_id: &str) -> Status {
+    let metadata = [("request_id".to_owned(), request_id.to_owned())];
+    let details = ErrorDetails::with_error_info(reason.as_reason(), ERROR_DOMAIN, metadata);
+    Status::with_error_details(code, sentence, details)
+}

@@ -1,0 +1,47 @@
+//! Logs and metrics of the daemon itself. The audit log is something else: see `audit`.
+
+use std::io::IsTerminal as _;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+/// How the daemon logs, to stderr.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    #[default]
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Begins to log. Once per process.
+pub fn start_logs(format: LogFormat, filter: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let filter = EnvFilter::try_new(filter)?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let json = match format {
+        LogFormat::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    if json { lines.json().try_init() } else { lines.with_ansi(std::io::stderr().is_terminal()).try_init() }
+}
+
+/// Begins to count. Once per process. The handle renders what was counted.
+pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full("kms_request_duration_seconds".to_owned()), DURATION_BUCKETS)?
+        .install_recorder()?;
+    metrics::describe_counter!("kms_requests_total", "requests answered, by method and code");
+    metrics::describe_histogram!("kms_request_duration_seconds", metrics::Unit::Seconds, "time from the request to its record");
+    metrics::describe_counter!("kms_connections_refused_total", "connections that never carried a request, by reason");
+    metrics::describe_counter!("kms_audit_write_failures_total", "failed writes of the audit log; one stops the node");
+    metrics::describe_gauge!("kms_build_info", "always 1, with the version");
+    metrics::gauge!("kms_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+const DURATION_BUCKETS: &[f64] = &[50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
