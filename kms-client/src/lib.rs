@@ -1,0 +1,74 @@
+//! Rust client of the key management service.
+//!
+//! ```no_run
+//! use kms_client::{Client, Context, KeyRef};
+//!
+//! # async fn quickstart() -> Result<(), kms_client::Error> {
+//! let kms = Client::builder("https://kms.internal:8443")
+//!     .ca_file("ca.pem")
+//!     .identity_files("billing.pem", "billing.key")
+//!     .connect()
+//!     .await?;
+//!
+//! let key: KeyRef = "tenants/acme/keys/app".parse()?;
+//! let context = Context::from([("table", "users"), ("column", "ssn"), ("id", "42")]);
+//! let sealed = kms.encrypt(&key, b"078-05-1120", &context).await?;
+//! let opened = kms.decrypt(&key, &sealed.ciphertext, &context).await?;
+//! assert_eq!(opened.plaintext.expose(), b"078-05-1120");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Client`] is cheap to clone and all its methods take `&self`: make one, and share it. Every
+//! call has a time limit ([`ClientBuilder::timeout`]), which the server is told and which is also
+//! kept here.
+//!
+//! What always holds:
+//! - The connection is mutual TLS. There is no way to ask for less.
+//! - No limit of the API is checked here (sizes, contexts, labels): the server answers, so that there
+//!   is one source of truth and an older client does not refuse what a newer server allows. Only
+//!   names are parsed, because a name with a slash in it would silently name something else.
+//! - Nothing is retried by itself yet: [`Error::is_retryable`] tells what may be worth it.
+//! - Plaintext and data keys are wiped when dropped and never printed. Copies inside the transport
+//!   are freed without being wiped; a program that minds sets an allocator that wipes what it frees,
+//!   as the `kms` command does.
+//! - No type of the transport underneath shows in this interface.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may"))]
+
+mod access;
+mod builder;
+mod ciphertext;
+mod client;
+mod connection;
+mod context;
+mod crypto;
+mod error;
+mod key;
+mod key_state;
+mod name;
+mod page;
+mod secret;
+mod status;
+mod tenant;
+mod wire;
+
+pub use access::{AuthMethod, Binding, CallerIdentity};
+pub use builder::ClientBuilder;
+pub use ciphertext::{Ciphertext, WrappedDataKey};
+pub use client::Client;
+pub use context::Context;
+pub use crypto::{
+    Decrypted, DecryptedDataKey, Encrypted, GeneratedDataKey, GeneratedWrappedDataKey, ReEncrypted, ReEncryptedDataKey,
+};
+pub use error::{Error, ErrorKind};
+pub use key::{Key, KeyAndVersion, KeyVersion, Labels};
+pub use key_state::{KeyPurpose, KeyState};
+pub use name::{KeyRef, TenantRef, VersionNumber};
+pub use page::{Page, PageRequest, PageToken};
+pub use secret::{DataKey, Plaintext};
+pub use status::{
+    AuditLogStatus, BackendStatus, CacheStatus, EpochStatus, MemoryStatus, ServerState, Status, StoreStatus,
+};
+pub use tenant::{Tenant, TenantState};

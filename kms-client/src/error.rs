@@ -1,0 +1,335 @@
+//! The one error of the library: what failed, why, and what the caller can do.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::connection::Trouble;
+
+/// Why a call failed.
+///
+/// [`kind`](Self::kind) is what to match on. [`reason`](Self::reason) is finer and stable too: one of the names that
+/// the API lists, such as `KEY_DISABLED`.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    hint: Option<&'static str>,
+    operation: Option<&'static str>,
+    reason: Option<String>,
+    request_id: Option<String>,
+    retryable: bool,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What sort of failure an [`Error`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request is wrong as it stands. Also: a ciphertext does not open.
+    InvalidArgument,
+    /// The caller did not prove who it is.
+    Unauthenticated,
+    /// No binding allows this. Says nothing about whether what was named exists.
+    PermissionDenied,
+    /// There is nothing of this name.
+    NotFound,
+    /// There is something of this name already.
+    AlreadyExists,
+    /// The tenant, key or version is not in a state that allows this.
+    FailedPrecondition,
+    /// Somebody else changed the same thing at the same time. Nothing was done: read again, then retry.
+    Conflict,
+    /// More than the server takes.
+    ResourceExhausted,
+    /// The server cannot answer now.
+    Unavailable,
+    /// The time limit passed. A change may still have been carried out: read before retrying.
+    DeadlineExceeded,
+    /// A mistake of the server, or an answer that this library does not understand.
+    Internal,
+    /// The server has no such call.
+    Unimplemented,
+    /// The server could not be reached, or the connection broke.
+    Connection,
+    /// The client's settings are wrong. No server was asked.
+    Config,
+}
+
+impl Error {
+    /// Returns what sort of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Returns the server's reason, such as `KEY_DISABLED`: one of those that the API lists, or one that a newer
+    /// server has added. `None` if the server did not answer.
+    pub fn reason(&self) -> Option<&str> {
+        self.0.reason.as_deref()
+    }
+
+    /// Returns the id of the request, by which the server's operators find it.
+    pub fn request_id(&self) -> Option<&str> {
+        self.0.request_id.as_deref()
+    }
+
+    /// Returns the call that failed, such as `Encrypt`: the name of its RPC, which is also the name of its action in
+    /// policies.
+    pub fn operation(&self) -> Option<&str> {
+        self.0.operation
+    }
+
+    /// Returns what went wrong, without the reason, the request's id and the hint that `Display` adds.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Returns what to check when no answer came from the server.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint
+    }
+
+    /// Returns whether the failure may pass by itself, so that the same call may succeed a little later.
+    ///
+    /// It does not say that nothing was done. The calls of the data plane (encrypt, decrypt and data keys) may always
+    /// be repeated. Before one that changes something is repeated, read whether it was carried out.
+    pub fn is_retryable(&self) -> bool {
+        self.0.retryable
+    }
+
+    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            hint: None,
+            operation: None,
+            reason: None,
+            request_id: None,
+            retryable: false,
+            source: None,
+        }))
+    }
+
+    pub(crate) fn config(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Config, message)
+    }
+
+    pub(crate) fn with_hint(mut self, hint: &'static str) -> Self {
+        self.0.hint = Some(hint);
+        self
+    }
+
+    pub(crate) fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidArgument, message)
+    }
+
+    pub(crate) fn invalid_name(name: &str, form: &str) -> Self {
+        Self::invalid(format!("{name:?} is not of the form {form}"))
+    }
+
+    /// The answer lacks something, or has something that cannot be.
+    pub(crate) fn malformed(lacks: &str) -> Self {
+        Self::new(ErrorKind::Internal, format!("the server's answer lacks a good value: {lacks}"))
+    }
+
+    pub(crate) fn deadline(operation: &'static str, address: &str, limit: Duration) -> Self {
+        let mut error = Self::new(ErrorKind::DeadlineExceeded, format!("no answer from {address} within {limit:?}"))
+            .with_hint("a change may still have been carried out: read before repeating it, or allow more time");
+        error.0.operation = Some(operation);
+        error
+    }
+
+    pub(crate) fn from_status(operation: &'static str, address: &str, limit: Duration, status: Status) -> Self {
+        // What tonic says, in a code of its own choice, when the limit passed while it waited.
+        if status.code() == Code::Cancelled && status.message() == "Timeout expired" {
+            return Self::deadline(operation, address, limit).caused_by(status);
+        }
+        let info = status.get_details_error_info();
+        // A status that tonic made from a broken connection has a source, one from the server has none. Cancelled
+        // without details is a connection that closed under the call: no server of ours sends it.
+        let from_server = info.is_some() || (status.source().is_none() && status.code() != Code::Cancelled);
+        let mut error = if from_server {
+            let kind = kind_of(status.code());
+            let message = if status.message().is_empty() { "the server gave no explanation" } else { status.message() };
+            let mut error = Self::new(kind, message);
+            error.0.retryable = kind == ErrorKind::Unavailable;
+            error
+        } else {
+            let trouble = Trouble::of(&status);
+            let mut error =
+                Self::new(ErrorKind::Connection, trouble.message(address)).with_hint(trouble.what_to_check());
+            error.0.retryable = trouble.may_pass();
+            error.caused_by(status)
+        };
+        error.0.operation = Some(operation);
+        if let Some(mut info) = info {
+            error.0.reason = is_reason(&info.reason).then_some(info.reason);
+            error.0.request_id = info.metadata.remove("request_id");
+        }
+        error
+    }
+}
+
+fn kind_of(code: Code) -> ErrorKind {
+    match code {
+        Code::InvalidArgument | Code::OutOfRange => ErrorKind::InvalidArgument,
+        Code::Unauthenticated => ErrorKind::Unauthenticated,
+        Code::PermissionDenied => ErrorKind::PermissionDenied,
+        Code::NotFound => ErrorKind::NotFound,
+        Code::AlreadyExists => ErrorKind::AlreadyExists,
+        Code::FailedPrecondition => ErrorKind::FailedPrecondition,
+        Code::Aborted => ErrorKind::Conflict,
+        Code::ResourceExhausted => ErrorKind::ResourceExhausted,
+        Code::Unavailable => ErrorKind::Unavailable,
+        Code::DeadlineExceeded => ErrorKind::DeadlineExceeded,
+        Code::Unimplemented => ErrorKind::Unimplemented,
+        Code::Internal | Code::DataLoss | Code::Unknown | Code::Ok | Code::Cancelled => ErrorKind::Internal,
+    }
+}
+
+/// Returns whether a text has the form of a reason. What has not is kept from logs and terminals.
+fn is_reason(text: &str) -> bool {
+    (1..=REASON_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+/// The longest reason that `google.rpc.ErrorInfo` allows.
+const REASON_BYTES_MAX: usize = 63;
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &self.0;
+        if let Some(operation) = inner.operation {
+            write!(f, "{operation}: ")?;
+        }
+        f.write_str(&inner.message)?;
+        if let Some(hint) = inner.hint {
+            write!(f, "; {hint}")?;
+        }
+        match (&inner.reason, &inner.request_id) {
+            (Some(reason), Some(id)) => write!(f, " ({reason}, request {id})"),
+            (Some(reason), None) => write!(f, " ({reason})"),
+            (None, Some(id)) => write!(f, " (request {id})"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &self.0;
+        f.debug_struct("Error")
+            .field("kind", &inner.kind)
+            .field("operation", &inner.operation)
+            .field("message", &inner.message)
+            .field("reason", &inner.reason)
+            .field("request_id", &inner.request_id)
+            .field("source", &inner.source)
+            .finish_non_exhaustive()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|source| &**source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic_types::ErrorDetails;
+
+    const LIMIT: Duration = Duration::from_secs(2);
+
+    fn from_server(code: Code, reason: &str) -> Error {
+        let metadata = [("request_id".to_owned(), "r-7".to_owned())];
+        let details = ErrorDetails::with_error_info(reason, "kms.v1", metadata);
+        let status = Status::with_error_details(code, "the key is disabled", details);
+        Error::from_status("Encrypt", "https://kms:8443", LIMIT, status)
+    }
+
+    #[test]
+    fn every_code_has_its_kind() {
+        let kinds = [
+            (Code::Ok, ErrorKind::Internal),
+            (Code::Unknown, ErrorKind::Internal),
+            (Code::InvalidArgument, ErrorKind::InvalidArgument),
+            (Code::DeadlineExceeded, ErrorKind::DeadlineExceeded),
+            (Code::NotFound, ErrorKind::NotFound),
+            (Code::AlreadyExists, ErrorKind::AlreadyExists),
+            (Code::PermissionDenied, ErrorKind::PermissionDenied),
+            (Code::ResourceExhausted, ErrorKind::ResourceExhausted),
+            (Code::FailedPrecondition, ErrorKind::FailedPrecondition),
+            (Code::Aborted, ErrorKind::Conflict),
+            (Code::OutOfRange, ErrorKind::InvalidArgument),
+            (Code::Unimplemented, ErrorKind::Unimplemented),
+            (Code::Internal, ErrorKind::Internal),
+            (Code::Unavailable, ErrorKind::Unavailable),
+            (Code::DataLoss, ErrorKind::Internal),
+            (Code::Unauthenticated, ErrorKind::Unauthenticated),
+        ];
+        for (code, kind) in kinds {
+            let error = from_server(code, "SOME_REASON");
+            assert_eq!(error.kind(), kind, "{code:?}");
+            assert_eq!(error.is_retryable(), kind == ErrorKind::Unavailable, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn reason_and_request_id_come_from_the_details() {
+        let error = from_server(Code::FailedPrecondition, "KEY_DISABLED");
+        assert_eq!(error.reason(), Some("KEY_DISABLED"));
+        assert_eq!(error.request_id(), Some("r-7"));
+        assert_eq!(error.operation(), Some("Encrypt"));
+        assert_eq!(error.to_string(), "Encrypt: the key is disabled (KEY_DISABLED, request r-7)");
+        assert!(error.source().is_none());
+    }
+
+    #[test]
+    fn what_does_not_look_like_a_reason_is_none() {
+        for reason in ["", "key_disabled", "KEY DISABLED", "KEY\u{1b}[2J", &"A".repeat(64)] {
+            assert_eq!(from_server(Code::Internal, reason).reason(), None, "{reason:?}");
+        }
+        assert_eq!(from_server(Code::Internal, "NEW_IN_2030").reason(), Some("NEW_IN_2030"));
+    }
+
+    #[test]
+    fn a_status_without_details_is_still_an_answer_of_the_server() {
+        let status = Status::unimplemented("");
+        let error = Error::from_status("Encrypt", "https://kms:8443", LIMIT, status);
+        assert_eq!((error.kind(), error.reason()), (ErrorKind::Unimplemented, None));
+        assert_eq!(error.to_string(), "Encrypt: the server gave no explanation");
+    }
+
+    #[test]
+    fn the_timeout_of_tonic_is_a_deadline() {
+        let error = Error::from_status("Encrypt", "https://kms:8443", LIMIT, Status::cancelled("Timeout expired"));
+        assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+        assert_eq!(error.message(), "no answer from https://kms:8443 within 2s");
+        assert!(!error.is_retryable(), "the change may have been carried out");
+    }
+
+    #[test]
+    fn a_call_that_was_cancelled_otherwise_is_a_broken_connection() {
+        let status = Status::cancelled("operation was canceled");
+        let error = Error::from_status("Encrypt", "https://kms:8443", LIMIT, status);
+        assert_eq!(error.kind(), ErrorKind::Connection);
+        assert!(error.is_retryable());
+    }
+
+    #[test]
+    fn an_error_can_be_sent_and_shared() {
+        fn check<T: Send + Sync + 'static>() {}
+        check::<Error>();
+    }
+}

@@ -1,0 +1,192 @@
+//! Names, parsed once: a value of these types is well-formed, so that a request says what its caller meant.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+use crate::Error;
+
+/// The name of a tenant, `tenants/{tenant}`.
+///
+/// A tenant matches `[A-Za-z0-9][A-Za-z0-9._~-]{0,63}`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenantRef(Box<str>);
+
+impl TenantRef {
+    /// Makes the name of a tenant from its last part, such as `acme`.
+    pub fn new(tenant: &str) -> Result<Self, Error> {
+        check_part("tenant", tenant)?;
+        Ok(Self(tenant.into()))
+    }
+
+    /// Returns the last part, such as `acme`.
+    pub fn tenant(&self) -> &str {
+        &self.0
+    }
+
+    /// Makes the name of a key of this tenant.
+    pub fn key(&self, key: &str) -> Result<KeyRef, Error> {
+        check_part("key", key)?;
+        Ok(KeyRef { tenant: self.clone(), key: key.into() })
+    }
+}
+
+impl fmt::Display for TenantRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tenants/{}", self.0)
+    }
+}
+
+impl FromStr for TenantRef {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name.split('/').collect::<Vec<_>>()[..] {
+            ["tenants", tenant] => Self::new(tenant),
+            _ => Err(Error::invalid_name(name, "tenants/{tenant}")),
+        }
+    }
+}
+
+/// The name of a key, `tenants/{tenant}/keys/{key}`.
+///
+/// Both parts match `[A-Za-z0-9][A-Za-z0-9._~-]{0,63}`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyRef {
+    tenant: TenantRef,
+    key: Box<str>,
+}
+
+impl KeyRef {
+    /// Makes the name of a key from its parts, such as `acme` and `app`.
+    pub fn new(tenant: &str, key: &str) -> Result<Self, Error> {
+        TenantRef::new(tenant)?.key(key)
+    }
+
+    /// Returns the tenant that the key belongs to.
+    pub fn tenant(&self) -> &TenantRef {
+        &self.tenant
+    }
+
+    /// Returns the last part, such as `app`.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+impl fmt::Display for KeyRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/keys/{}", self.tenant, self.key)
+    }
+}
+
+impl FromStr for KeyRef {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name.split('/').collect::<Vec<_>>()[..] {
+            ["tenants", tenant, "keys", key] => Self::new(tenant, key),
+            _ => Err(Error::invalid_name(name, "tenants/{tenant}/keys/{key}")),
+        }
+    }
+}
+
+/// The number of a key version, from 1 to 16777215.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VersionNumber(NonZeroU32);
+
+impl VersionNumber {
+    /// Makes a version's number.
+    pub fn new(number: u32) -> Result<Self, Error> {
+        match NonZeroU32::new(number) {
+            Some(number) if number.get() <= VERSION_MAX => Ok(Self(number)),
+            _ => Err(Error::invalid(format!("a key version is a number from 1 to {VERSION_MAX}, not {number}"))),
+        }
+    }
+
+    /// Returns the number.
+    pub fn get(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for VersionNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for VersionNumber {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        // Only the form that names have: no sign, no leading zero.
+        match text.parse() {
+            Ok(number) if text.starts_with(|first: char| ('1'..='9').contains(&first)) => Self::new(number),
+            _ => Err(Error::invalid(format!("a key version is a number from 1 to {VERSION_MAX}, not {text:?}"))),
+        }
+    }
+}
+
+/// Checks one part of a name.
+fn check_part(noun: &str, part: &str) -> Result<(), Error> {
+    let starts_well = part.starts_with(|first: char| first.is_ascii_alphanumeric());
+    let goes_on_well = part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte));
+    if starts_well && goes_on_well && part.len() <= PART_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "{part:?} cannot be the name of a {noun}: 1 to {PART_BYTES_MAX} letters, digits or . _ ~ -, beginning with a \
+         letter or digit"
+    )))
+}
+
+const PART_BYTES_MAX: usize = 64;
+/// Versions are 24-bit numbers in every ciphertext.
+const VERSION_MAX: u32 = (1 << 24) - 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn a_name_survives_the_way_through_its_text() {
+        let key: KeyRef = "tenants/acme/keys/app-1.v~2_X".parse().unwrap();
+        assert_eq!((key.tenant().tenant(), key.key()), ("acme", "app-1.v~2_X"));
+        assert_eq!(key.to_string(), "tenants/acme/keys/app-1.v~2_X");
+        assert_eq!(key, KeyRef::new("acme", "app-1.v~2_X").unwrap());
+        assert_eq!("tenants/acme".parse::<TenantRef>().unwrap(), *key.tenant());
+    }
+
+    #[test]
+    fn a_part_has_1_to_64_characters_of_the_allowed_ones() {
+        for good in ["a", "0", &"a".repeat(64), "a.b_c~d-e"] {
+            TenantRef::new(good).unwrap();
+        }
+        for bad in ["", &"a".repeat(65), "-a", ".", "~a", "a/b", "a b", "ä", "a\0", "a\n"] {
+            let error = TenantRef::new(bad).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad:?}");
+            KeyRef::new("acme", bad).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn another_shape_is_no_name() {
+        for bad in ["app", "tenants/acme", "tenants/acme/keys/", "tenants/acme/keys/a/versions/1", "/tenants/a/keys/b"]
+        {
+            assert!(bad.parse::<KeyRef>().is_err(), "{bad}");
+        }
+        for bad in ["acme", "tenants/", "tenants/acme/", "tenants/acme/keys/app", "Tenants/acme"] {
+            assert!(bad.parse::<TenantRef>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_a_24_bit_number_without_sign_or_leading_zero() {
+        assert_eq!("16777215".parse::<VersionNumber>().unwrap().get(), 16_777_215);
+        for bad in ["0", "16777216", "01", "+1", "-1", "", "1 ", "1.0", "99999999999"] {
+            assert!(bad.parse::<VersionNumber>().is_err(), "{bad:?}");
+        }
+    }
+}

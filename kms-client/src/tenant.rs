@@ -1,0 +1,174 @@
+//! Tenants: the whole of what one customer has, destroyed as one.
+
+use std::time::{Duration, SystemTime};
+
+use kms_proto::v1;
+use kms_proto::v1::tenant_service_client::TenantServiceClient;
+use tonic::transport::Channel;
+
+use crate::client::ANSWER_BYTES_MAX;
+use crate::page::collect;
+use crate::wire::{required, time, time_or_none, wait as wire_wait};
+use crate::{Client, Error, Page, PageRequest, PageToken, TenantRef};
+
+/// A tenant. Everything below it is wrapped by its one tenant key, so destroying that key destroys the tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tenant {
+    /// Its name.
+    pub name: TenantRef,
+    /// 32 lower-case hexadecimal digits, never used again.
+    pub uid: String,
+    /// Where it is in its life.
+    pub state: TenantState,
+    /// When it was created.
+    pub create_time: SystemTime,
+    /// When it will be fenced; only while its destruction is pending.
+    pub destroy_time: Option<SystemTime>,
+    /// When it was fenced.
+    pub fence_time: Option<SystemTime>,
+}
+
+/// The life of a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TenantState {
+    /// In use.
+    Active,
+    /// Neither seals nor opens; nothing is lost.
+    Suspended,
+    /// As suspended, and will be fenced at its destroy time. May be cancelled until then.
+    PendingDestruction,
+    /// Its tenant key is deleted and wiped. Irreversible.
+    Fenced,
+    /// A search found no trace of its wrapped tenant key in the store.
+    Purged,
+    /// No old copy or backup opens anything of it.
+    Unrecoverable,
+    /// One that this version of the library does not know, with its number.
+    Unknown(i32),
+}
+
+impl TenantState {
+    /// Returns the state as the API names it, such as `ACTIVE`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "ACTIVE",
+            Self::Suspended => "SUSPENDED",
+            Self::PendingDestruction => "PENDING_DESTRUCTION",
+            Self::Fenced => "FENCED",
+            Self::Purged => "PURGED",
+            Self::Unrecoverable => "UNRECOVERABLE",
+            Self::Unknown(_) => "UNKNOWN",
+        }
+    }
+
+    fn from_wire(number: i32) -> Self {
+        match v1::TenantState::try_from(number) {
+            Ok(v1::TenantState::Active) => Self::Active,
+            Ok(v1::TenantState::Suspended) => Self::Suspended,
+            Ok(v1::TenantState::PendingDestruction) => Self::PendingDestruction,
+            Ok(v1::TenantState::Fenced) => Self::Fenced,
+            Ok(v1::TenantState::Purged) => Self::Purged,
+            Ok(v1::TenantState::Unrecoverable) => Self::Unrecoverable,
+            Ok(v1::TenantState::Unspecified) | Err(_) => Self::Unknown(number),
+        }
+    }
+}
+
+impl Tenant {
+    fn from_wire(tenant: Option<v1::Tenant>) -> Result<Self, Error> {
+        let tenant = required(tenant, "tenant")?;
+        Ok(Self {
+            name: tenant.name.parse().map_err(|_| Error::malformed("tenant.name"))?,
+            uid: tenant.uid,
+            state: TenantState::from_wire(tenant.state),
+            create_time: time(tenant.create_time, "tenant.create_time")?,
+            destroy_time: time_or_none(tenant.destroy_time, "tenant.destroy_time")?,
+            fence_time: time_or_none(tenant.fence_time, "tenant.fence_time")?,
+        })
+    }
+}
+
+impl Client {
+    /// Creates a tenant with its tenant key, without keys.
+    pub async fn create_tenant(&self, tenant: &TenantRef) -> Result<Tenant, Error> {
+        let request = v1::CreateTenantRequest { tenant_id: tenant.tenant().to_owned() };
+        let answer = self.call("CreateTenant", request, |c, r| async move { stub(c).create_tenant(r).await }).await?;
+        Tenant::from_wire(answer.tenant)
+    }
+
+    /// Returns a tenant. A destroyed one is still found, with the level that its destruction has reached.
+    pub async fn get_tenant(&self, tenant: &TenantRef) -> Result<Tenant, Error> {
+        let request = v1::GetTenantRequest { name: tenant.to_string() };
+        let answer = self.call("GetTenant", request, |c, r| async move { stub(c).get_tenant(r).await }).await?;
+        Tenant::from_wire(answer.tenant)
+    }
+
+    /// Returns one page of all tenants, destroyed ones too, in the byte order of their names.
+    pub async fn list_tenants(&self, page: PageRequest) -> Result<Page<Tenant>, Error> {
+        let request = v1::ListTenantsRequest { page_size: page.wire_size(), page_token: page.wire_token() };
+        let answer = self.call("ListTenants", request, |c, r| async move { stub(c).list_tenants(r).await }).await?;
+        let tenants: Result<_, Error> =
+            answer.tenants.into_iter().map(|tenant| Tenant::from_wire(Some(tenant))).collect();
+        Ok(Page::new(tenants?, answer.next_page_token))
+    }
+
+    /// Returns up to `items_max` tenants, from all pages there are after a token. Where that was not all, `next` goes
+    /// on exactly after the last.
+    pub async fn list_all_tenants(&self, items_max: usize, after: Option<PageToken>) -> Result<Page<Tenant>, Error> {
+        collect(items_max, after, |page| self.list_tenants(page)).await
+    }
+
+    /// Suspends an active tenant: once this returns, it neither seals nor opens. Nothing is lost.
+    pub async fn suspend_tenant(&self, tenant: &TenantRef) -> Result<Tenant, Error> {
+        let request = v1::SuspendTenantRequest { name: tenant.to_string() };
+        let answer = self.call("SuspendTenant", request, |c, r| async move { stub(c).suspend_tenant(r).await }).await?;
+        Tenant::from_wire(answer.tenant)
+    }
+
+    /// Makes a suspended tenant active again.
+    pub async fn resume_tenant(&self, tenant: &TenantRef) -> Result<Tenant, Error> {
+        let request = v1::ResumeTenantRequest { name: tenant.to_string() };
+        let answer = self.call("ResumeTenant", request, |c, r| async move { stub(c).resume_tenant(r).await }).await?;
+        Tenant::from_wire(answer.tenant)
+    }
+
+    /// Sets a tenant to be destroyed after a wait, `None` for the server's default; it stops sealing and opening at
+    /// once. A wait of zero, where the server allows it, destroys it before this returns. **Irreversible after the
+    /// wait**, and it reaches old copies and backups.
+    pub async fn destroy_tenant(&self, tenant: &TenantRef, wait: Option<Duration>) -> Result<Tenant, Error> {
+        let request = v1::DestroyTenantRequest { name: tenant.to_string(), wait: wire_wait(wait) };
+        let answer = self.call("DestroyTenant", request, |c, r| async move { stub(c).destroy_tenant(r).await }).await?;
+        Tenant::from_wire(answer.tenant)
+    }
+
+    /// Takes back a scheduled destruction; the tenant is suspended then.
+    pub async fn cancel_tenant_destruction(&self, tenant: &TenantRef) -> Result<Tenant, Error> {
+        let request = v1::CancelTenantDestructionRequest { name: tenant.to_string() };
+        let answer = self
+            .call("CancelTenantDestruction", request, |c, r| async move { stub(c).cancel_tenant_destruction(r).await })
+            .await?;
+        Tenant::from_wire(answer.tenant)
+    }
+}
+
+fn stub(channel: Channel) -> TenantServiceClient<Channel> {
+    TenantServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_of_the_api_is_known_and_another_keeps_its_number() {
+        for number in 1..=6 {
+            let name = v1::TenantState::try_from(number).unwrap().as_str_name();
+            assert_eq!(format!("TENANT_STATE_{}", TenantState::from_wire(number).as_str()), name);
+        }
+        assert!(v1::TenantState::try_from(7).is_err(), "teach TenantState the new one");
+        assert_eq!(TenantState::from_wire(0), TenantState::Unknown(0));
+        assert_eq!(TenantState::from_wire(7), TenantState::Unknown(7));
+    }
+}

@@ -1,0 +1,468 @@
+//! A service that stores nothing and answers by rules that a test can read: real mutual TLS, no real cryptography.
+//!
+//! A "ciphertext" is a header, what it is bound to as text, and the plaintext with all bits turned. Keys of some names
+//! fail: see `verdict`.
+
+#![allow(dead_code, reason = "no test uses all of it")]
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use kms_proto::v1::access_service_server::{AccessService, AccessServiceServer};
+use kms_proto::v1::crypto_service_server::{CryptoService, CryptoServiceServer};
+use kms_proto::v1::key_service_server::{KeyService, KeyServiceServer};
+use kms_proto::v1::operator_service_server::{OperatorService, OperatorServiceServer};
+use kms_proto::v1::tenant_service_server::{TenantService, TenantServiceServer};
+use kms_proto::v1::*;
+use prost_types::Timestamp;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// A certificate and its private key, in PEM.
+#[derive(Clone)]
+pub struct Pair {
+    pub certificate: String,
+    pub key: String,
+}
+
+/// A throw-away CA.
+pub struct Ca(CertifiedIssuer<'static, KeyPair>);
+
+impl Ca {
+    pub fn new() -> Self {
+        Self::named("test CA")
+    }
+
+    pub fn named(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// Issues a certificate for 127.0.0.1, valid from 2020 until a year.
+    pub fn server(&self, until_year: i32) -> Pair {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until_year, 1, 1);
+        self.sign(params)
+    }
+
+    pub fn client(&self) -> Pair {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI("spiffe://example.com/test".try_into().unwrap())];
+        self.sign(params)
+    }
+
+    fn sign(&self, params: CertificateParams) -> Pair {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        Pair { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+}
+
+/// The running service, on both listeners at once.
+pub struct Fake {
+    pub ca: Ca,
+    pub address: String,
+    /// The `grpc-timeout` of every call to Encrypt.
+    pub timeouts: Arc<Mutex<Vec<String>>>,
+    /// The `Debug` of every request of the control plane.
+    pub requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Fake {
+    pub async fn start() -> Self {
+        Self::start_until(4000).await
+    }
+
+    /// Starts with a server certificate that is valid until a year.
+    pub async fn start_until(year: i32) -> Self {
+        let ca = Ca::new();
+        let server = ca.server(year);
+        let incoming = TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = format!("https://{}", incoming.local_addr().unwrap());
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(server.certificate, server.key))
+            .client_ca_root(Certificate::from_pem(ca.pem()));
+        let rules = Rules::default();
+        let (timeouts, requests) = (rules.timeouts.clone(), rules.requests.clone());
+        let router = Server::builder()
+            .tls_config(tls)
+            .unwrap()
+            .add_service(CryptoServiceServer::new(rules.clone()))
+            .add_service(TenantServiceServer::new(rules.clone()))
+            .add_service(KeyServiceServer::new(rules.clone()))
+            .add_service(AccessServiceServer::new(rules.clone()))
+            .add_service(OperatorServiceServer::new(rules));
+        tokio::spawn(router.serve_with_incoming(incoming));
+        Self { ca, address, timeouts, requests }
+    }
+}
+
+/// 2026-01-02T03:04:05Z
+pub const TIME: Timestamp = Timestamp { seconds: 1_767_323_045, nanos: 0 };
+
+#[derive(Clone, Default)]
+struct Rules {
+    timeouts: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Rules {
+    fn see(&self, request: &impl std::fmt::Debug) {
+        self.requests.lock().unwrap().push(format!("{request:?}"));
+    }
+}
+
+/// Fails for what is named so.
+async fn verdict(name: &str) -> Result<(), Status> {
+    match name.rsplit('/').next().unwrap() {
+        "missing" => Err(refusal(Code::NotFound, "KEY_NOT_FOUND", "there is no such key")),
+        "denied" => Err(refusal(Code::PermissionDenied, "POLICY_DENIED", "not allowed")),
+        "disabled" => Err(refusal(Code::FailedPrecondition, "KEY_DISABLED", "the key is disabled")),
+        "taken" => Err(refusal(Code::AlreadyExists, "KEY_ALREADY_EXISTS", "there is such a key")),
+        "overloaded" => Err(refusal(Code::Unavailable, "OVERLOADED", "too much work at once")),
+        "strange" => Err(refusal(Code::Internal, "INTERNAL", "a \u{1b}[2Jmistake")),
+        "slow" => std::future::pending().await,
+        _ => Ok(()),
+    }
+}
+
+fn refusal(code: Code, reason: &str, message: &str) -> Status {
+    let metadata = [("request_id".to_owned(), "r-1".to_owned())];
+    Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, "kms.v1", metadata))
+}
+
+type Pairs = BTreeMap<String, String>;
+
+const MAGIC: [u8; 3] = [0x92, 0x6b, 0x35];
+
+fn seal(kind: u8, key: &str, pairs: &Pairs, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+    let bound = format!("{key} {pairs:?} {aad:?}");
+    let mut blob = [&MAGIC[..], &[1, kind], &(bound.len() as u16).to_be_bytes(), bound.as_bytes()].concat();
+    blob.extend(plaintext.iter().map(|byte| !byte));
+    blob
+}
+
+fn open(kind: u8, key: &str, pairs: &Pairs, aad: &[u8], blob: &[u8]) -> Result<Vec<u8>, Status> {
+    let head = seal(kind, key, pairs, aad, b"");
+    match blob.strip_prefix(&head[..]) {
+        Some(sealed) => Ok(sealed.iter().map(|byte| !byte).collect()),
+        None => Err(refusal(Code::InvalidArgument, "DECRYPT_FAILED", "the ciphertext does not open")),
+    }
+}
+
+#[tonic::async_trait]
+impl CryptoService for Rules {
+    async fn encrypt(&self, request: Request<EncryptRequest>) -> Result<Response<EncryptResponse>, Status> {
+        let timeout = request.metadata().get("grpc-timeout").unwrap().to_str().unwrap().to_owned();
+        self.timeouts.lock().unwrap().push(timeout);
+        let r = request.into_inner();
+        verdict(&r.key).await?;
+        let key_version = if r.key.ends_with("/malformed") { 0 } else { 1 };
+        let ciphertext = seal(1, &r.key, &r.encryption_context, &r.aad, &r.plaintext);
+        Ok(Response::new(EncryptResponse { ciphertext, key_version }))
+    }
+
+    async fn decrypt(&self, request: Request<DecryptRequest>) -> Result<Response<DecryptResponse>, Status> {
+        let r = request.into_inner();
+        verdict(&r.key).await?;
+        let plaintext = open(1, &r.key, &r.encryption_context, &r.aad, &r.ciphertext)?;
+        Ok(Response::new(DecryptResponse { plaintext, key_version: 1, stale: r.key.ends_with("/rotated") }))
+    }
+
+    async fn re_encrypt(&self, request: Request<ReEncryptRequest>) -> Result<Response<ReEncryptResponse>, Status> {
+        let r = request.into_inner();
+        verdict(&r.key).await?;
+        let kind = r.ciphertext[4];
+        let plaintext = open(kind, &r.key, &r.encryption_context, &r.aad, &r.ciphertext)?;
+        let to =
+            r.destination.unwrap_or(Destination { key: r.key, encryption_context: r.encryption_context, aad: r.aad });
+        let ciphertext = seal(kind, &to.key, &to.encryption_context, &to.aad, &plaintext);
+        Ok(Response::new(ReEncryptResponse { ciphertext, key_version: 2, source_key_version: 1 }))
+    }
+
+    async fn generate_data_key(
+        &self,
+        request: Request<GenerateDataKeyRequest>,
+    ) -> Result<Response<GenerateDataKeyResponse>, Status> {
+        let r = request.into_inner();
+        verdict(&r.key).await?;
+        let wrapped_data_key = seal(2, &r.key, &r.encryption_context, &r.aad, &[7; 32]);
+        let plaintext = match (r.omit_plaintext, r.key.ends_with("/malformed")) {
+            (true, _) => Vec::new(),
+            (false, true) => vec![7; 31],
+            (false, false) => vec![7; 32],
+        };
+        Ok(Response::new(GenerateDataKeyResponse { plaintext, wrapped_data_key, key_version: 1 }))
+    }
+
+    async fn decrypt_data_key(
+        &self,
+        request: Request<DecryptDataKeyRequest>,
+    ) -> Result<Response<DecryptDataKeyResponse>, Status> {
+        let r = request.into_inner();
+        verdict(&r.key).await?;
+        let plaintext = open(2, &r.key, &r.encryption_context, &r.aad, &r.wrapped_data_key)?;
+        Ok(Response::new(DecryptDataKeyResponse { plaintext, key_version: 1, stale: false }))
+    }
+}
+
+fn tenant(name: &str, state: TenantState) -> Option<Tenant> {
+    Some(Tenant {
+        name: name.to_owned(),
+        uid: "0".repeat(32),
+        state: state.into(),
+        create_time: Some(TIME),
+        destroy_time: (state == TenantState::PendingDestruction).then_some(TIME),
+        fence_time: (state == TenantState::Fenced).then_some(TIME),
+    })
+}
+
+#[tonic::async_trait]
+impl TenantService for Rules {
+    async fn create_tenant(
+        &self,
+        request: Request<CreateTenantRequest>,
+    ) -> Result<Response<CreateTenantResponse>, Status> {
+        let r = request.into_inner();
+        self.see(&r);
+        verdict(&r.tenant_id).await?;
+        let name = format!("tenants/{}", r.tenant_id);
+        Ok(Response::new(CreateTenantResponse { tenant: tenant(&name, TenantState::Active) }))
+    }
+
+    async fn get_tenant(&self, request: Request<GetTenantRequest>) -> Result<Response<GetTenantResponse>, Status> {
+        let r = request.into_inner();
+        verdict(&r.name).await?;
+        Ok(Response::new(GetTenantResponse { tenant: tenant(&r.name, TenantState::Active) }))
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<ListTenantsRequest>,
+    ) -> Result<Response<ListTenantsResponse>, Status> {
+        let r = request.into_inner();
+        self.see(&r);
+        let (names, next_page_token) = page(r.page_size, &r.page_token);
+        let tenants = names.filter_map(|n| tenant(&format!("tenants/t{n}"), TenantState::Active)).collect();
+        Ok(Response::new(ListTenantsResponse { tenants, next_page_token }))
+    }
+
+    async fn suspend_tenant(
+        &self,
+        request: Request<SuspendTenantRequest>,
+    ) -> Result<Response<SuspendTenantResponse>, Status> {
+        let r = request.into_inner();
+        Ok(Response::new(SuspendTenantResponse { tenant: tenant(&r.name, TenantState::Suspended) }))
+    }
+
+    async fn resume_tenant(
+        &self,
+        request: Request<ResumeTenantRequest>,
+    ) -> Result<Response<ResumeTenantResponse>, Status> {
+        let r = request.into_inner();
+        Ok(Response::new(ResumeTenantResponse { tenant: tenant(&r.name, TenantState::Active) }))
+    }
+
+    async fn destroy_tenant(
+        &self,
+        request: Request<DestroyTenantRequest>,
+    ) -> Result<Response<DestroyTenantResponse>, Status> {
+        let r = request.into_inner();
+        self.see(&r);
+        let at_once = r.wait.is_some_and(|wait| wait.seconds == 0);
+        let state = if at_once { TenantState::Fenced } else { TenantState::PendingDestruction };
+        Ok(Response::new(DestroyTenantResponse { tenant: tenant(&r.name, state) }))
+    }
+
+    async fn cancel_tenant_destruction(
+        &self,
+        request: Request<CancelTenantDestructionRequest>,
+    ) -> Result<Response<CancelTenantDestructionResponse>, Status> {
+        let r = request.into_inner();
+        Ok(Response::new(CancelTenantDestructionResponse { tenant: tenant(&r.name, TenantState::Suspended) }))
+    }
+}
+
+/// A page of the numbers below 5.
+fn page(size: i32, token: &str) -> (std::ops::Range<usize>, String) {
+    let first = token.parse().unwrap_or(0);
+    let end = 5.min(first + if size == 0 { 2 } else { size as usize });
+    (first..end, if end < 5 { end.to_string() } else { String::new() })
+}
+
+fn key(name: &str, state: KeyState, primary_version: u32, labels: Pairs) -> Option<Key> {
+    Some(Key {
+        name: name.split("/versions/").next().unwrap().to_owned(),
+        uid: "1".repeat(32),
+        purpose: KeyPurpose::Encrypt.into(),
+        state: state.into(),
+        primary_version,
+        labels,
+        create_time: Some(TIME),
+        update_time: Some(TIME),
+        destroy_time: (state == KeyState::PendingDestruction).then_some(TIME),
+    })
+}
+
+fn version(name: &str, state: KeyState) -> Option<KeyVersion> {
+    let (_, number) = name.split_once("/versions/")?;
+    Some(KeyVersion {
+        name: name.to_owned(),
+        version: number.parse().unwrap(),
+        state: state.into(),
+        create_time: Some(TIME),
+        destroy_time: (state == KeyState::PendingDestruction).then_some(TIME),
+    })
+}
+
+/// A key and, if the name is one's, a version, of which only the named changes its state.
+fn changed(name: &str, state: KeyState) -> (Option<Key>, Option<KeyVersion>) {
+    let version = version(name, state);
+    let key_state = if version.is_some() { KeyState::Enabled } else { state };
+    (key(name, key_state, 3, Pairs::new()), version)
+}
+
+#[tonic::async_trait]
+impl KeyService for Rules {
+    async fn create_key(&self, request: Request<CreateKeyRequest>) -> Result<Response<CreateKeyResponse>, Status> {
+        let r = request.into_inner();
+        self.see(&r);
+        verdict(&r.key_id).await?;
+        let name = format!("{}/keys/{}", r.parent, r.key_id);
+        Ok(Response::new(CreateKeyResponse { key: key(&name, KeyState::Enabled, 1, r.labels) }))
+    }
+
+    async fn get_key(&self, request: Request<GetKeyRequest>) -> Result<Response<GetKeyResponse>, Status> {
+        let r = request.into_inner();
+        verdict(&r.name).await?;
+        Ok(Response::new(GetKeyResponse { key: key(&r.name, KeyState::Enabled, 1, Pairs::new()) }))
+    }
+
+    async fn list_keys(&self, request: Request<ListKeysRequest>) -> Result<Response<ListKeysResponse>, Status> {
+        let r = request.into_inner();
+        let (names, next_page_token) = page(r.page_size, &r.page_token);
+        let name = |n| format!("{}/keys/k{n}", r.parent);
+        let keys = names.filter_map(|n| key(&name(n), KeyState::Enabled, 1, Pairs::new())).collect();
+        Ok(Response::new(ListKeysResponse { keys, next_page_token }))
+    }
+
+    async fn update_key(&self, request: Request<UpdateKeyRequest>) -> Result<Response<UpdateKeyResponse>, Status> {
+        let r = request.into_inner();
+        assert_eq!(r.update_mask.unwrap().paths, ["labels"]);
+        let given = r.key.unwrap();
+        Ok(Response::new(UpdateKeyResponse { key: key(&given.name, KeyState::Enabled, 1, given.labels) }))
+    }
+
+    async fn enable_key(&self, request: Request<EnableKeyRequest>) -> Result<Response<EnableKeyResponse>, Status> {
+        let r = request.into_inner();
+        self.see(&r);
+        let (key, version) = changed(&r.name, KeyState::Enabled);
+        Ok(Response::new(EnableKeyResponse { key, version }))
+    }
+
+    async fn disable_key(&self, request: Request<DisableKeyRequest>) -> Result<Response<DisableKeyResponse>, Status> {
+        let r = request.into_inner();
+        self.see(&r);
+        let (key, version) = changed(&r.name, KeyState::Disabled);
+        Ok(Response::new(DisableKeyResponse { key, version }))
+    }
+
+    async fn rotate_key(&self, request: Request<RotateKeyRequest>) -> Result<Response<RotateKeyResponse>, Status> {
+        let r = request.into_inner();
+        verdict(&r.name).await?;
+        let version = version(&format!("{}/versions/2", r.name), KeyState::Enabled);
+        Ok(Response::new(RotateKeyResponse { key: key(&r.name, KeyState::Enabled, 2, Pairs::new()), version }))
+    }
+
+    async fn list_key_versions(
+        &self,
+        request: Request<ListKeyVersionsRequest>,
+    ) -> Result<Response<ListKeyVersionsResponse>, Status> {
+        let r = request.into_inner();
+        let (numbers, next_page_token) = page(r.page_size, &r.page_token);
+        let name = |n| format!("{}/versions/{}", r.parent, n + 1);
+        let key_versions = numbers.filter_map(|n| version(&name(n), KeyState::Enabled)).collect();
+        Ok(Response::new(ListKeyVersionsResponse { key_versions, next_page_token }))
+    }
+
+    async fn schedule_key_destruction(
+        &self,
+        request: Request<ScheduleKeyDestructionRequest>,
+    ) -> Result<Response<ScheduleKeyDestructionResponse>, Status> {
+        let r = request.into_inner();
+        self.see(&r);
+        let at_once = r.wait.is_some_and(|wait| wait.seconds == 0);
+        let state = if at_once { KeyState::Destroyed } else { KeyState::PendingDestruction };
+        let (key, version) = changed(&r.name, state);
+        Ok(Response::new(ScheduleKeyDestructionResponse { key, version }))
+    }
+
+    async fn cancel_key_destruction(
+        &self,
+        request: Request<CancelKeyDestructionRequest>,
+    ) -> Result<Response<CancelKeyDestructionResponse>, Status> {
+        let r = request.into_inner();
+        self.see(&r);
+        let (key, version) = changed(&r.name, KeyState::Disabled);
+        Ok(Response::new(CancelKeyDestructionResponse { key, version }))
+    }
+}
+
+#[tonic::async_trait]
+impl AccessService for Rules {
+    async fn get_caller_identity(
+        &self,
+        _: Request<GetCallerIdentityRequest>,
+    ) -> Result<Response<GetCallerIdentityResponse>, Status> {
+        Ok(Response::new(GetCallerIdentityResponse {
+            principal: "spiffe://example.com/test".to_owned(),
+            auth_method: AuthMethod::Mtls.into(),
+            bindings: vec![Binding {
+                id: "test-all".to_owned(),
+                roles: vec!["encrypter".to_owned(), "decrypter".to_owned()],
+                tenants: vec!["*".to_owned()],
+                keys: vec!["app*".to_owned()],
+                expire_time: None,
+            }],
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl OperatorService for Rules {
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        Ok(Response::new(GetStatusResponse {
+            version: "0.1.0".to_owned(),
+            cluster_uid: "2".repeat(32),
+            node: "node-1".to_owned(),
+            state: ServerState::Serving.into(),
+            start_time: Some(TIME),
+            epoch: Some(EpochStatus { number: 1, uid: "3".repeat(32), create_time: Some(TIME) }),
+            backend: Some(BackendStatus {
+                kind: "software".to_owned(),
+                detail: "keystore file, 1 master-key version".to_owned(),
+                assurance: "software-file".to_owned(),
+                reachable: true,
+                probe_time: None,
+            }),
+            memory: Some(MemoryStatus { protection: "memfd_secret".to_owned(), slots_used: 3, slots_max: 1024 }),
+            audit_log: Some(AuditLogStatus { origin: "example.com/kms/log-1".to_owned(), size: 42 }),
+            store: Some(StoreStatus { kind: "memory".to_owned(), detail: "nothing is kept".to_owned(), seq: 7 }),
+            caches: vec![CacheStatus { name: "tenants".to_owned(), entries: 1, entries_max: 100, hits: 9, misses: 1 }],
+            warnings: vec!["the store is in memory: all is lost at a restart".to_owned()],
+        }))
+    }
+}
