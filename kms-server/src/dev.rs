@@ -52,7 +52,7 @@ fn store(settings: &Settings) -> anyhow::Result<StoreKind> {
             std::fs::remove_file(file)?;
         }
     }
-    Ok(StoreKind::Memory(std::sync::Arc::default()))
+    Ok(StoreKind::Memory(std::sync::Arc::new(crate::store::memory::MemoryStore::new())))
 }
 
 fn settings(dir: &Path) -> anyhow::Result<Settings> {

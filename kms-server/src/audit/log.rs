@@ -209,6 +209,8 @@ impl Log {
             if !enrolled {
                 enrolled = true;
                 self.wake_when_durable(index + 1, Arc::clone(&waker));
+                // Whoever waits here need not run on a core that would write it.
+                self.wake_thread();
             }
             if self.durable_size() > index {
                 return Poll::Ready(Ok(()));

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;
 
-    #[derive(Default)]
+    #[derive(Debug, Default)]
     struct Entry(Gate);
     impl AsRef<Gate> for Entry {
         fn as_ref(&self) -> &Gate {
