@@ -149,7 +149,10 @@ impl Keyring {
     /// Reads all versions of a key: there are never more than fit one batch.
     async fn all_versions(&self, tenant: &OpenTenant, key: Uid) -> Result<Vec<(Vec<u8>, rows::KeyVersion)>, Error> {
         let prefix = row_key::key_versions(tenant.uid, key);
-        let page = self.store.list(prefix.family, &prefix.key, None, VERSIONS_MAX as usize + 1).await?;
+        let page = self.store.list(prefix.family, &prefix.key, None, VERSIONS_MAX as usize).await?;
+        if page.more {
+            return Err(Error::Damaged("a key with more versions than a key may have"));
+        }
         let mut versions = Vec::with_capacity(page.rows.len());
         for (place, record) in page.rows {
             let Some(KeyRow::Version(_, _, number)) = row_key::parse_key_row(&place) else {
