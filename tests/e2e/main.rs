@@ -1,0 +1,24 @@
+//! The service from outside: each test starts a daemon of its own and speaks to it over mTLS.
+//!
+//! One file per theme. What a single part promises is tested beside that part; here is what only
+//! the whole can show: what a caller gets, what a restart keeps, what the log says about it.
+//! At its end a test holds the audit log against all replies it got ([`World::finish`]).
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may, and its figures are there to be read")]
+
+mod audit;
+mod bad_callers;
+mod bad_input;
+mod bad_surroundings;
+mod destruction;
+mod expect;
+mod log_failure;
+mod rotation;
+mod round_trip;
+mod secrecy;
+mod shutdown;
+mod states;
+mod world;
+
+use expect::{Expected, refused};
+use world::{ACME, ACME_KEY, GLOBEX, GLOBEX_KEY, Load, World};

@@ -1,0 +1,167 @@
+//! Every RPC does what it says, and a restart keeps everything.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use kms_proto::v1::{AuthMethod, GetCallerIdentityRequest, GetStatusRequest, KeyState, ServerState, TenantState};
+use kms_tests::NAMES;
+use kms_tests::request::*;
+
+use crate::{ACME, ACME_KEY, GLOBEX, GLOBEX_KEY, World};
+
+const CONTEXT: &[(&str, &str)] = &[("table", "customers"), ("column", "iban")];
+
+#[tokio::test]
+async fn every_rpc_does_what_it_says() -> Result<()> {
+    let world = World::new().await?;
+    let (admin, app) = (&world.admin, &world.app);
+
+    // Data.
+    let sealed = app.ask(encrypt(ACME_KEY, b"DE89 3704", CONTEXT)).await?;
+    assert_eq!((sealed.ciphertext.len(), sealed.key_version), (9 + 96, 1));
+    assert_eq!(&sealed.ciphertext[..3], b"\x92\x6b\x35");
+    let opened = app.ask(decrypt(ACME_KEY, &sealed.ciphertext, CONTEXT)).await?;
+    assert_eq!((&opened.plaintext[..], opened.key_version, opened.stale), (&b"DE89 3704"[..], 1, false));
+    let moved = app.ask(re_encrypt(ACME_KEY, &sealed.ciphertext, CONTEXT)).await?;
+    assert_eq!((moved.key_version, moved.source_key_version), (1, 1));
+    assert_ne!(moved.ciphertext, sealed.ciphertext);
+    assert_eq!(app.ask(decrypt(ACME_KEY, &moved.ciphertext, CONTEXT)).await?.plaintext, b"DE89 3704");
+    let empty = app.ask(encrypt(ACME_KEY, b"", &[])).await?;
+    assert_eq!(app.ask(decrypt(ACME_KEY, &empty.ciphertext, &[])).await?.plaintext, b"");
+
+    // Data keys.
+    let data_key = app.ask(generate_data_key(ACME_KEY, CONTEXT)).await?;
+    assert_eq!((data_key.plaintext.len(), data_key.wrapped_data_key.len(), data_key.key_version), (32, 128, 1));
+    let unwrapped = app.ask(decrypt_data_key(ACME_KEY, &data_key.wrapped_data_key, CONTEXT)).await?;
+    assert_eq!((unwrapped.plaintext, unwrapped.key_version, unwrapped.stale), (data_key.plaintext.clone(), 1, false));
+    let mut unseen = generate_data_key(ACME_KEY, CONTEXT);
+    unseen.omit_plaintext = true;
+    let unseen = app.ask(unseen).await?;
+    assert!(unseen.plaintext.is_empty());
+    assert_eq!(app.ask(decrypt_data_key(ACME_KEY, &unseen.wrapped_data_key, CONTEXT)).await?.plaintext.len(), 32);
+    assert_ne!(app.ask(generate_data_key(ACME_KEY, CONTEXT)).await?.plaintext, data_key.plaintext);
+
+    // The aad is part of the context.
+    let mut with_aad = encrypt(ACME_KEY, b"x", CONTEXT);
+    with_aad.aad = b"row 7".into();
+    let sealed_with_aad = app.ask(with_aad).await?.ciphertext;
+    let mut open_with_aad = decrypt(ACME_KEY, &sealed_with_aad, CONTEXT);
+    open_with_aad.aad = b"row 7".into();
+    assert_eq!(app.ask(open_with_aad).await?.plaintext, b"x");
+
+    // Keys.
+    let key = admin.ask(create_key(ACME, "second")).await?.key.unwrap();
+    assert_eq!((&*key.name, key.state(), key.primary_version), ("tenants/acme/keys/second", KeyState::Enabled, 1));
+    assert_eq!(key.uid.len(), 32);
+    assert_eq!(admin.ask(get_key(&key.name)).await?.key.as_ref(), Some(&key));
+    let labelled = admin.ask(update_key(&key.name, &[("team", "billing")], &["labels"])).await?.key.unwrap();
+    assert_eq!(labelled.labels, pairs(&[("team", "billing")]));
+    let rotated = admin.ask(rotate_key(&key.name)).await?;
+    assert_eq!(rotated.key.unwrap().primary_version, 2);
+    let versions = admin.ask(list_key_versions(&key.name, 0, "")).await?;
+    assert_eq!(versions.key_versions.iter().map(|version| version.version).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(versions.key_versions[0].name, "tenants/acme/keys/second/versions/1");
+    let disabled = admin.ask(disable_key(&key.name)).await?.key.unwrap();
+    assert_eq!(disabled.state(), KeyState::Disabled);
+    assert_eq!(admin.ask(enable_key(&key.name)).await?.key.unwrap().state(), KeyState::Enabled);
+    let scheduled = admin.ask(schedule_key_destruction(&key.name, seconds(3600))).await?.key.unwrap();
+    assert_eq!(scheduled.state(), KeyState::PendingDestruction);
+    assert!(scheduled.destroy_time.is_some());
+    let cancelled = admin.ask(cancel_key_destruction(&key.name)).await?.key.unwrap();
+    assert_eq!((cancelled.state(), cancelled.destroy_time), (KeyState::Disabled, None));
+    let names: Vec<String> = admin.ask(list_keys(ACME, 0, "")).await?.keys.into_iter().map(|key| key.name).collect();
+    assert_eq!(names, [ACME_KEY, "tenants/acme/keys/second"]);
+
+    // Tenants.
+    let tenant = admin.ask(get_tenant(GLOBEX)).await?.tenant.unwrap();
+    assert_eq!((&*tenant.name, tenant.state(), tenant.uid.len()), (GLOBEX, TenantState::Active, 32));
+    let names: Vec<String> =
+        admin.ask(list_tenants(0, "")).await?.tenants.into_iter().map(|tenant| tenant.name).collect();
+    assert_eq!(names, [ACME, GLOBEX]);
+    assert_eq!(admin.ask(suspend_tenant(GLOBEX)).await?.tenant.unwrap().state(), TenantState::Suspended);
+    assert_eq!(admin.ask(resume_tenant(GLOBEX)).await?.tenant.unwrap().state(), TenantState::Active);
+    let scheduled = admin.ask(destroy_tenant(GLOBEX, None)).await?.tenant.unwrap();
+    assert_eq!(scheduled.state(), TenantState::PendingDestruction);
+    assert!(scheduled.destroy_time.is_some());
+    let cancelled = admin.ask(cancel_tenant_destruction(GLOBEX)).await?.tenant.unwrap();
+    assert_eq!((cancelled.state(), cancelled.destroy_time), (TenantState::Suspended, None));
+
+    // The caller, and the node.
+    let me = app.ask(GetCallerIdentityRequest {}).await?;
+    assert_eq!((me.principal.clone(), me.auth_method()), (world.daemon.site().principal("app"), AuthMethod::Mtls));
+    assert_eq!(me.bindings.iter().map(|binding| &*binding.id).collect::<Vec<_>>(), ["app"]);
+    let status = admin.ask(GetStatusRequest {}).await?;
+    assert_eq!((&*status.node, status.state(), status.cluster_uid.len()), ("node-1", ServerState::Serving, 32));
+    assert_eq!(status.epoch.unwrap().number, 1);
+    assert_eq!(status.backend.unwrap().assurance, "software-file");
+    assert!(status.audit_log.unwrap().size > 0);
+
+    let called: BTreeSet<&str> = world.daemon.site().ledger().successes_by_op().into_keys().collect();
+    assert_eq!(called, NAMES.iter().copied().collect(), "an RPC was not called");
+    println!("RPCs: {}/{} answered", called.len(), NAMES.len());
+    world.finish().await
+}
+
+#[tokio::test]
+async fn a_restart_and_a_crash_keep_everything() -> Result<()> {
+    let mut world = World::new().await?;
+    world.admin.ask(update_key(ACME_KEY, &[("team", "billing")], &["labels"])).await?;
+    let first = world.app.ask(encrypt(ACME_KEY, b"first", CONTEXT)).await?.ciphertext;
+    let wrapped = world.app.ask(generate_data_key(GLOBEX_KEY, CONTEXT)).await?;
+    world.admin.ask(rotate_key(ACME_KEY)).await?;
+    let second = world.app.ask(encrypt(ACME_KEY, b"second", CONTEXT)).await?.ciphertext;
+    world.admin.ask(create_key(ACME, "off")).await?;
+    world.admin.ask(disable_key("tenants/acme/keys/off")).await?;
+    let before = world.admin.ask(list_keys(ACME, 0, "")).await?;
+    let cluster = world.admin.ask(GetStatusRequest {}).await?.cluster_uid;
+
+    for crash in [false, true, false, true] {
+        world = if crash { world.crash().await? } else { world.restart().await? };
+        let opened = world.app.ask(decrypt(ACME_KEY, &first, CONTEXT)).await?;
+        assert_eq!((&opened.plaintext[..], opened.stale), (&b"first"[..], true));
+        let opened = world.app.ask(decrypt(ACME_KEY, &second, CONTEXT)).await?;
+        assert_eq!((&opened.plaintext[..], opened.stale), (&b"second"[..], false));
+        let unwrapped = world.app.ask(decrypt_data_key(GLOBEX_KEY, &wrapped.wrapped_data_key, CONTEXT)).await?;
+        assert_eq!(unwrapped.plaintext, wrapped.plaintext);
+        assert_eq!(world.admin.ask(list_keys(ACME, 0, "")).await?, before);
+        assert_eq!(world.admin.ask(GetStatusRequest {}).await?.cluster_uid, cluster);
+        // And it can still be changed.
+        world.admin.ask(rotate_key(GLOBEX_KEY)).await?;
+    }
+    assert_eq!(world.admin.ask(get_key(GLOBEX_KEY)).await?.key.unwrap().primary_version, 5);
+    world.finish().await
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_in_the_order_of_names() -> Result<()> {
+    let world = World::new().await?;
+    // In the order of bytes: digits, upper case, lower case.
+    let expected = ["0", "B", "a", "app", "b", "b.2", "ba"];
+    for name in ["b", "ba", "B", "a", "0", "b.2"] {
+        world.admin.ask(create_key(ACME, name)).await?;
+    }
+    for page_size in [1, 2, 3, 7, 1000] {
+        let (mut names, mut token, mut pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let page = world.admin.ask(list_keys(ACME, page_size, &token)).await?;
+            assert!(page.keys.len() <= page_size as usize);
+            names.extend(page.keys.into_iter().map(|key| key.name));
+            (token, pages) = (page.next_page_token, pages + 1);
+            assert!(pages <= 10, "the list does not end");
+            if token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(names, expected.map(|name| format!("{ACME}/keys/{name}")), "in pages of {page_size}");
+    }
+    let page = world.admin.ask(list_tenants(1, "")).await?;
+    let rest = world.admin.ask(list_tenants(1, &page.next_page_token)).await?;
+    assert_eq!((&*page.tenants[0].name, &*rest.tenants[0].name), (ACME, GLOBEX));
+    for _ in 0..3 {
+        world.admin.ask(rotate_key(ACME_KEY)).await?;
+    }
+    let page = world.admin.ask(list_key_versions(ACME_KEY, 3, "")).await?;
+    let rest = world.admin.ask(list_key_versions(ACME_KEY, 3, &page.next_page_token)).await?;
+    assert_eq!(page.key_versions.iter().chain(&rest.key_versions).map(|v| v.version).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    world.finish().await
+}

@@ -1,0 +1,170 @@
+//! A running `kms-server serve`, as a child process.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::Child;
+
+use crate::output::{Addresses, Following};
+use crate::{Binding, Caller, Identity, PATIENCE, Settings, Site, patiently};
+
+/// A daemon that serves. Dropping it kills its process, and no other.
+pub struct Daemon {
+    site: Site,
+    child: Child,
+    addresses: Addresses,
+    following: Following,
+}
+
+impl Daemon {
+    /// Starts a daemon on a new site where `admin` administers all and `app` uses all keys.
+    pub async fn fresh() -> Result<Self> {
+        Self::fresh_with(&Settings::default()).await
+    }
+
+    /// As [`Daemon::fresh`], with other settings.
+    pub async fn fresh_with(settings: &Settings) -> Result<Self> {
+        let site = Site::with(settings)?;
+        site.init().await?;
+        site.bind(&Binding {
+            id: "app",
+            roles: &["encrypter", "decrypter", "reencrypter"],
+            principals: &[&site.principal("app")],
+            tenants: &["*"],
+            keys: &["*"],
+        })?;
+        site.start().await
+    }
+
+    pub(crate) async fn start(site: Site) -> Result<Self> {
+        let mut command = site.command("serve")?;
+        // Pipes and not files: a limit on the size of files must not silence the daemon, and its
+        // standard output shows whatever was printed by mistake.
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("starting kms-server serve")?;
+        let mut following = site.output().follow(child.stderr.take().context("it was piped")?);
+        drop(site.output().follow(child.stdout.take().context("it was piped")?));
+        let serving = patiently("the daemon's line `serving`", following.serving()).await.flatten();
+        let addresses = serving.with_context(|| format!("kms-server serve; it said:\n{}", site.output().tail()))?;
+        let daemon = Self { site, child, addresses, following };
+        let ready = daemon.probe("/readyz").await?;
+        ensure!(ready == 200, "the daemon says it serves, but /readyz answers {ready}");
+        Ok(daemon)
+    }
+
+    /// Returns the site it runs on.
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// Returns the address for applications, `127.0.0.1:port`.
+    pub fn services(&self) -> &str {
+        &self.addresses.services
+    }
+
+    /// Returns the address for operators, `127.0.0.1:port`.
+    pub fn operator(&self) -> &str {
+        &self.addresses.operator
+    }
+
+    /// Returns a client of the library, as a principal of the site. Fails if it is not let in.
+    pub async fn client(&self, name: &str) -> Result<kms_client::Client> {
+        let identity = self.site.identity(name)?;
+        let client = kms_client::Client::builder(format!("https://{}", self.addresses.services))
+            .operator_endpoint(format!("https://{}", self.addresses.operator))
+            .ca_pem(self.site.authority().pem())
+            .identity_pem(identity.certificate, identity.key)
+            .timeout(PATIENCE)
+            .connect()
+            .await;
+        client.with_context(|| format!("connecting as {name}"))
+    }
+
+    /// Returns a caller on connections of its own, as a principal of the site: `app`, `admin`.
+    pub fn caller(&self, name: &str) -> Result<Caller> {
+        self.caller_with(Some(&self.site.identity(name)?))
+    }
+
+    /// Returns a caller with any certificate, or with none.
+    pub fn caller_with(&self, identity: Option<&Identity>) -> Result<Caller> {
+        let (services, operator) = (&self.addresses.services, &self.addresses.operator);
+        Caller::new(services, operator, &self.site.authority().pem(), identity, self.site.ledger())
+    }
+
+    /// Returns the status code of a GET on the probes listener.
+    pub async fn probe(&self, path: &str) -> Result<u16> {
+        patiently("the answer of a probe", async {
+            let mut stream = TcpStream::connect(&self.addresses.probes).await.context("connecting to the probes")?;
+            let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            let code = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+            code.with_context(|| format!("no HTTP answer: {answer:?}"))
+        })
+        .await?
+    }
+
+    /// Returns its resident memory in bytes.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let pid = self.child.id().context("it runs")?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        Ok(kib.context("the kernel says how much is resident")? * 1024)
+    }
+
+    /// Makes every write of the daemon fail that would reach beyond this size of a file.
+    pub fn limit_file_bytes(&self, bytes: u64) -> Result<()> {
+        let limit = Rlimit { current: Some(bytes), maximum: None };
+        prlimit(Some(self.pid()?), Resource::Fsize, limit).context("lowering the limit of file sizes")?;
+        Ok(())
+    }
+
+    /// Asks it to stop (SIGTERM).
+    pub fn terminate(&self) -> Result<()> {
+        kill_process(self.pid()?, Signal::TERM).context("asking the daemon to stop")
+    }
+
+    /// Waits until it has ended by itself, and returns its exit code and the site.
+    pub async fn ended(mut self) -> Result<(Option<i32>, Site)> {
+        let status = patiently("the end of the daemon", self.child.wait()).await??;
+        patiently("the end of its output", self.following.end()).await??;
+        Ok((status.code(), self.site))
+    }
+
+    /// Stops it (SIGTERM), and expects that it ends well.
+    pub async fn stop(self) -> Result<Site> {
+        self.terminate()?;
+        let (code, site) = self.ended().await?;
+        if code != Some(0) {
+            bail!("kms-server ended with {code:?} after SIGTERM; it said:\n{}", site.output().tail());
+        }
+        Ok(site)
+    }
+
+    /// Kills it (SIGKILL), as a crash would.
+    pub async fn kill(mut self) -> Result<Site> {
+        self.child.start_kill().context("killing the daemon")?;
+        Ok(self.ended().await?.1)
+    }
+
+    /// Stops it and starts it again. It listens elsewhere then: callers must be made anew.
+    pub async fn restart(self) -> Result<Self> {
+        self.stop().await?.start().await
+    }
+
+    fn pid(&self) -> Result<Pid> {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        pid.context("the daemon has ended already")
+    }
+}

@@ -1,0 +1,169 @@
+//! Requests, short to write: a table of them should read as one.
+
+use std::collections::BTreeMap;
+
+use kms_proto::v1;
+use prost_types::Duration;
+
+/// A request of CryptoService.Encrypt.
+pub fn encrypt(key: &str, plaintext: &[u8], context: &[(&str, &str)]) -> v1::EncryptRequest {
+    v1::EncryptRequest {
+        key: key.into(),
+        plaintext: plaintext.into(),
+        encryption_context: pairs(context),
+        aad: Vec::new(),
+    }
+}
+
+/// A request of CryptoService.Decrypt.
+pub fn decrypt(key: &str, ciphertext: &[u8], context: &[(&str, &str)]) -> v1::DecryptRequest {
+    v1::DecryptRequest {
+        key: key.into(),
+        ciphertext: ciphertext.into(),
+        encryption_context: pairs(context),
+        aad: Vec::new(),
+    }
+}
+
+/// A request of CryptoService.ReEncrypt that keeps key and context.
+pub fn re_encrypt(key: &str, ciphertext: &[u8], context: &[(&str, &str)]) -> v1::ReEncryptRequest {
+    v1::ReEncryptRequest {
+        key: key.into(),
+        ciphertext: ciphertext.into(),
+        encryption_context: pairs(context),
+        ..v1::ReEncryptRequest::default()
+    }
+}
+
+/// A request of CryptoService.ReEncrypt to another key and context.
+pub fn move_to(
+    key: &str,
+    ciphertext: &[u8],
+    context: &[(&str, &str)],
+    to_key: &str,
+    to_context: &[(&str, &str)],
+) -> v1::ReEncryptRequest {
+    let destination = v1::Destination { key: to_key.into(), encryption_context: pairs(to_context), aad: Vec::new() };
+    v1::ReEncryptRequest { destination: Some(destination), ..re_encrypt(key, ciphertext, context) }
+}
+
+/// A request of CryptoService.GenerateDataKey.
+pub fn generate_data_key(key: &str, context: &[(&str, &str)]) -> v1::GenerateDataKeyRequest {
+    v1::GenerateDataKeyRequest {
+        key: key.into(),
+        encryption_context: pairs(context),
+        ..v1::GenerateDataKeyRequest::default()
+    }
+}
+
+/// A request of CryptoService.DecryptDataKey.
+pub fn decrypt_data_key(key: &str, wrapped: &[u8], context: &[(&str, &str)]) -> v1::DecryptDataKeyRequest {
+    v1::DecryptDataKeyRequest {
+        key: key.into(),
+        wrapped_data_key: wrapped.into(),
+        encryption_context: pairs(context),
+        aad: Vec::new(),
+    }
+}
+
+/// A request of TenantService.CreateTenant.
+pub fn create_tenant(tenant_id: &str) -> v1::CreateTenantRequest {
+    v1::CreateTenantRequest { tenant_id: tenant_id.into() }
+}
+
+/// A request of TenantService.GetTenant.
+pub fn get_tenant(name: &str) -> v1::GetTenantRequest {
+    v1::GetTenantRequest { name: name.into() }
+}
+
+/// A request of TenantService.ListTenants.
+pub fn list_tenants(page_size: i32, page_token: &str) -> v1::ListTenantsRequest {
+    v1::ListTenantsRequest { page_size, page_token: page_token.into() }
+}
+
+/// A request of TenantService.SuspendTenant.
+pub fn suspend_tenant(name: &str) -> v1::SuspendTenantRequest {
+    v1::SuspendTenantRequest { name: name.into() }
+}
+
+/// A request of TenantService.ResumeTenant.
+pub fn resume_tenant(name: &str) -> v1::ResumeTenantRequest {
+    v1::ResumeTenantRequest { name: name.into() }
+}
+
+/// A request of TenantService.DestroyTenant.
+pub fn destroy_tenant(name: &str, wait: Option<Duration>) -> v1::DestroyTenantRequest {
+    v1::DestroyTenantRequest { name: name.into(), wait }
+}
+
+/// A request of TenantService.CancelTenantDestruction.
+pub fn cancel_tenant_destruction(name: &str) -> v1::CancelTenantDestructionRequest {
+    v1::CancelTenantDestructionRequest { name: name.into() }
+}
+
+/// A request of KeyService.CreateKey for purpose ENCRYPT.
+pub fn create_key(parent: &str, key_id: &str) -> v1::CreateKeyRequest {
+    create_key_for(parent, key_id, v1::KeyPurpose::Encrypt.into())
+}
+
+/// A request of KeyService.CreateKey for any purpose.
+pub fn create_key_for(parent: &str, key_id: &str, purpose: i32) -> v1::CreateKeyRequest {
+    v1::CreateKeyRequest { parent: parent.into(), key_id: key_id.into(), purpose, labels: BTreeMap::new() }
+}
+
+/// A request of KeyService.GetKey.
+pub fn get_key(name: &str) -> v1::GetKeyRequest {
+    v1::GetKeyRequest { name: name.into() }
+}
+
+/// A request of KeyService.ListKeys.
+pub fn list_keys(parent: &str, page_size: i32, page_token: &str) -> v1::ListKeysRequest {
+    v1::ListKeysRequest { parent: parent.into(), page_size, page_token: page_token.into() }
+}
+
+/// A request of KeyService.UpdateKey.
+pub fn update_key(name: &str, labels: &[(&str, &str)], mask: &[&str]) -> v1::UpdateKeyRequest {
+    let key = v1::Key { name: name.into(), labels: pairs(labels), ..v1::Key::default() };
+    let update_mask = prost_types::FieldMask { paths: mask.iter().map(|path| (*path).to_owned()).collect() };
+    v1::UpdateKeyRequest { key: Some(key), update_mask: Some(update_mask) }
+}
+
+/// A request of KeyService.EnableKey.
+pub fn enable_key(name: &str) -> v1::EnableKeyRequest {
+    v1::EnableKeyRequest { name: name.into() }
+}
+
+/// A request of KeyService.DisableKey.
+pub fn disable_key(name: &str) -> v1::DisableKeyRequest {
+    v1::DisableKeyRequest { name: name.into() }
+}
+
+/// A request of KeyService.RotateKey.
+pub fn rotate_key(name: &str) -> v1::RotateKeyRequest {
+    v1::RotateKeyRequest { name: name.into() }
+}
+
+/// A request of KeyService.ListKeyVersions.
+pub fn list_key_versions(parent: &str, page_size: i32, page_token: &str) -> v1::ListKeyVersionsRequest {
+    v1::ListKeyVersionsRequest { parent: parent.into(), page_size, page_token: page_token.into() }
+}
+
+/// A request of KeyService.ScheduleKeyDestruction.
+pub fn schedule_key_destruction(name: &str, wait: Option<Duration>) -> v1::ScheduleKeyDestructionRequest {
+    v1::ScheduleKeyDestructionRequest { name: name.into(), wait }
+}
+
+/// A request of KeyService.CancelKeyDestruction.
+pub fn cancel_key_destruction(name: &str) -> v1::CancelKeyDestructionRequest {
+    v1::CancelKeyDestructionRequest { name: name.into() }
+}
+
+/// A wait in seconds.
+pub fn seconds(seconds: i64) -> Option<Duration> {
+    Some(Duration { seconds, nanos: 0 })
+}
+
+/// An encryption context, or labels.
+pub fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
