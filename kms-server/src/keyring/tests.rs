@@ -68,7 +68,13 @@ impl Store for FaultyStore {
     async fn get(&self, row: &RowKey) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.get(row).await
     }
-    async fn list(&self, family: Family, prefix: &[u8], after: Option<&[u8]>, rows_max: usize) -> Result<Page, StoreError> {
+    async fn list(
+        &self,
+        family: Family,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        rows_max: usize,
+    ) -> Result<Page, StoreError> {
         self.inner.list(family, prefix, after, rows_max).await
     }
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
@@ -128,7 +134,12 @@ impl World {
             backend_kind: "software",
             backend: &*backend,
             log_dir: &world.log_dir(),
-            log: LogSettings { node: "n".into(), origin: "test/log".into(), segment_bytes: 1 << 16, flush_on_cores: false },
+            log: LogSettings {
+                node: "n".into(),
+                origin: "test/log".into(),
+                segment_bytes: 1 << 16,
+                flush_on_cores: false,
+            },
             clock: Arc::clone(&world.clock) as Arc<dyn Clock>,
             rng: &*rng,
         };
@@ -201,7 +212,9 @@ impl Running {
     async fn tenant_with_key(&self, tenant: &str) {
         self.change(Change::CreateTenant { tenant: name(tenant) }).await.unwrap();
         let labels = Labels::from([("team".into(), "billing".into())]);
-        self.change(Change::CreateKey { tenant: name(tenant), key: key("k"), purpose: KeyPurpose::Encrypt, labels }).await.unwrap();
+        self.change(Change::CreateKey { tenant: name(tenant), key: key("k"), purpose: KeyPurpose::Encrypt, labels })
+            .await
+            .unwrap();
     }
 
     async fn seal(&self, tenant: &str, plaintext: &[u8]) -> Result<Vec<u8>, Error> {
@@ -272,7 +285,10 @@ async fn a_blob_opens_only_for_its_own_tenant_and_key() {
     assert!(matches!(running.open("nobody", &blob).await, Err(Error::TenantNotFound)));
     let other = key("other");
     let which = Which::Of(Header::parse(&blob).unwrap());
-    assert!(matches!(running.keyring.enter(&name("acme"), &[Want { key: &other, which }]).await, Err(Error::KeyNotFound)));
+    assert!(matches!(
+        running.keyring.enter(&name("acme"), &[Want { key: &other, which }]).await,
+        Err(Error::KeyNotFound)
+    ));
     // A version that never was is just a blob that does not open.
     let mut future = blob.clone();
     future[23] = 9;
@@ -309,7 +325,8 @@ async fn states_of_keys_and_versions_are_obeyed_at_once() {
     assert!(matches!(running.change(set(Some(version(1)), true)).await, Err(Error::Transition { .. })));
     running.change(schedule("acme", None, 0)).await.unwrap();
     assert!(matches!(running.open("acme", &new).await, Err(Error::KeyState(KeyState::Destroyed))));
-    let again = Change::CreateKey { tenant: name("acme"), key: key("k"), purpose: KeyPurpose::Encrypt, labels: Labels::new() };
+    let again =
+        Change::CreateKey { tenant: name("acme"), key: key("k"), purpose: KeyPurpose::Encrypt, labels: Labels::new() };
     assert!(matches!(running.change(again).await, Err(Error::NameWasDestroyed)));
     running.stop().await;
 }
@@ -345,7 +362,10 @@ async fn a_destroyed_tenant_is_gone_for_ever_and_its_name_with_it() {
     };
     assert!(matches!(running.open("acme", &acme).await, Err(Error::TenantState(TenantState::Fenced))));
     assert!(running.open("globex", &globex).await.is_ok());
-    assert!(matches!(running.change(Change::CreateTenant { tenant: name("acme") }).await, Err(Error::NameWasDestroyed)));
+    assert!(matches!(
+        running.change(Change::CreateTenant { tenant: name("acme") }).await,
+        Err(Error::NameWasDestroyed)
+    ));
     assert!(matches!(running.change(destroy("acme", Some(0))).await, Err(Error::TenantState(TenantState::Fenced))));
     let view = running.keyring.tenant(&name("acme")).await.unwrap();
     assert_eq!(view.state, TenantState::Fenced);
@@ -360,7 +380,10 @@ async fn a_destroyed_tenant_is_gone_for_ever_and_its_name_with_it() {
     let commitment = hex::decode(fenced.leaf.tkc.as_deref().unwrap()).unwrap();
     let (tombstone, _) = (world.store.inner.get(&row_key::tenant_name(&name("acme"))).await.unwrap().unwrap(), ());
     let complement: Vec<u8> = commitment.iter().map(|byte| !byte).collect();
-    assert!(tombstone.windows(32).any(|part| part == complement) && !tombstone.windows(16).any(|part| part == &commitment[..16]));
+    assert!(
+        tombstone.windows(32).any(|part| part == complement)
+            && !tombstone.windows(16).any(|part| part == &commitment[..16])
+    );
     assert_eq!((fenced.leaf.keys, fenced.leaf.deks, fenced.leaf.epoch), (Some(1), Some(0), Some(1)));
     running.stop().await;
 }
@@ -410,7 +433,11 @@ async fn no_success_after_the_fence() {
     running.stop().await;
     let leaves = world.leaves();
     let fence = leaves.iter().find(|stored| stored.leaf.ph == Some(Phase::Fenced)).unwrap().index;
-    let of_clients: Vec<u64> = leaves.iter().filter(|stored| stored.leaf.op.as_deref() == Some("Decrypt")).map(|stored| stored.index).collect();
+    let of_clients: Vec<u64> = leaves
+        .iter()
+        .filter(|stored| stored.leaf.op.as_deref() == Some("Decrypt"))
+        .map(|stored| stored.index)
+        .collect();
     let after = of_clients.iter().filter(|index| **index > fence).count();
     println!("{} successes before the fence at index {fence}, {after} after", of_clients.len() - after);
     assert_eq!((of_clients.len(), after), (successes, 0));
@@ -477,8 +504,14 @@ async fn no_path_ends_a_waiting_time_early() {
     for wait in [None, Some(DAY), Some(2 * DAY)] {
         assert!(matches!(running.change(destroy("acme", wait)).await, Err(Error::Transition { .. })), "{wait:?}");
     }
-    assert!(matches!(running.change(Change::DestroyDueTenant { tenant: name("acme") }).await, Err(Error::Transition { .. })));
-    assert!(matches!(running.change(Change::ResumeTenant { tenant: name("acme") }).await, Err(Error::Transition { .. })));
+    assert!(matches!(
+        running.change(Change::DestroyDueTenant { tenant: name("acme") }).await,
+        Err(Error::Transition { .. })
+    ));
+    assert!(matches!(
+        running.change(Change::ResumeTenant { tenant: name("acme") }).await,
+        Err(Error::Transition { .. })
+    ));
     // Cancelling lands in SUSPENDED, and takes the date away.
     running.change(Change::CancelTenantDestruction { tenant: name("acme") }).await.unwrap();
     world.clock.pass(3 * DAY);
@@ -518,9 +551,12 @@ async fn a_crash_before_the_batch_aborts_and_after_it_recovers() {
         let settled = leaves.iter().find(|stored| stored.leaf.res == Some(outcome)).unwrap();
         assert_eq!(settled.leaf.ph, done.then_some(Phase::Fenced));
         assert_eq!(settled.leaf.tkc.is_some(), done, "a recovered fence has what a certificate needs");
-        let last = leaves.iter().rfind(|stored| stored.leaf.res == Some(Outcome::Ok) && stored.leaf.seq.is_some()).unwrap();
+        let last =
+            leaves.iter().rfind(|stored| stored.leaf.res == Some(Outcome::Ok) && stored.leaf.seq.is_some()).unwrap();
         let before = leaves.iter().rfind(|stored| {
-            stored.index < last.index && stored.leaf.seq.is_some() && matches!(stored.leaf.res, Some(Outcome::Ok | Outcome::Recovered))
+            stored.index < last.index
+                && stored.leaf.seq.is_some()
+                && matches!(stored.leaf.res, Some(Outcome::Ok | Outcome::Recovered))
         });
         assert_eq!(last.leaf.pm, before.map(|stored| stored.index));
         assert_eq!(last.leaf.seq, Some(if done { 5 } else { 4 }));
@@ -569,7 +605,8 @@ async fn a_row_that_was_edited_swapped_or_moved_is_damage() {
     running.stop().await;
     let rows = copy_of(&world).await;
     // Swap the two tenants' rows, whole: both verify nowhere but in their place.
-    let mut tenants: Vec<_> = rows.iter().filter(|(place, _)| place.family == Family::Root && place.key[0] == b't').cloned().collect();
+    let mut tenants: Vec<_> =
+        rows.iter().filter(|(place, _)| place.family == Family::Root && place.key[0] == b't').cloned().collect();
     let other = tenants[1].1.clone();
     tenants[1].1 = std::mem::replace(&mut tenants[0].1, other);
     let writes = tenants.into_iter().map(|(place, record)| Write::Put(place, record)).collect();
@@ -609,7 +646,9 @@ async fn changes_of_many_tenants_at_once_are_each_made_once() {
     let changes: Vec<_> = (0..60)
         .map(|number| {
             let running = Arc::clone(&running);
-            tokio::spawn(async move { running.change(Change::CreateTenant { tenant: name(&format!("t{}", number % 30)) }).await.is_ok() })
+            tokio::spawn(async move {
+                running.change(Change::CreateTenant { tenant: name(&format!("t{}", number % 30)) }).await.is_ok()
+            })
         })
         .collect();
     let mut made = 0;
@@ -619,7 +658,11 @@ async fn changes_of_many_tenants_at_once_are_each_made_once() {
     assert_eq!(made, 30, "each name is given once");
     Arc::into_inner(running).unwrap().stop().await;
     let leaves = world.leaves();
-    let mut sequence: Vec<u64> = leaves.iter().filter(|stored| stored.leaf.res == Some(Outcome::Ok)).filter_map(|stored| stored.leaf.seq).collect();
+    let mut sequence: Vec<u64> = leaves
+        .iter()
+        .filter(|stored| stored.leaf.res == Some(Outcome::Ok))
+        .filter_map(|stored| stored.leaf.seq)
+        .collect();
     sequence.sort_unstable();
     assert_eq!(sequence, (1..=31).collect::<Vec<u64>>(), "one outcome OK for each number");
 }
@@ -633,7 +676,10 @@ async fn listings_go_on_where_they_ended() {
     }
     running.change(destroy("b", Some(0))).await.unwrap();
     let first = running.keyring.tenants(None, 2).await.unwrap();
-    assert_eq!(first.items.iter().map(|tenant| tenant.state).collect::<Vec<_>>(), [TenantState::Active, TenantState::Fenced]);
+    assert_eq!(
+        first.items.iter().map(|tenant| tenant.state).collect::<Vec<_>>(),
+        [TenantState::Active, TenantState::Fenced]
+    );
     assert!(first.more);
     let rest = running.keyring.tenants(Some(&first.items[1].name), 2).await.unwrap();
     assert_eq!((rest.items.len(), rest.more), (1, false));
