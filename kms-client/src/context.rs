@@ -35,6 +35,14 @@ impl Context {
         self
     }
 
+    /// Replaces all pairs; the aad stays.
+    #[must_use]
+    pub fn with_pairs<N: Into<String>, V: Into<String>>(self, pairs: impl IntoIterator<Item = (N, V)>) -> Self {
+        pairs
+            .into_iter()
+            .fold(Self { pairs: BTreeMap::new(), aad: self.aad }, |context, (name, value)| context.pair(name, value))
+    }
+
     /// Sets the bytes that are bound besides the pairs. Empty is the same as none.
     #[must_use]
     pub fn aad(mut self, aad: impl Into<Vec<u8>>) -> Self {
@@ -50,7 +58,7 @@ impl Context {
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Context {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
-        pairs.into_iter().fold(Self::new(), |context, (name, value)| context.pair(name, value))
+        Self::new().with_pairs(pairs)
     }
 }
 

@@ -88,7 +88,7 @@ impl Error {
         &self.0.message
     }
 
-    /// Returns what to check when no answer came from the server.
+    /// Returns what to check, when no answer came or one that the service does not give.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint
     }
@@ -162,6 +162,9 @@ impl Error {
             let message = if status.message().is_empty() { "the server gave no explanation" } else { status.message() };
             let mut error = Self::new(kind, message);
             error.0.retryable = kind == ErrorKind::Unavailable;
+            if info.is_none() {
+                error.0.hint = Some("the answer lacks what the service always says: is it the right address?");
+            }
             error
         } else {
             let trouble = Trouble::of(&status);
@@ -308,7 +311,8 @@ mod tests {
         let status = Status::unimplemented("");
         let error = Error::from_status("Encrypt", "https://kms:8443", LIMIT, status);
         assert_eq!((error.kind(), error.reason()), (ErrorKind::Unimplemented, None));
-        assert_eq!(error.to_string(), "Encrypt: the server gave no explanation");
+        assert_eq!(error.message(), "the server gave no explanation");
+        assert!(error.hint().is_some_and(|hint| hint.contains("right address")));
     }
 
     #[test]

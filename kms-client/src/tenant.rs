@@ -135,8 +135,8 @@ impl Client {
     }
 
     /// Sets a tenant to be destroyed after a wait, `None` for the server's default; it stops sealing and opening at
-    /// once. A wait of zero, where the server allows it, destroys it before this returns. **Irreversible after the
-    /// wait**, and it reaches old copies and backups.
+    /// once. A wait of zero, where the server allows it, fences it before this returns. **Irreversible after the
+    /// wait.** [`TenantState`] tells how far it has come, up to that old backups open nothing of it either.
     pub async fn destroy_tenant(&self, tenant: &TenantRef, wait: Option<Duration>) -> Result<Tenant, Error> {
         let request = v1::DestroyTenantRequest { name: tenant.to_string(), wait: wire_wait(wait) };
         let answer = self.call("DestroyTenant", request, |c, r| async move { stub(c).destroy_tenant(r).await }).await?;

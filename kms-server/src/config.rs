@@ -219,45 +219,62 @@ impl Settings {
 
 fn read(path: &Path) -> Result<File, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        ConfigError(format!("the file of settings {} cannot be read: {error}; give another with --config", path.display()))
+        ConfigError(format!(
+            "the file of settings {} cannot be read: {error}; give another with --config",
+            path.display()
+        ))
     })?;
     // toml says the line, the column and what was expected there.
     toml::from_str(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
 }
 
 fn resolve(flags: &Flags, file: File, base: &Path) -> Result<Settings, ConfigError> {
-    let path = |flag: &Option<PathBuf>, in_file: Option<PathBuf>| flag.clone().or_else(|| in_file.map(|path| base.join(path)));
-    let data_dir = path(&flags.data_dir, file.data_dir)
-        .ok_or_else(|| ConfigError("there is no data directory: set data_dir in the file of settings, or give --data-dir".to_owned()))?;
+    let path =
+        |flag: &Option<PathBuf>, in_file: Option<PathBuf>| flag.clone().or_else(|| in_file.map(|path| base.join(path)));
+    let data_dir = path(&flags.data_dir, file.data_dir).ok_or_else(|| {
+        ConfigError("there is no data directory: set data_dir in the file of settings, or give --data-dir".to_owned())
+    })?;
     let node = flags.node.clone().or(file.node).unwrap_or_else(|| "node-1".to_owned());
     if node.parse::<crate::noun::TenantName>().is_err() {
-        return Err(ConfigError(format!("node = {node:?} is no name: use 1 to 64 of A-Z a-z 0-9 . _ ~ -, beginning with a letter or a digit")));
+        return Err(ConfigError(format!(
+            "node = {node:?} is no name: use 1 to 64 of A-Z a-z 0-9 . _ ~ -, beginning with a letter or a digit"
+        )));
     }
 
-    let address = |flag: Option<SocketAddr>, in_file: Option<SocketAddr>, port| flag.or(in_file).unwrap_or(SocketAddr::from(([127, 0, 0, 1], port)));
+    let address = |flag: Option<SocketAddr>, in_file: Option<SocketAddr>, port| {
+        flag.or(in_file).unwrap_or(SocketAddr::from(([127, 0, 0, 1], port)))
+    };
     let services = address(flags.listen_services, file.listen.services, 8443);
     let operator = address(flags.listen_operator, file.listen.operator, 8444);
     let probes = address(flags.listen_probes, file.listen.probes, 8445);
     for (a, b) in [(services, operator), (services, probes), (operator, probes)] {
         if a == b && a.port() != 0 {
-            return Err(ConfigError(format!("two listeners have the same address {a}: give services, operator and probes one each")));
+            return Err(ConfigError(format!(
+                "two listeners have the same address {a}: give services, operator and probes one each"
+            )));
         }
     }
 
     let tls = tls(flags, file.tls, base)?;
-    let bindings_file = path(&flags.policy_bindings_file, file.policy.bindings_file).unwrap_or_else(|| data_dir.join("bindings.toml"));
+    let bindings_file =
+        path(&flags.policy_bindings_file, file.policy.bindings_file).unwrap_or_else(|| data_dir.join("bindings.toml"));
     let pin_file = path(&flags.backend_pin_file, file.backend.pin_file).unwrap_or_else(|| data_dir.join("pin"));
     let BackendKind::Software = file.backend.kind;
-    let pin_cost = PinCost { memory_kib: file.backend.pin_memory_kib.unwrap_or(PinCost::DEFAULT.memory_kib), ..PinCost::DEFAULT };
+    let pin_cost =
+        PinCost { memory_kib: file.backend.pin_memory_kib.unwrap_or(PinCost::DEFAULT.memory_kib), ..PinCost::DEFAULT };
     within("backend.pin_memory_kib", u64::from(pin_cost.memory_kib), 8, 1 << 20)?;
     let backend = BackendSettings::Software { dir: data_dir.join("hsm"), pin_file, pin_cost };
 
     let segment_bytes = file.audit.segment_bytes.unwrap_or(64 << 20);
     within("audit.segment_bytes", segment_bytes, 1 << 16, 1 << 30)?;
     if let Some(origin) = &file.audit.origin
-        && (origin.is_empty() || origin.len() > 255 || origin.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+'))
+        && (origin.is_empty()
+            || origin.len() > 255
+            || origin.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+'))
     {
-        return Err(ConfigError(format!("audit.origin = {origin:?} is no C2SP origin: 1 to 255 bytes without white space and without +")));
+        return Err(ConfigError(format!(
+            "audit.origin = {origin:?} is no C2SP origin: 1 to 255 bytes without white space and without +"
+        )));
     }
 
     let wait_min = flags.destruction_wait_min.as_deref().or(file.destruction.wait_min.as_deref()).unwrap_or("7d");
@@ -274,8 +291,10 @@ fn resolve(flags: &Flags, file: File, base: &Path) -> Result<Settings, ConfigErr
     within("memory.keys", keys_max as u64, 16, 1 << 23)?;
     let tenants_max = file.memory.tenants.unwrap_or(16_384);
     within("memory.tenants", tenants_max as u64, 16, 1 << 22)?;
-    let connections =
-        ConnectionLimits { total: file.limits.connections.unwrap_or(4096), per_peer: file.limits.connections_per_peer.unwrap_or(64) };
+    let connections = ConnectionLimits {
+        total: file.limits.connections.unwrap_or(4096),
+        per_peer: file.limits.connections_per_peer.unwrap_or(64),
+    };
     within("limits.connections", connections.total as u64, 1, 1 << 20)?;
     within("limits.connections_per_peer", connections.per_peer as u64, 1, connections.total as u64)?;
     let request_time = milliseconds("limits.request_time", file.limits.request_time.as_deref().unwrap_or("5s"))?;
@@ -305,7 +324,8 @@ fn resolve(flags: &Flags, file: File, base: &Path) -> Result<Settings, ConfigErr
 }
 
 fn tls(flags: &Flags, section: TlsSection, base: &Path) -> Result<Option<TlsFiles>, ConfigError> {
-    let path = |flag: &Option<PathBuf>, in_file: Option<PathBuf>| flag.clone().or_else(|| in_file.map(|path| base.join(path)));
+    let path =
+        |flag: &Option<PathBuf>, in_file: Option<PathBuf>| flag.clone().or_else(|| in_file.map(|path| base.join(path)));
     let certificate = path(&flags.tls_certificate_file, section.certificate_file);
     let key = path(&flags.tls_key_file, section.key_file);
     let client_ca = path(&flags.tls_client_ca_file, section.client_ca_file);
@@ -318,19 +338,26 @@ fn tls(flags: &Flags, section: TlsSection, base: &Path) -> Result<Option<TlsFile
             crls: section.crl_files.into_iter().map(|path| base.join(path)).collect(),
             allow_tls12: section.allow_tls12,
         })),
-        _ => Err(ConfigError("tls.certificate_file, tls.key_file and tls.client_ca_file go together: set all three".to_owned())),
+        _ => Err(ConfigError(
+            "tls.certificate_file, tls.key_file and tls.client_ca_file go together: set all three".to_owned(),
+        )),
     }
 }
 
 fn within(name: &str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
-    if (min..=max).contains(&value) { Ok(()) } else { Err(ConfigError(format!("{name} = {value} is out of bounds: from {min} to {max}"))) }
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        Err(ConfigError(format!("{name} = {value} is out of bounds: from {min} to {max}")))
+    }
 }
 
 /// Reads a time such as `7d`, `12h`, `500ms` or `0s`. A day has 24 hours.
 fn milliseconds(name: &str, text: &str) -> Result<u64, ConfigError> {
     let wrong = || ConfigError(format!("{name} = {text:?} is no time: write it like 7d, 12h, 90s or 500ms"));
     let span: jiff::Span = text.parse().map_err(|_| wrong())?;
-    let total = span.total((jiff::Unit::Millisecond, jiff::SpanRelativeTo::days_are_24_hours())).map_err(|_| wrong())?;
+    let total =
+        span.total((jiff::Unit::Millisecond, jiff::SpanRelativeTo::days_are_24_hours())).map_err(|_| wrong())?;
     if !(0.0..=1e15).contains(&total) {
         return Err(wrong());
     }
@@ -343,7 +370,11 @@ mod tests {
     use super::*;
 
     fn settings(text: &str) -> Result<Settings, ConfigError> {
-        resolve(&Flags::default(), toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?, Path::new("/etc/kms"))
+        resolve(
+            &Flags::default(),
+            toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?,
+            Path::new("/etc/kms"),
+        )
     }
 
     #[test]
@@ -359,7 +390,9 @@ mod tests {
     #[test]
     fn a_flag_comes_before_the_file() {
         let flags = Flags { node: Some("b".into()), data_dir: Some("here".into()), ..Flags::default() };
-        let settings = resolve(&flags, toml::from_str("node = \"a\"\ndata_dir = \"data\"").unwrap(), Path::new("/etc/kms")).unwrap();
+        let settings =
+            resolve(&flags, toml::from_str("node = \"a\"\ndata_dir = \"data\"").unwrap(), Path::new("/etc/kms"))
+                .unwrap();
         assert_eq!((&*settings.node, &*settings.data_dir), ("b", Path::new("here")));
     }
 
@@ -390,7 +423,9 @@ mod tests {
 
     #[test]
     fn times_are_read_in_days_too() {
-        for (text, expected) in [("0s", 0), ("7d", 604_800_000), ("12h", 43_200_000), ("500ms", 500), ("1d 12h", 129_600_000)] {
+        for (text, expected) in
+            [("0s", 0), ("7d", 604_800_000), ("12h", 43_200_000), ("500ms", 500), ("1d 12h", 129_600_000)]
+        {
             assert_eq!(milliseconds("t", text).unwrap(), expected, "{text}");
         }
     }

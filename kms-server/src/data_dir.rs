@@ -13,13 +13,17 @@ pub enum DataDirError {
     #[error("the data directory {0} cannot be used: {1}; check that it exists and belongs to this user")]
     Unusable(PathBuf, std::io::Error),
     /// Somebody else has it.
-    #[error("another kms-server has the data directory {0} open: stop it first, or give this one a directory of its own")]
+    #[error(
+        "another kms-server has the data directory {0} open: stop it first, or give this one a directory of its own"
+    )]
     Taken(PathBuf),
     /// There is a cluster already.
     #[error("{0} holds a cluster already: start it with `kms-server serve`, or give `init` an empty directory")]
     Made(PathBuf),
     /// There is half a cluster.
-    #[error("{0} is an unfinished `init`: nothing was ever stored in it; remove its hsm, seg and store directories and run `kms-server init` again")]
+    #[error(
+        "{0} is an unfinished `init`: nothing was ever stored in it; remove its hsm, seg and store directories and run `kms-server init` again"
+    )]
     Unfinished(PathBuf),
     /// There is nothing.
     #[error("{0} holds no cluster: make one with `kms-server init`, or check data_dir")]
@@ -68,7 +72,13 @@ impl DataDir {
 
     fn take(dir: &Path) -> Result<Self, DataDirError> {
         let unusable = |error| DataDirError::Unusable(dir.to_owned(), error);
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join("lock")).map_err(unusable)?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(dir.join("lock"))
+            .map_err(unusable)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _lock: lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(DataDirError::Taken(dir.to_owned())),

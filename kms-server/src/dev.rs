@@ -6,7 +6,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
+};
 
 use crate::config::{Flags, Settings};
 use crate::init::init;
@@ -52,7 +55,7 @@ fn store(settings: &Settings) -> anyhow::Result<StoreKind> {
             std::fs::remove_file(file)?;
         }
     }
-    Ok(StoreKind::Memory(std::sync::Arc::default()))
+    Ok(StoreKind::Memory(std::sync::Arc::new(crate::store::memory::MemoryStore::new())))
 }
 
 fn settings(dir: &Path) -> anyhow::Result<Settings> {

@@ -47,11 +47,17 @@ pub async fn init(settings: &Settings, store: StoreKind, admin: &Principal) -> a
         backend_kind: settings.backend.kind(),
         backend: &*backend,
         log_dir: &settings.log_dir(),
-        log: LogSettings { node: settings.node.clone(), origin: origin.clone(), segment_bytes: settings.segment_bytes, flush_on_cores: false },
+        log: LogSettings {
+            node: settings.node.clone(),
+            origin: origin.clone(),
+            segment_bytes: settings.segment_bytes,
+            flush_on_cores: false,
+        },
         clock: Arc::new(SystemClock),
         rng: &*rng,
     };
-    let made = birth.run(|| async { store.create(&settings.store_dir()).map_err(crate::keyring::Error::Store) }).await?;
+    let made =
+        birth.run(|| async { store.create(&settings.store_dir()).map_err(crate::keyring::Error::Store) }).await?;
     made.close().await?;
     // Last, and not needed by anything before: a failed init leaves no administrator behind.
     let bindings_kept = write_first_binding(settings, admin)?;
@@ -77,7 +83,9 @@ fn write_first_binding(settings: &Settings, admin: &Principal) -> anyhow::Result
     let path = &settings.bindings_file;
     match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(mut file) => {
-            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(|| format!("writing {}", path.display()))?;
+            file.write_all(text.as_bytes())
+                .and_then(|()| file.sync_all())
+                .with_context(|| format!("writing {}", path.display()))?;
             Ok(false)
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(true),

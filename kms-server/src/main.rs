@@ -97,7 +97,9 @@ fn durable_store() -> anyhow::Result<StoreKind> {
 
 #[cfg(not(feature = "rocksdb"))]
 fn durable_store() -> anyhow::Result<StoreKind> {
-    anyhow::bail!("this kms-server was built without a durable store: only `dev` works; build it with the default features")
+    anyhow::bail!(
+        "this kms-server was built without a durable store: only `dev` works; build it with the default features"
+    )
 }
 
 #[allow(clippy::print_stdout)] // What was made is the command's answer.
@@ -111,7 +113,11 @@ fn tell(made: &Made, output: Output) -> anyhow::Result<()> {
             println!("  PIN         {}", pin_file.display());
             println!("              Keep a copy apart from every copy of the data: who has both has the keys,");
             println!("              who loses it loses them.");
-            let kept = if *bindings_kept { " (were there, and were left alone: does the administrator have a binding?)" } else { "" };
+            let kept = if *bindings_kept {
+                " (were there, and were left alone: does the administrator have a binding?)"
+            } else {
+                ""
+            };
             println!("  bindings    {}{kept}", bindings_file.display());
             println!("next: kms-server serve, with the same settings");
         }

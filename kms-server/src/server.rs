@@ -55,7 +55,8 @@ impl StoreKind {
         match self {
             #[cfg(feature = "rocksdb")]
             StoreKind::Local => {
-                let made = RocksStore::create(dir, &Limits::default()).map_err(|error| StoreError::Failed(error.into()))?;
+                let made =
+                    RocksStore::create(dir, &Limits::default()).map_err(|error| StoreError::Failed(error.into()))?;
                 Ok(Arc::new(made))
             }
             StoreKind::Memory(store) => {
@@ -93,7 +94,10 @@ pub fn serve(settings: &Settings, store: &StoreKind, serving: impl FnOnce(Addres
     let metrics = telemetry::start_metrics()?;
     let warnings = prepare_memory(settings);
     let _data_dir = DataDir::take_to_serve(&settings.data_dir)?;
-    let files = settings.tls.as_ref().context("there are no certificates: set tls.certificate_file, tls.key_file and tls.client_ca_file")?;
+    let files = settings
+        .tls
+        .as_ref()
+        .context("there are no certificates: set tls.certificate_file, tls.key_file and tls.client_ca_file")?;
     let tls = authn::server_config(files)?;
     let policy = load_policy(&settings.bindings_file)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -118,7 +122,8 @@ pub fn serve(settings: &Settings, store: &StoreKind, serving: impl FnOnce(Addres
         facts,
     });
     let tokens = Tokens::default();
-    let core_settings = CoreSettings { tls: ArcSwap::new(tls), identities: settings.identities.clone(), log: Arc::clone(&log) };
+    let core_settings =
+        CoreSettings { tls: ArcSwap::new(tls), identities: settings.identities.clone(), log: Arc::clone(&log) };
     let cores = Cores::start(settings.cores, &Arc::new(core_settings), &tokens.drain)?;
 
     let ended = runtime.block_on(async {
@@ -127,7 +132,8 @@ pub fn serve(settings: &Settings, store: &StoreKind, serving: impl FnOnce(Addres
         changes.spawn(mutator.run(tokens.stop_changes.clone()));
         others.spawn(Arc::clone(&keyring).run_due(last_record, tokens.stop_accepting.clone()));
 
-        let (services_health, operator_health, addresses, is_serving) = listen(settings, &api, &cores, &others, &tokens, metrics).await?;
+        let (services_health, operator_health, addresses, is_serving) =
+            listen(settings, &api, &cores, &others, &tokens, metrics).await?;
         for health in [&services_health, &operator_health] {
             health.set_serving(true).await;
         }
@@ -174,7 +180,9 @@ struct Tokens {
 
 fn prepare_memory(settings: &Settings) -> Vec<String> {
     // Beside keys, each tenant has three secrets and the cluster a few.
-    let memory = arena::init(settings.keyring.keys_max.saturating_add(4 * settings.keyring.tenants_max.min(settings.keyring.keys_max)));
+    let memory = arena::init(
+        settings.keyring.keys_max.saturating_add(4 * settings.keyring.tenants_max.min(settings.keyring.keys_max)),
+    );
     tracing::info!(protection = memory.protection.describe(), keys = memory.slots, "memory for keys");
     if memory.protection == Protection::Unlocked {
         let warning = "keys lie in memory that is not locked: raise RLIMIT_MEMLOCK".to_owned();
@@ -186,7 +194,8 @@ fn prepare_memory(settings: &Settings) -> Vec<String> {
 
 fn load_policy(path: &Path) -> anyhow::Result<Policy> {
     let label = path.display().to_string();
-    let text = std::fs::read_to_string(path).with_context(|| format!("the bindings {label} cannot be read: without them nobody may do anything"))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("the bindings {label} cannot be read: without them nobody may do anything"))?;
     Ok(Policy::load(&text, &label)?)
 }
 
@@ -221,7 +230,8 @@ async fn listen(
     let services = bind(settings.services, "listen.services").await?;
     let operator = bind(settings.operator, "listen.operator").await?;
     let probes = bind(settings.probes, "listen.probes").await?;
-    let addresses = Addresses { services: services.local_addr()?, operator: operator.local_addr()?, probes: probes.local_addr()? };
+    let addresses =
+        Addresses { services: services.local_addr()?, operator: operator.local_addr()?, probes: probes.local_addr()? };
     let (services_endpoint, services_health) = Endpoint::new(Listener::Services, Arc::clone(api)).await;
     let (operator_endpoint, operator_health) = Endpoint::new(Listener::Operator, Arc::clone(api)).await;
     for (listener, endpoint) in [(services, services_endpoint), (operator, operator_endpoint)] {

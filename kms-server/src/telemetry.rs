@@ -36,7 +36,11 @@ pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Full("kms_request_duration_seconds".to_owned()), DURATION_BUCKETS)?
         .install_recorder()?;
     metrics::describe_counter!("kms_requests_total", "requests answered, by method and code");
-    metrics::describe_histogram!("kms_request_duration_seconds", metrics::Unit::Seconds, "time from the request to its record");
+    metrics::describe_histogram!(
+        "kms_request_duration_seconds",
+        metrics::Unit::Seconds,
+        "time from the request to its record"
+    );
     metrics::describe_counter!("kms_connections_refused_total", "connections that never carried a request, by reason");
     metrics::describe_counter!("kms_audit_write_failures_total", "failed writes of the audit log; one stops the node");
     metrics::describe_gauge!("kms_build_info", "always 1, with the version");
@@ -44,4 +48,5 @@ pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-const DURATION_BUCKETS: &[f64] = &[50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+const DURATION_BUCKETS: &[f64] =
+    &[50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];

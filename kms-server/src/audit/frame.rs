@@ -176,7 +176,11 @@ impl SegmentHead {
     pub fn parse(segment: &[u8]) -> Option<Self> {
         let head = segment.first_chunk::<SEGMENT_HEAD_BYTES>()?;
         (&head[..8] == SEGMENT_MAGIC).then_some(())?;
-        Some(Self { origin_hash: *head[8..].first_chunk()?, first: u64::from_be_bytes(*head[40..].first_chunk()?), previous: *head[48..].first_chunk()? })
+        Some(Self {
+            origin_hash: *head[8..].first_chunk()?,
+            first: u64::from_be_bytes(*head[40..].first_chunk()?),
+            previous: *head[48..].first_chunk()?,
+        })
     }
 }
 
@@ -194,9 +198,18 @@ mod tests {
         let wrapped = &v["wrapped_epoch_key"];
         let cluster = uid(&wrapped["cluster"]);
         let file = bytes(&v["keystore_file"]["file"]);
-        let (_, master) = crate::crypto::keystore_file::open(&file, cluster, v["keystore_file"]["pin"].as_str().unwrap().as_bytes()).unwrap();
+        let (_, master) =
+            crate::crypto::keystore_file::open(&file, cluster, v["keystore_file"]["pin"].as_str().unwrap().as_bytes())
+                .unwrap();
         let number = EpochNumber::new(7).unwrap();
-        let epoch_key: EpochKey = master.unwrap_epoch_key(uid(&wrapped["master_id"]), cluster, number, &WrappedKey::from_slice(&bytes(&wrapped["blob"])).unwrap()).unwrap();
+        let epoch_key: EpochKey = master
+            .unwrap_epoch_key(
+                uid(&wrapped["master_id"]),
+                cluster,
+                number,
+                &WrappedKey::from_slice(&bytes(&wrapped["blob"])).unwrap(),
+            )
+            .unwrap();
         let place = EpochPlace { id: uid(&v["wrapped_tenant_key"]["epoch_id"]), number };
         let blob = WrappedKey::from_slice(&bytes(&v["wrapped_cluster_secret"]["blob"])).unwrap();
         let secret: ClusterSecret = epoch_key.unwrap_cluster_secret(place, cluster, KeyVersion::FIRST, &blob).unwrap();
@@ -211,7 +224,8 @@ mod tests {
     fn the_segment_of_the_vectors_is_written_byte_for_byte() {
         let v = vectors();
         let key = vector_key(&v);
-        let entries: Vec<&str> = v["audit"]["entries"].as_array().unwrap().iter().map(|e| e.as_str().unwrap()).collect();
+        let entries: Vec<&str> =
+            v["audit"]["entries"].as_array().unwrap().iter().map(|e| e.as_str().unwrap()).collect();
         let origin_hash = crate::crypto::sha256(b"kms.example.com/audit/node-1");
         let mut segment = SegmentHead { origin_hash, first: 0, previous: FIRST_PREVIOUS_MAC }.to_bytes().to_vec();
         let mut previous = FIRST_PREVIOUS_MAC;

@@ -225,7 +225,8 @@ mod tests {
 
     #[test]
     fn the_entries_of_the_vectors_are_written_byte_for_byte() {
-        let vectors: serde_json::Value = serde_json::from_str(include_str!("../../../tests/vectors/kms1_vectors.json")).unwrap();
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../../tests/vectors/kms1_vectors.json")).unwrap();
         let entries = vectors["audit"]["entries"].as_array().unwrap();
         for entry in entries {
             let entry = entry.as_str().unwrap();
@@ -239,8 +240,10 @@ mod tests {
 
     #[test]
     fn the_members_are_in_the_order_of_the_vectors() {
-        let vectors: serde_json::Value = serde_json::from_str(include_str!("../../../tests/vectors/kms1_vectors.json")).unwrap();
-        let expected: Vec<&str> = vectors["audit"]["leaf_order"].as_array().unwrap().iter().map(|m| m.as_str().unwrap()).collect();
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../../tests/vectors/kms1_vectors.json")).unwrap();
+        let expected: Vec<&str> =
+            vectors["audit"]["leaf_order"].as_array().unwrap().iter().map(|m| m.as_str().unwrap()).collect();
         let source = include_str!("leaf.rs");
         let table = source.split_once("leaf! {\n").unwrap().1.split_once("\n}\n").unwrap().0;
         let ours: Vec<&str> = table

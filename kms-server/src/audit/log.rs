@@ -110,13 +110,26 @@ impl Log {
     }
 
     /// Goes on with a log at its tail, as `replay` found it.
-    pub fn resume(dir: &Path, settings: LogSettings, key: FrameMacKey, clock: Arc<dyn Clock>, tail: Tail) -> io::Result<Arc<Self>> {
+    pub fn resume(
+        dir: &Path,
+        settings: LogSettings,
+        key: FrameMacKey,
+        clock: Arc<dyn Clock>,
+        tail: Tail,
+    ) -> io::Result<Arc<Self>> {
         let writer = SegmentWriter::resume(dir, settings.origin_hash(), settings.segment_bytes, tail)?;
         Self::start(settings, key, clock, writer, Anchor { size: tail.next, mac: tail.previous })
     }
 
-    fn start(settings: LogSettings, key: FrameMacKey, clock: Arc<dyn Clock>, writer: SegmentWriter, anchor: Anchor) -> io::Result<Arc<Self>> {
-        let pending = Pending { full: VecDeque::new(), open: FramePayload::new(anchor.size), bytes: 0, since: 0, closed: false };
+    fn start(
+        settings: LogSettings,
+        key: FrameMacKey,
+        clock: Arc<dyn Clock>,
+        writer: SegmentWriter,
+        anchor: Anchor,
+    ) -> io::Result<Arc<Self>> {
+        let pending =
+            Pending { full: VecDeque::new(), open: FramePayload::new(anchor.size), bytes: 0, since: 0, closed: false };
         let log = Arc::new(Self {
             settings,
             key,
@@ -209,6 +222,8 @@ impl Log {
             if !enrolled {
                 enrolled = true;
                 self.wake_when_durable(index + 1, Arc::clone(&waker));
+                // Whoever waits here need not run on a core that would write it.
+                self.wake_thread();
             }
             if self.durable_size() > index {
                 return Poll::Ready(Ok(()));
@@ -329,7 +344,8 @@ impl Log {
             None => return None,
         };
         // Leaves of later groups stay counted.
-        pending.bytes = pending.full.iter().map(FramePayload::len).sum::<usize>() + if pending.open.count() > 0 { pending.open.len() } else { 0 };
+        pending.bytes = pending.full.iter().map(FramePayload::len).sum::<usize>()
+            + if pending.open.count() > 0 { pending.open.len() } else { 0 };
         Some(group)
     }
 
@@ -449,7 +465,8 @@ mod tests {
         log.append(mutation(1)).unwrap();
         log.close();
         let tail = read(dir.path(), &secret, BEGIN).unwrap().tail;
-        let log = Log::resume(&dir.path().join("seg"), settings(1 << 16), key(&secret), Arc::new(SystemClock), tail).unwrap();
+        let log =
+            Log::resume(&dir.path().join("seg"), settings(1 << 16), key(&secret), Arc::new(SystemClock), tail).unwrap();
         assert_eq!(log.append(mutation(2)).unwrap(), 1);
         log.close();
         assert_eq!(read(dir.path(), &secret, BEGIN).unwrap().mutations.len(), 2);

@@ -19,7 +19,9 @@ use super::segment::{self, Tail};
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// There is none.
-    #[error("the audit log has no segments in {0}: if it was lost, see `recover` in the manual; never start with an empty one")]
+    #[error(
+        "the audit log has no segments in {0}: if it was lost, see `recover` in the manual; never start with an empty one"
+    )]
     Missing(String),
     /// A file could not be read.
     #[error("the audit log cannot be read")]
@@ -38,7 +40,9 @@ pub enum ReplayError {
         what: &'static str,
     },
     /// The log does not contain the place where the store stands.
-    #[error("the audit log is older than this store, or not of it: the store stands at leaf {anchor}, the log ends at leaf {end}; put back the newest copy of both")]
+    #[error(
+        "the audit log is older than this store, or not of it: the store stands at leaf {anchor}, the log ends at leaf {end}; put back the newest copy of both"
+    )]
     Older {
         /// Leaves the store has seen.
         anchor: u64,
@@ -61,11 +65,21 @@ pub struct Replayed {
 }
 
 /// Reads from the segment that holds leaf `from` (or the anchor, if that is earlier) to the end.
-pub fn replay(dir: &Path, origin_hash: [u8; 32], key: &FrameMacKey, anchor: Anchor, from: u64) -> Result<Replayed, ReplayError> {
+pub fn replay(
+    dir: &Path,
+    origin_hash: [u8; 32],
+    key: &FrameMacKey,
+    anchor: Anchor,
+    from: u64,
+) -> Result<Replayed, ReplayError> {
     let segments = segment::list(dir)?;
     let from = from.min(anchor.size.saturating_sub(1));
-    let start = segments.iter().rposition(|first| *first <= from).ok_or_else(|| ReplayError::Missing(dir.display().to_string()))?;
-    let mut reader = Reader { key, anchor, met_anchor: anchor.size == 0, mutations: Vec::new(), last_time: None, torn_bytes: 0 };
+    let start = segments
+        .iter()
+        .rposition(|first| *first <= from)
+        .ok_or_else(|| ReplayError::Missing(dir.display().to_string()))?;
+    let mut reader =
+        Reader { key, anchor, met_anchor: anchor.size == 0, mutations: Vec::new(), last_time: None, torn_bytes: 0 };
     let mut expected: Option<(u64, FrameMac)> = None;
     for (place, first) in segments.iter().enumerate().skip(start) {
         let bytes = segment::read(dir, *first)?;
@@ -87,7 +101,12 @@ pub fn replay(dir: &Path, origin_hash: [u8; 32], key: &FrameMacKey, anchor: Anch
             if !reader.met_anchor {
                 return Err(ReplayError::Older { anchor: anchor.size, end: tail.next });
             }
-            return Ok(Replayed { mutations: reader.mutations, last_time: reader.last_time, tail, torn_bytes: reader.torn_bytes });
+            return Ok(Replayed {
+                mutations: reader.mutations,
+                last_time: reader.last_time,
+                tail,
+                torn_bytes: reader.torn_bytes,
+            });
         }
     }
     Err(ReplayError::Missing(dir.display().to_string()))
@@ -104,15 +123,24 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read_segment(&mut self, bytes: &[u8], head: SegmentHead, is_last: bool) -> Result<Tail, ReplayError> {
-        let mut tail = Tail { segment: head.first, offset: SEGMENT_HEAD_BYTES as u64, next: head.first, previous: head.previous };
+        let mut tail =
+            Tail { segment: head.first, offset: SEGMENT_HEAD_BYTES as u64, next: head.first, previous: head.previous };
         self.meet_anchor(&tail)?;
         loop {
             let rest = &bytes[usize::try_from(tail.offset).unwrap_or(usize::MAX).min(bytes.len())..];
             let damaged = |what| ReplayError::Damaged { segment: head.first, offset: tail.offset, what };
             match find(rest) {
-                Found::Frame(frame) if frame.first == tail.next && self.key.verify(&tail.previous, frame.payload, frame.mac) => {
-                    self.read_leaves(&frame).ok_or_else(|| damaged("a frame that verifies holds no leaves of this release"))?;
-                    tail = Tail { offset: tail.offset + frame.bytes as u64, next: frame.first + u64::from(frame.count), previous: *frame.mac, ..tail };
+                Found::Frame(frame)
+                    if frame.first == tail.next && self.key.verify(&tail.previous, frame.payload, frame.mac) =>
+                {
+                    self.read_leaves(&frame)
+                        .ok_or_else(|| damaged("a frame that verifies holds no leaves of this release"))?;
+                    tail = Tail {
+                        offset: tail.offset + frame.bytes as u64,
+                        next: frame.first + u64::from(frame.count),
+                        previous: *frame.mac,
+                        ..tail
+                    };
                     self.meet_anchor(&tail)?;
                 }
                 // A checksum that holds is no accident of a crash.
@@ -201,8 +229,11 @@ mod tests {
     async fn written(leaves: u64) -> Written {
         let dir = tempfile::tempdir().unwrap();
         let secret = ClusterSecret::generate(&OsRandom::new()).unwrap();
-        let settings = LogSettings { node: "n".into(), origin: "test/log".into(), segment_bytes: 1 << 16, flush_on_cores: false };
-        let log = Log::create(&dir.path().join("seg"), settings, secret.frame_mac_key().unwrap(), Arc::new(SystemClock)).unwrap();
+        let settings =
+            LogSettings { node: "n".into(), origin: "test/log".into(), segment_bytes: 1 << 16, flush_on_cores: false };
+        let log =
+            Log::create(&dir.path().join("seg"), settings, secret.frame_mac_key().unwrap(), Arc::new(SystemClock))
+                .unwrap();
         let mut anchors = vec![log.anchor()];
         for seq in 0..leaves {
             let index = log.append(Leaf { seq: Some(seq), ..Leaf::of("Test") }).unwrap();
@@ -222,7 +253,13 @@ mod tests {
 
     impl Written {
         fn replay(&self, anchor: Anchor) -> Result<Replayed, ReplayError> {
-            replay(&self.dir.path().join("seg"), crate::crypto::sha256(b"test/log"), &self.secret.frame_mac_key().unwrap(), anchor, anchor.size)
+            replay(
+                &self.dir.path().join("seg"),
+                crate::crypto::sha256(b"test/log"),
+                &self.secret.frame_mac_key().unwrap(),
+                anchor,
+                anchor.size,
+            )
         }
 
         fn change(&self, change: impl FnOnce(&mut Vec<u8>)) {

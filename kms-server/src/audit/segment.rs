@@ -42,11 +42,25 @@ pub struct Tail {
 
 impl SegmentWriter {
     /// Makes the first segment of a new log.
-    pub(super) fn create(dir: &Path, origin_hash: [u8; 32], segment_bytes: u64, previous: FrameMac) -> io::Result<Self> {
+    pub(super) fn create(
+        dir: &Path,
+        origin_hash: [u8; 32],
+        segment_bytes: u64,
+        previous: FrameMac,
+    ) -> io::Result<Self> {
         std::fs::create_dir(dir)?;
         sync_dir(dir.parent().unwrap_or(dir))?;
         let (file, capacity) = make_segment(dir, SegmentHead { origin_hash, first: 0, previous }, segment_bytes)?;
-        Ok(Self { dir: dir.to_owned(), origin_hash, segment_bytes, file, first: 0, offset: SEGMENT_HEAD_BYTES as u64, capacity, previous })
+        Ok(Self {
+            dir: dir.to_owned(),
+            origin_hash,
+            segment_bytes,
+            file,
+            first: 0,
+            offset: SEGMENT_HEAD_BYTES as u64,
+            capacity,
+            previous,
+        })
     }
 
     /// Opens the last segment to go on at its tail.
@@ -55,7 +69,16 @@ impl SegmentWriter {
         remove_if_there(&dir.join(SPARE))?;
         let file = OpenOptions::new().read(true).write(true).open(path_of(dir, tail.segment))?;
         let capacity = file.metadata()?.len();
-        Ok(Self { dir: dir.to_owned(), origin_hash, segment_bytes, file, first: tail.segment, offset: tail.offset, capacity, previous: tail.previous })
+        Ok(Self {
+            dir: dir.to_owned(),
+            origin_hash,
+            segment_bytes,
+            file,
+            first: tail.segment,
+            offset: tail.offset,
+            capacity,
+            previous: tail.previous,
+        })
     }
 
     /// Writes a frame whose first leaf has index `first`, and returns when it is durable.

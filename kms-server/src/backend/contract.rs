@@ -13,7 +13,11 @@ use crate::noun::{EpochNumber, Uid};
 
 /// Holds a backend without any version yet to the contract. `open` opens the same one anew, as
 /// after a restart; `open_unreachable` gives one whose master key cannot be reached.
-pub async fn check(cluster: Uid, open: impl Fn() -> Arc<dyn MasterKeyBackend>, open_unreachable: impl Fn() -> Arc<dyn MasterKeyBackend>) {
+pub async fn check(
+    cluster: Uid,
+    open: impl Fn() -> Arc<dyn MasterKeyBackend>,
+    open_unreachable: impl Fn() -> Arc<dyn MasterKeyBackend>,
+) {
     let place = Place { cluster, backend: open() };
 
     // One context for each epoch: `create_version` is idempotent in its id.
@@ -56,12 +60,24 @@ impl Place {
     }
 }
 
-async fn unwrap_of_wrap_is_the_key(place: &Place, version: &MasterKeyRef, context: &EpochContext, wrap: &[u8], key: &EpochKey) {
+async fn unwrap_of_wrap_is_the_key(
+    place: &Place,
+    version: &MasterKeyRef,
+    context: &EpochContext,
+    wrap: &[u8],
+    key: &EpochKey,
+) {
     let unwrapped = place.backend.unwrap(version, context, wrap).await.unwrap();
     assert!(same(&unwrapped, key));
 }
 
-async fn wrapping_twice_gives_two_ciphertexts(place: &Place, version: &MasterKeyRef, context: &EpochContext, key: &EpochKey, wrap: &[u8]) {
+async fn wrapping_twice_gives_two_ciphertexts(
+    place: &Place,
+    version: &MasterKeyRef,
+    context: &EpochContext,
+    key: &EpochKey,
+    wrap: &[u8],
+) {
     let again = place.backend.wrap(version, context, key).await.unwrap();
     assert_ne!(again, wrap);
     unwrap_of_wrap_is_the_key(place, version, context, &again, key).await;
@@ -69,7 +85,11 @@ async fn wrapping_twice_gives_two_ciphertexts(place: &Place, version: &MasterKey
 
 type Wrapped<'a> = (&'a MasterKeyRef, &'a EpochContext, &'a [u8]);
 
-async fn another_place_is_a_wrong_key(place: &Place, (first, one, wrap_of_one): Wrapped<'_>, (second, two, wrap_of_two): Wrapped<'_>) {
+async fn another_place_is_a_wrong_key(
+    place: &Place,
+    (first, one, wrap_of_one): Wrapped<'_>,
+    (second, two, wrap_of_two): Wrapped<'_>,
+) {
     let elsewhere = EpochContext { cluster: uid(), ..*one };
     wrong_key(place, first, &elsewhere, wrap_of_one, "another cluster").await;
     wrong_key(place, first, two, wrap_of_one, "another epoch").await;
@@ -91,7 +111,12 @@ async fn a_changed_wrap_is_a_wrong_key(place: &Place, version: &MasterKeyRef, co
     wrong_key(place, version, context, &[], "no wrap").await;
 }
 
-async fn creating_again_gives_the_same_version(place: &Place, version: &MasterKeyRef, context: &EpochContext, wrap: &[u8]) {
+async fn creating_again_gives_the_same_version(
+    place: &Place,
+    version: &MasterKeyRef,
+    context: &EpochContext,
+    wrap: &[u8],
+) {
     assert_eq!(&place.backend.create_version(context).await.unwrap(), version);
     // And it is the same key, not a new one of that name.
     place.backend.unwrap(version, context, wrap).await.unwrap();
@@ -121,7 +146,12 @@ async fn many_callers_at_once_are_served(
     assert!(made.iter().all(|version| *version == made[0]), "sixteen callers make one version, not {made:?}");
 }
 
-async fn unreachable_is_never_a_wrong_key(unreachable: &Arc<dyn MasterKeyBackend>, version: &MasterKeyRef, context: &EpochContext, wrap: &[u8]) {
+async fn unreachable_is_never_a_wrong_key(
+    unreachable: &Arc<dyn MasterKeyBackend>,
+    version: &MasterKeyRef,
+    context: &EpochContext,
+    wrap: &[u8],
+) {
     let elsewhere = EpochContext { cluster: uid(), ..*context };
     for (context, wrap) in [(context, wrap), (&elsewhere, wrap), (context, &[])] {
         assert!(matches!(unreachable.unwrap(version, context, wrap).await, Err(BackendError::Unavailable(_))));
@@ -133,12 +163,23 @@ async fn unreachable_is_never_a_wrong_key(unreachable: &Arc<dyn MasterKeyBackend
     assert!(matches!(unreachable.destroy_version(version).await, Err(BackendError::Unavailable(_))));
 }
 
-async fn it_works_after_a_restart(place: &Place, version: &MasterKeyRef, context: &EpochContext, wrap: &[u8], key: &EpochKey) {
+async fn it_works_after_a_restart(
+    place: &Place,
+    version: &MasterKeyRef,
+    context: &EpochContext,
+    wrap: &[u8],
+    key: &EpochKey,
+) {
     unwrap_of_wrap_is_the_key(place, version, context, wrap, key).await;
     assert_eq!(&place.backend.create_version(context).await.unwrap(), version);
 }
 
-async fn disabled_refuses_until_destroyed(place: &Place, (version, context, wrap): Wrapped<'_>, key: &EpochKey, open: &impl Fn() -> Arc<dyn MasterKeyBackend>) {
+async fn disabled_refuses_until_destroyed(
+    place: &Place,
+    (version, context, wrap): Wrapped<'_>,
+    key: &EpochKey,
+    open: &impl Fn() -> Arc<dyn MasterKeyBackend>,
+) {
     place.backend.disable_version(version).await.unwrap();
     place.backend.disable_version(version).await.unwrap();
     for backend in [&place.backend, &open()] {
@@ -183,7 +224,13 @@ async fn wrong_key(place: &Place, version: &MasterKeyRef, context: &EpochContext
     }
 }
 
-async fn refused(backend: &Arc<dyn MasterKeyBackend>, version: &MasterKeyRef, context: &EpochContext, wrap: &[u8], key: &EpochKey) {
+async fn refused(
+    backend: &Arc<dyn MasterKeyBackend>,
+    version: &MasterKeyRef,
+    context: &EpochContext,
+    wrap: &[u8],
+    key: &EpochKey,
+) {
     assert!(matches!(backend.unwrap(version, context, wrap).await, Err(BackendError::Denied(_))));
     assert!(matches!(backend.wrap(version, context, key).await, Err(BackendError::Denied(_))));
 }

@@ -63,9 +63,15 @@ pub async fn init(settings: &BackendSettings, rng: Arc<dyn Random>) -> Result<()
 
 /// Opens the backend of a cluster. The one place that names vendors. It is reached for only when
 /// it is used: an outage shows in the first call, and in `status`.
-pub fn open(settings: &BackendSettings, cluster: Uid, rng: Arc<dyn Random>) -> Result<Arc<dyn MasterKeyBackend>, BackendError> {
+pub fn open(
+    settings: &BackendSettings,
+    cluster: Uid,
+    rng: Arc<dyn Random>,
+) -> Result<Arc<dyn MasterKeyBackend>, BackendError> {
     match settings {
-        BackendSettings::Software { dir, pin_file, pin_cost } => Ok(Arc::new(SoftwareHsm::open(dir, pin_file, cluster, *pin_cost, rng))),
+        BackendSettings::Software { dir, pin_file, pin_cost } => {
+            Ok(Arc::new(SoftwareHsm::open(dir, pin_file, cluster, *pin_cost, rng)))
+        }
     }
 }
 
@@ -133,10 +139,20 @@ pub trait MasterKeyBackend: Send + Sync {
     async fn create_version(&self, context: &EpochContext) -> Result<MasterKeyRef, BackendError>;
 
     /// Wraps an epoch key; the answer is bound to the context.
-    async fn wrap(&self, version: &MasterKeyRef, context: &EpochContext, key: &EpochKey) -> Result<Vec<u8>, BackendError>;
+    async fn wrap(
+        &self,
+        version: &MasterKeyRef,
+        context: &EpochContext,
+        key: &EpochKey,
+    ) -> Result<Vec<u8>, BackendError>;
 
     /// Unwraps an epoch key into locked memory.
-    async fn unwrap(&self, version: &MasterKeyRef, context: &EpochContext, wrapped: &[u8]) -> Result<EpochKey, BackendError>;
+    async fn unwrap(
+        &self,
+        version: &MasterKeyRef,
+        context: &EpochContext,
+        wrapped: &[u8],
+    ) -> Result<EpochKey, BackendError>;
 
     /// Makes a version refuse every use until it is destroyed.
     async fn disable_version(&self, version: &MasterKeyRef) -> Result<(), BackendError>;

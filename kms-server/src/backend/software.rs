@@ -80,11 +80,20 @@ impl SoftwareHsm {
     /// Names the directory and the PIN file. Touches neither yet: each call says what it finds.
     /// `cost` is that of versions to be made; files bring their own.
     pub fn open(dir: &Path, pin_file: &Path, cluster: Uid, cost: PinCost, rng: Arc<dyn Random>) -> Self {
-        let keystore = Keystore { dir: KeystoreDir(dir.to_owned()), pin_file: pin_file.to_owned(), cluster, cost, rng: Arc::clone(&rng) };
+        let keystore = Keystore {
+            dir: KeystoreDir(dir.to_owned()),
+            pin_file: pin_file.to_owned(),
+            cluster,
+            cost,
+            rng: Arc::clone(&rng),
+        };
         Self { keystore: Arc::new(keystore), rng, turn: Arc::new(Mutex::new(())) }
     }
 
-    async fn in_turn<T: Send + 'static>(&self, work: impl FnOnce(&Keystore) -> Result<T, SoftwareError> + Send + 'static) -> Result<T, BackendError> {
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Keystore) -> Result<T, SoftwareError> + Send + 'static,
+    ) -> Result<T, BackendError> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let keystore = Arc::clone(&self.keystore);
         blocking(move || {
@@ -102,7 +111,9 @@ impl SoftwareHsm {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, SoftwareError> + Send + 'static) -> Result<T, BackendError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SoftwareError> + Send + 'static,
+) -> Result<T, BackendError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => Ok(done?),
         // It panicked, or the runtime is going down: neither says anything about the key.
@@ -117,7 +128,12 @@ impl MasterKeyBackend for SoftwareHsm {
         self.in_turn(move |keystore| keystore.create(&context)).await
     }
 
-    async fn wrap(&self, version: &MasterKeyRef, context: &EpochContext, key: &EpochKey) -> Result<Vec<u8>, BackendError> {
+    async fn wrap(
+        &self,
+        version: &MasterKeyRef,
+        context: &EpochContext,
+        key: &EpochKey,
+    ) -> Result<Vec<u8>, BackendError> {
         let (name, master) = self.master_of(version).await?;
         if context.cluster != self.keystore.cluster {
             return Err(SoftwareError::OtherCluster { ours: self.keystore.cluster, asked: context.cluster }.into());
@@ -128,7 +144,12 @@ impl MasterKeyBackend for SoftwareHsm {
         Ok(master.wrap_epoch_key(name.master_id, context.cluster, context.epoch, key, &*self.rng).as_bytes().to_vec())
     }
 
-    async fn unwrap(&self, version: &MasterKeyRef, context: &EpochContext, wrapped: &[u8]) -> Result<EpochKey, BackendError> {
+    async fn unwrap(
+        &self,
+        version: &MasterKeyRef,
+        context: &EpochContext,
+        wrapped: &[u8],
+    ) -> Result<EpochKey, BackendError> {
         // First the file, then the wrap: what cannot be reached is never called a wrong key.
         let (name, master) = self.master_of(version).await?;
         let wrapped = WrappedKey::from_slice(wrapped).ok_or(BackendError::WrongKey)?;
@@ -186,15 +207,21 @@ impl Keystore {
                 private_file::sync_directory_of(&self.dir.keystore(name))?;
             }
             VersionState::Disabled => return Err(SoftwareError::Disabled { marker: self.dir.disabled_marker(name) }),
-            VersionState::Destroyed => return Err(SoftwareError::Destroyed { marker: self.dir.destroyed_marker(name) }),
+            VersionState::Destroyed => {
+                return Err(SoftwareError::Destroyed { marker: self.dir.destroyed_marker(name) });
+            }
             VersionState::Absent => {
-                if let Some((&highest, _)) = contents.versions.last_key_value().filter(|(highest, _)| **highest > version) {
+                if let Some((&highest, _)) =
+                    contents.versions.last_key_value().filter(|(highest, _)| **highest > version)
+                {
                     return Err(SoftwareError::NumberUsed { version, highest });
                 }
                 let pin = Pin::read(&self.pin_file)?;
                 let make = |source: KeystoreError| SoftwareError::Make { source };
                 let master = MasterKey::generate(&*self.rng).map_err(|full| make(full.into()))?;
-                let file = keystore_file::seal(&master, master_id, version, self.cluster, pin.bytes(), self.cost, &*self.rng).map_err(make)?;
+                let file =
+                    keystore_file::seal(&master, master_id, version, self.cluster, pin.bytes(), self.cost, &*self.rng)
+                        .map_err(make)?;
                 self.dir.add(name, &file)?;
             }
         }
@@ -208,10 +235,13 @@ impl Keystore {
             VersionState::Enabled => {}
             VersionState::Absent => return Err(SoftwareError::Missing { path }),
             VersionState::Disabled => return Err(SoftwareError::Disabled { marker: self.dir.disabled_marker(name) }),
-            VersionState::Destroyed => return Err(SoftwareError::Destroyed { marker: self.dir.destroyed_marker(name) }),
+            VersionState::Destroyed => {
+                return Err(SoftwareError::Destroyed { marker: self.dir.destroyed_marker(name) });
+            }
         }
         let file = self.dir.read(name)?;
-        let refused = |source| SoftwareError::Keystore { path, pin_file: self.pin_file.clone(), cluster: self.cluster, source };
+        let refused =
+            |source| SoftwareError::Keystore { path, pin_file: self.pin_file.clone(), cluster: self.cluster, source };
         let head = match KeystoreHead::parse(&file) {
             Ok(head) => head,
             Err(source) => return Err(refused(source)),
@@ -240,7 +270,10 @@ impl Keystore {
         let seen = self.dir.seen(name)?;
         // A file that somebody moved away was not destroyed, and no certificate may say so.
         if !seen.keystore && seen.state() != VersionState::Destroyed {
-            return Err(SoftwareError::NothingToDestroy { path: self.dir.keystore(name), marker: self.dir.destroyed_marker(name) });
+            return Err(SoftwareError::NothingToDestroy {
+                path: self.dir.keystore(name),
+                marker: self.dir.destroyed_marker(name),
+            });
         }
         // Also when it was destroyed before: that may have been interrupted, or a copy put back.
         self.dir.destroy(name, &*self.rng)
@@ -272,13 +305,19 @@ impl Keystore {
             }
         }
         let newest = contents.versions.last_key_value().map_or("none yet".to_owned(), |(newest, _)| newest.to_string());
-        let mut detail =
-            format!("keystore directory {}: newest version {newest}; {enabled} enabled, {disabled} disabled, {destroyed} destroyed", self.dir.0.display());
+        let mut detail = format!(
+            "keystore directory {}: newest version {newest}; {enabled} enabled, {disabled} disabled, {destroyed} destroyed",
+            self.dir.0.display()
+        );
         if !back.is_empty() {
-            detail += &format!("; keystore files of destroyed versions came back, destroy them again: {}", back.join(", "));
+            detail +=
+                &format!("; keystore files of destroyed versions came back, destroy them again: {}", back.join(", "));
         }
         if contents.others > 0 {
-            detail += &format!("; {} files that are not the keystore's: a copy outlives the destruction of a version", contents.others);
+            detail += &format!(
+                "; {} files that are not the keystore's: a copy outlives the destruction of a version",
+                contents.others
+            );
         }
         Ok(detail)
     }

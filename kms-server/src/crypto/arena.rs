@@ -138,7 +138,8 @@ impl Region {
             slots /= 2;
         }
         let slots = slots_wanted.clamp(SLOTS_MIN, SLOTS_MAX);
-        let base = map_private((slots * SLOT_BYTES).next_multiple_of(page)).expect("the system gives a few MiB of memory");
+        let base =
+            map_private((slots * SLOT_BYTES).next_multiple_of(page)).expect("the system gives a few MiB of memory");
         Self::new(base, slots, Protection::Unlocked)
     }
 
@@ -189,7 +190,14 @@ fn map_locked(bytes: usize) -> Option<NonNull<u8>> {
 fn map_private(bytes: usize) -> Option<NonNull<u8>> {
     // SAFETY: an anonymous mapping of its own; the advice is given on just that range.
     unsafe {
-        let base = libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+        let base = libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        );
         if base == libc::MAP_FAILED {
             return None;
         }

@@ -97,13 +97,28 @@ impl TenantPlace<'_> {
 
 impl MasterKey {
     /// Wraps an epoch key (kind 11).
-    pub fn wrap_epoch_key(&self, master_id: Uid, cluster: Uid, epoch: EpochNumber, key: &EpochKey, rng: &dyn Random) -> WrappedKey {
+    pub fn wrap_epoch_key(
+        &self,
+        master_id: Uid,
+        cluster: Uid,
+        epoch: EpochNumber,
+        key: &EpochKey,
+        rng: &dyn Random,
+    ) -> WrappedKey {
         wrap(self.bytes(), epoch_key_header(master_id, epoch), &epoch_key_context(cluster, epoch), key.bytes(), rng)
     }
 
     /// Unwraps an epoch key (kind 11).
-    pub fn unwrap_epoch_key(&self, master_id: Uid, cluster: Uid, epoch: EpochNumber, wrapped: &WrappedKey) -> Result<EpochKey, OpenError> {
-        EpochKey::fill_with(|out| unwrap(self.bytes(), epoch_key_header(master_id, epoch), &epoch_key_context(cluster, epoch), wrapped, out))
+    pub fn unwrap_epoch_key(
+        &self,
+        master_id: Uid,
+        cluster: Uid,
+        epoch: EpochNumber,
+        wrapped: &WrappedKey,
+    ) -> Result<EpochKey, OpenError> {
+        EpochKey::fill_with(|out| {
+            unwrap(self.bytes(), epoch_key_header(master_id, epoch), &epoch_key_context(cluster, epoch), wrapped, out)
+        })
     }
 }
 
@@ -118,23 +133,63 @@ fn epoch_key_context(cluster: Uid, epoch: EpochNumber) -> ContextHash {
 
 impl EpochKey {
     /// Wraps a tenant key (kind 10).
-    pub fn wrap_tenant_key(&self, epoch: EpochPlace, tenant: TenantPlace<'_>, key: &TenantKey, rng: &dyn Random) -> WrappedKey {
+    pub fn wrap_tenant_key(
+        &self,
+        epoch: EpochPlace,
+        tenant: TenantPlace<'_>,
+        key: &TenantKey,
+        rng: &dyn Random,
+    ) -> WrappedKey {
         wrap(self.bytes(), epoch.header(Kind::TenantKey), &tenant_key_context(tenant), key.bytes(), rng)
     }
 
     /// Unwraps a tenant key (kind 10).
-    pub fn unwrap_tenant_key(&self, epoch: EpochPlace, tenant: TenantPlace<'_>, wrapped: &WrappedKey) -> Result<TenantKey, OpenError> {
-        TenantKey::fill_with(|out| unwrap(self.bytes(), epoch.header(Kind::TenantKey), &tenant_key_context(tenant), wrapped, out))
+    pub fn unwrap_tenant_key(
+        &self,
+        epoch: EpochPlace,
+        tenant: TenantPlace<'_>,
+        wrapped: &WrappedKey,
+    ) -> Result<TenantKey, OpenError> {
+        TenantKey::fill_with(|out| {
+            unwrap(self.bytes(), epoch.header(Kind::TenantKey), &tenant_key_context(tenant), wrapped, out)
+        })
     }
 
     /// Wraps the cluster secret (kind 13).
-    pub fn wrap_cluster_secret(&self, epoch: EpochPlace, cluster: Uid, version: KeyVersion, secret: &ClusterSecret, rng: &dyn Random) -> WrappedKey {
-        wrap(self.bytes(), epoch.header(Kind::ClusterSecret), &cluster_secret_context(cluster, version), secret.bytes(), rng)
+    pub fn wrap_cluster_secret(
+        &self,
+        epoch: EpochPlace,
+        cluster: Uid,
+        version: KeyVersion,
+        secret: &ClusterSecret,
+        rng: &dyn Random,
+    ) -> WrappedKey {
+        wrap(
+            self.bytes(),
+            epoch.header(Kind::ClusterSecret),
+            &cluster_secret_context(cluster, version),
+            secret.bytes(),
+            rng,
+        )
     }
 
     /// Unwraps the cluster secret (kind 13).
-    pub fn unwrap_cluster_secret(&self, epoch: EpochPlace, cluster: Uid, version: KeyVersion, wrapped: &WrappedKey) -> Result<ClusterSecret, OpenError> {
-        ClusterSecret::fill_with(|out| unwrap(self.bytes(), epoch.header(Kind::ClusterSecret), &cluster_secret_context(cluster, version), wrapped, out))
+    pub fn unwrap_cluster_secret(
+        &self,
+        epoch: EpochPlace,
+        cluster: Uid,
+        version: KeyVersion,
+        wrapped: &WrappedKey,
+    ) -> Result<ClusterSecret, OpenError> {
+        ClusterSecret::fill_with(|out| {
+            unwrap(
+                self.bytes(),
+                epoch.header(Kind::ClusterSecret),
+                &cluster_secret_context(cluster, version),
+                wrapped,
+                out,
+            )
+        })
     }
 }
 
@@ -144,18 +199,37 @@ fn tenant_key_context(tenant: TenantPlace<'_>) -> ContextHash {
 }
 
 fn cluster_secret_context(cluster: Uid, version: KeyVersion) -> ContextHash {
-    hash_of_own("", b"", &[("kms1", "cluster-secret"), ("cluster", &cluster.to_string()), ("ver", &version.to_string())])
+    hash_of_own(
+        "",
+        b"",
+        &[("kms1", "cluster-secret"), ("cluster", &cluster.to_string()), ("ver", &version.to_string())],
+    )
 }
 
 impl TenantKey {
     /// Wraps a KEK (kind 12).
-    pub fn wrap_kek(&self, tenant: TenantPlace<'_>, key: Uid, version: KeyVersion, kek: &Kek, rng: &dyn Random) -> WrappedKey {
+    pub fn wrap_kek(
+        &self,
+        tenant: TenantPlace<'_>,
+        key: Uid,
+        version: KeyVersion,
+        kek: &Kek,
+        rng: &dyn Random,
+    ) -> WrappedKey {
         wrap(self.bytes(), tenant.header(Kind::Kek), &kek_context(tenant, key, version), kek.bytes(), rng)
     }
 
     /// Unwraps a KEK (kind 12).
-    pub fn unwrap_kek(&self, tenant: TenantPlace<'_>, key: Uid, version: KeyVersion, wrapped: &WrappedKey) -> Result<Kek, OpenError> {
-        Kek::fill_with(|out| unwrap(self.bytes(), tenant.header(Kind::Kek), &kek_context(tenant, key, version), wrapped, out))
+    pub fn unwrap_kek(
+        &self,
+        tenant: TenantPlace<'_>,
+        key: Uid,
+        version: KeyVersion,
+        wrapped: &WrappedKey,
+    ) -> Result<Kek, OpenError> {
+        Kek::fill_with(|out| {
+            unwrap(self.bytes(), tenant.header(Kind::Kek), &kek_context(tenant, key, version), wrapped, out)
+        })
     }
 
     /// Wraps the tenant's index root (kind 14).
@@ -165,7 +239,9 @@ impl TenantKey {
 
     /// Unwraps the tenant's index root (kind 14).
     pub fn unwrap_index_root(&self, tenant: TenantPlace<'_>, wrapped: &WrappedKey) -> Result<IndexRoot, OpenError> {
-        IndexRoot::fill_with(|out| unwrap(self.bytes(), tenant.header(Kind::IndexRoot), &index_root_context(tenant), wrapped, out))
+        IndexRoot::fill_with(|out| {
+            unwrap(self.bytes(), tenant.header(Kind::IndexRoot), &index_root_context(tenant), wrapped, out)
+        })
     }
 }
 
@@ -181,13 +257,40 @@ fn index_root_context(tenant: TenantPlace<'_>) -> ContextHash {
 
 impl WrapKey {
     /// Wraps the audit log's seed number `n` (kind 15).
-    pub fn wrap_audit_seed(&self, cluster: Uid, n: KeyVersion, origin: &str, seed: &AuditSeed, rng: &dyn Random) -> WrappedKey {
-        wrap(self.bytes(), Header { kind: Kind::AuditSeed, key_id: cluster, version: n }, &audit_seed_context(origin), seed.bytes(), rng)
+    pub fn wrap_audit_seed(
+        &self,
+        cluster: Uid,
+        n: KeyVersion,
+        origin: &str,
+        seed: &AuditSeed,
+        rng: &dyn Random,
+    ) -> WrappedKey {
+        wrap(
+            self.bytes(),
+            Header { kind: Kind::AuditSeed, key_id: cluster, version: n },
+            &audit_seed_context(origin),
+            seed.bytes(),
+            rng,
+        )
     }
 
     /// Unwraps the audit log's seed number `n` (kind 15).
-    pub fn unwrap_audit_seed(&self, cluster: Uid, n: KeyVersion, origin: &str, wrapped: &WrappedKey) -> Result<AuditSeed, OpenError> {
-        AuditSeed::fill_with(|out| unwrap(self.bytes(), Header { kind: Kind::AuditSeed, key_id: cluster, version: n }, &audit_seed_context(origin), wrapped, out))
+    pub fn unwrap_audit_seed(
+        &self,
+        cluster: Uid,
+        n: KeyVersion,
+        origin: &str,
+        wrapped: &WrappedKey,
+    ) -> Result<AuditSeed, OpenError> {
+        AuditSeed::fill_with(|out| {
+            unwrap(
+                self.bytes(),
+                Header { kind: Kind::AuditSeed, key_id: cluster, version: n },
+                &audit_seed_context(origin),
+                wrapped,
+                out,
+            )
+        })
     }
 }
 
@@ -195,12 +298,24 @@ fn audit_seed_context(origin: &str) -> ContextHash {
     hash_of_own("", b"", &[("kms1", "audit-seed"), ("origin", origin)])
 }
 
-pub(super) fn wrap(key: &[u8; 32], header: Header, context: &ContextHash, wrapped: &[u8; 32], rng: &dyn Random) -> WrappedKey {
+pub(super) fn wrap(
+    key: &[u8; 32],
+    header: Header,
+    context: &ContextHash,
+    wrapped: &[u8; 32],
+    rng: &dyn Random,
+) -> WrappedKey {
     let blob = construction::seal(key, header, context, wrapped, rng);
     WrappedKey(blob.try_into().expect("a sealed 32-byte key has 128 bytes"))
 }
 
-pub(super) fn unwrap(key: &[u8; 32], expected: Header, context: &ContextHash, wrapped: &WrappedKey, out: &mut [u8; 32]) -> Result<(), OpenError> {
+pub(super) fn unwrap(
+    key: &[u8; 32],
+    expected: Header,
+    context: &ContextHash,
+    wrapped: &WrappedKey,
+    out: &mut [u8; 32],
+) -> Result<(), OpenError> {
     let mut copy = *wrapped.as_bytes();
     let moved = construction::open(key, expected, context, &mut copy).and_then(|opened| move_into(out, opened));
     copy.zeroize();

@@ -75,7 +75,13 @@ impl From<super::arena::ArenaFull> for OpenError {
 }
 
 /// Seals a plaintext under `key`.
-pub(super) fn seal(key: &[u8; 32], header: Header, context: &ContextHash, plaintext: &[u8], rng: &dyn Random) -> Vec<u8> {
+pub(super) fn seal(
+    key: &[u8; 32],
+    header: Header,
+    context: &ContextHash,
+    plaintext: &[u8],
+    rng: &dyn Random,
+) -> Vec<u8> {
     let mut blob = Vec::with_capacity(OVERHEAD_BYTES + plaintext.len());
     blob.extend_from_slice(&header.to_bytes());
     blob.resize(COMMITMENT.end, 0);
@@ -99,7 +105,12 @@ fn seal_in_place(key: &[u8; 32], context: &ContextHash, blob: &mut Vec<u8>) {
 }
 
 /// Opens a blob in place; the plaintext is the returned part of it.
-pub(super) fn open<'a>(key: &[u8; 32], expected: Header, context: &ContextHash, blob: &'a mut [u8]) -> Result<&'a mut [u8], OpenError> {
+pub(super) fn open<'a>(
+    key: &[u8; 32],
+    expected: Header,
+    context: &ContextHash,
+    blob: &'a mut [u8],
+) -> Result<&'a mut [u8], OpenError> {
     if blob.len() < OVERHEAD_BYTES {
         return Err(OpenError::Short);
     }

@@ -58,7 +58,11 @@ pub enum InvalidContext {
 }
 
 /// Hashes a caller's context after checking every limit.
-pub fn hash_of_caller<'a>(tenant: &str, aad: &[u8], pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<ContextHash, InvalidContext> {
+pub fn hash_of_caller<'a>(
+    tenant: &str,
+    aad: &[u8],
+    pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<ContextHash, InvalidContext> {
     let mut sorted = BTreeMap::new();
     for (name, value) in pairs {
         if name.is_empty() || name.len() > PAIR_NAME_BYTES_MAX {

@@ -41,8 +41,17 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 9] =
-        [Kind::Data, Kind::WrappedDek, Kind::TenantKey, Kind::EpochKey, Kind::Kek, Kind::ClusterSecret, Kind::IndexRoot, Kind::AuditSeed, Kind::MasterKey];
+    const ALL: [Kind; 9] = [
+        Kind::Data,
+        Kind::WrappedDek,
+        Kind::TenantKey,
+        Kind::EpochKey,
+        Kind::Kek,
+        Kind::ClusterSecret,
+        Kind::IndexRoot,
+        Kind::AuditSeed,
+        Kind::MasterKey,
+    ];
 }
 
 /// A parsed header: what a blob claims to be. Nothing of it is proved before the blob opens.

@@ -124,7 +124,15 @@ impl KeystoreHead {
 }
 
 /// Makes the file of a master key version. Takes as long as the PIN's cost says.
-pub fn seal(master: &MasterKey, master_id: Uid, version: EpochNumber, cluster: Uid, pin: &[u8], cost: PinCost, rng: &dyn Random) -> Result<[u8; FILE_BYTES], KeystoreError> {
+pub fn seal(
+    master: &MasterKey,
+    master_id: Uid,
+    version: EpochNumber,
+    cluster: Uid,
+    pin: &[u8],
+    cost: PinCost,
+    rng: &dyn Random,
+) -> Result<[u8; FILE_BYTES], KeystoreError> {
     let mut salt = [0; 16];
     rng.fill(&mut salt);
     let head = KeystoreHead { master_id, version, cost, export_serial: 0, salt };
@@ -143,12 +151,19 @@ pub fn open(file: &[u8], cluster: Uid, pin: &[u8]) -> Result<(KeystoreHead, Mast
     let blob = WrappedKey::from_slice(&file[HEAD_BYTES..]).ok_or(KeystoreError::Format)?;
     let pin_key = pin_key(pin, &head)?;
     let context = context(cluster, &file[..HEAD_BYTES]);
-    let master = MasterKey::fill_with(|out| unwrap(pin_key.bytes(), head.blob_header(), &context, &blob, out)).map_err(|error| match error {
-        OpenError::ArenaFull => KeystoreError::ArenaFull,
-        OpenError::Short | OpenError::Magic | OpenError::Suite | OpenError::Kind | OpenError::Key | OpenError::Version | OpenError::Commitment | OpenError::Tag | OpenError::Length => {
-            KeystoreError::PinOrDamage
-        }
-    })?;
+    let master = MasterKey::fill_with(|out| unwrap(pin_key.bytes(), head.blob_header(), &context, &blob, out))
+        .map_err(|error| match error {
+            OpenError::ArenaFull => KeystoreError::ArenaFull,
+            OpenError::Short
+            | OpenError::Magic
+            | OpenError::Suite
+            | OpenError::Kind
+            | OpenError::Key
+            | OpenError::Version
+            | OpenError::Commitment
+            | OpenError::Tag
+            | OpenError::Length => KeystoreError::PinOrDamage,
+        })?;
     Ok((head, master))
 }
 
@@ -159,9 +174,12 @@ pub fn pin_of_file(bytes: &[u8]) -> &[u8] {
 }
 
 fn pin_key(pin: &[u8], head: &KeystoreHead) -> Result<PinKey, KeystoreError> {
-    let params = Params::new(head.cost.memory_kib, head.cost.passes, head.cost.lanes, Some(32)).map_err(|_| KeystoreError::Cost)?;
+    let params = Params::new(head.cost.memory_kib, head.cost.passes, head.cost.lanes, Some(32))
+        .map_err(|_| KeystoreError::Cost)?;
     let key = PinKey::fill_with(|out| {
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into(pin, &head.salt, out).map_err(|_| KeystoreError::Cost)
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+            .hash_password_into(pin, &head.salt, out)
+            .map_err(|_| KeystoreError::Cost)
     });
     kdf::scrub_stack();
     key

@@ -22,7 +22,10 @@ pub use chain::{EpochPlace, TenantPlace, WrappedKey};
 pub use construction::{OVERHEAD_BYTES, OpenError};
 pub use context::{ContextHash, InvalidContext};
 pub use header::{Header, Kind};
-pub use secret::{sha256, AuditCtxKey, AuditSeed, ClusterSecret, Dek, EpochKey, FrameMacKey, IndexRoot, Kek, MasterKey, PageTokenKey, Plaintext, RecordMacKey, TenantKey, WrapKey};
+pub use secret::{
+    AuditCtxKey, AuditSeed, ClusterSecret, Dek, EpochKey, FrameMacKey, IndexRoot, Kek, MasterKey, PageTokenKey,
+    Plaintext, RecordMacKey, TenantKey, WrapKey, sha256,
+};
 
 #[cfg(test)]
 mod vectors;

@@ -31,7 +31,10 @@ impl PageTokenKey {
 
     fn mac(&self, listing: &str, place: &[u8]) -> [u8; MAC_BYTES] {
         let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes();
-        let mac = hmac_sha256(self.bytes(), &[b"kms1/page\0", &length(listing.as_bytes()), listing.as_bytes(), &length(place), place]);
+        let mac = hmac_sha256(
+            self.bytes(),
+            &[b"kms1/page\0", &length(listing.as_bytes()), listing.as_bytes(), &length(place), place],
+        );
         *mac.first_chunk().expect("16 of 32 bytes")
     }
 }

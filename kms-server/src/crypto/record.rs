@@ -41,7 +41,11 @@ pub fn seal(key: &RecordMacKey, key_version: KeyVersion, family: &str, row_key: 
 /// Verifies a record and returns its protobuf.
 pub fn open<'a>(key: &RecordMacKey, family: &str, row_key: &[u8], record: &'a [u8]) -> Result<&'a [u8], RecordError> {
     let (body, found) = split(record)?;
-    if bool::from(mac(key, family, row_key, body).ct_eq(found)) { Ok(&body[HEAD_BYTES..]) } else { Err(RecordError::Mac) }
+    if bool::from(mac(key, family, row_key, body).ct_eq(found)) {
+        Ok(&body[HEAD_BYTES..])
+    } else {
+        Err(RecordError::Mac)
+    }
 }
 
 /// Returns the version of the key that made the record's MAC, as the record claims.
@@ -66,5 +70,8 @@ fn split(record: &[u8]) -> Result<(&[u8], &[u8]), RecordError> {
 
 fn mac(key: &RecordMacKey, family: &str, row_key: &[u8], body: &[u8]) -> [u8; 32] {
     let u16_len = |bytes: &[u8]| u16::try_from(bytes.len()).expect("families and row keys are short").to_be_bytes();
-    hmac_sha256(key.bytes(), &[b"kms1/record\0", &u16_len(family.as_bytes()), family.as_bytes(), &u16_len(row_key), row_key, body])
+    hmac_sha256(
+        key.bytes(),
+        &[b"kms1/record\0", &u16_len(family.as_bytes()), family.as_bytes(), &u16_len(row_key), row_key, body],
+    )
 }

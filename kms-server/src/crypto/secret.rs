@@ -162,33 +162,72 @@ impl Plaintext {
 
 impl Kek {
     /// Seals a caller's data (kind 01).
-    pub fn seal_data(&self, key: Uid, version: KeyVersion, context: &ContextHash, plaintext: &[u8], rng: &dyn Random) -> Vec<u8> {
+    pub fn seal_data(
+        &self,
+        key: Uid,
+        version: KeyVersion,
+        context: &ContextHash,
+        plaintext: &[u8],
+        rng: &dyn Random,
+    ) -> Vec<u8> {
         construction::seal(self.bytes(), Header { kind: Kind::Data, key_id: key, version }, context, plaintext, rng)
     }
 
     /// Seals what another version or key opened (kind 01).
-    pub fn seal_opened(&self, key: Uid, version: KeyVersion, context: &ContextHash, opened: &Plaintext, rng: &dyn Random) -> Vec<u8> {
+    pub fn seal_opened(
+        &self,
+        key: Uid,
+        version: KeyVersion,
+        context: &ContextHash,
+        opened: &Plaintext,
+        rng: &dyn Random,
+    ) -> Vec<u8> {
         self.seal_data(key, version, context, &opened.0, rng)
     }
 
     /// Opens a caller's data (kind 01).
-    pub fn open_data(&self, key: Uid, version: KeyVersion, context: &ContextHash, blob: &[u8]) -> Result<Plaintext, OpenError> {
+    pub fn open_data(
+        &self,
+        key: Uid,
+        version: KeyVersion,
+        context: &ContextHash,
+        blob: &[u8],
+    ) -> Result<Plaintext, OpenError> {
         // The copy is wiped whole, also when it does not open.
         let mut copy = Zeroizing::new(blob.to_vec());
-        let opened = construction::open(self.bytes(), Header { kind: Kind::Data, key_id: key, version }, context, &mut copy)?;
+        let opened =
+            construction::open(self.bytes(), Header { kind: Kind::Data, key_id: key, version }, context, &mut copy)?;
         let plaintext = Zeroizing::new(opened.to_vec());
         Ok(Plaintext(plaintext))
     }
 
     /// Wraps a portable data key (kind 02).
-    pub fn wrap_dek(&self, key: Uid, version: KeyVersion, context: &ContextHash, dek: &Dek, rng: &dyn Random) -> Vec<u8> {
+    pub fn wrap_dek(
+        &self,
+        key: Uid,
+        version: KeyVersion,
+        context: &ContextHash,
+        dek: &Dek,
+        rng: &dyn Random,
+    ) -> Vec<u8> {
         construction::seal(self.bytes(), Header { kind: Kind::WrappedDek, key_id: key, version }, context, &*dek.0, rng)
     }
 
     /// Unwraps a portable data key (kind 02).
-    pub fn unwrap_dek(&self, key: Uid, version: KeyVersion, context: &ContextHash, blob: &[u8]) -> Result<Dek, OpenError> {
+    pub fn unwrap_dek(
+        &self,
+        key: Uid,
+        version: KeyVersion,
+        context: &ContextHash,
+        blob: &[u8],
+    ) -> Result<Dek, OpenError> {
         let mut copy = Zeroizing::new(blob.to_vec());
-        let opened = construction::open(self.bytes(), Header { kind: Kind::WrappedDek, key_id: key, version }, context, &mut copy)?;
+        let opened = construction::open(
+            self.bytes(),
+            Header { kind: Kind::WrappedDek, key_id: key, version },
+            context,
+            &mut copy,
+        )?;
         let bytes: &[u8; 32] = (&*opened).try_into().map_err(|_| OpenError::Length)?;
         Ok(Dek(Zeroizing::new(*bytes)))
     }

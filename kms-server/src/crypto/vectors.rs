@@ -49,7 +49,10 @@ fn uid(value: &Value) -> Uid {
     Uid::from_bytes(array(value))
 }
 
-fn key<K>(make: impl FnOnce(&dyn Fn(&mut [u8; 32]) -> Result<(), ArenaFull>) -> Result<K, ArenaFull>, from: [u8; 32]) -> K {
+fn key<K>(
+    make: impl FnOnce(&dyn Fn(&mut [u8; 32]) -> Result<(), ArenaFull>) -> Result<K, ArenaFull>,
+    from: [u8; 32],
+) -> K {
     make(&|out: &mut [u8; 32]| {
         *out = from;
         Ok(())
@@ -76,7 +79,12 @@ fn caller_context(vectors: &Value) -> ContextHash {
     let given = &vectors["context"];
     let pairs: BTreeMap<String, String> = serde_json::from_value(given["pairs"].clone()).unwrap();
     let aad = given["aad_utf8"].as_str().unwrap();
-    context::hash_of_caller(given["tenant"].as_str().unwrap(), aad.as_bytes(), pairs.iter().map(|(k, v)| (k.as_str(), v.as_str()))).unwrap()
+    context::hash_of_caller(
+        given["tenant"].as_str().unwrap(),
+        aad.as_bytes(),
+        pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())),
+    )
+    .unwrap()
 }
 
 #[test]
@@ -100,7 +108,11 @@ fn every_matching_vector_is_met() {
     meet("blob_data", &kek.seal_data(key_uid, three, &data_context, plaintext, &sealing_randomness(&v)), &blob["blob"]);
     let opened = kek.open_data(key_uid, three, &data_context, &bytes(&blob["blob"])).unwrap();
     assert_eq!(opened.expose_to_caller(), plaintext);
-    meet("blob_empty", &kek.seal_data(key_uid, three, &empty_context, b"", &sealing_randomness(&v)), &v["blob_empty"]["blob"]);
+    meet(
+        "blob_empty",
+        &kek.seal_data(key_uid, three, &empty_context, b"", &sealing_randomness(&v)),
+        &v["blob_empty"]["blob"],
+    );
 
     let wrapped = &v["wrapped_dek"];
     let dek = Dek::generate(&Fixed::new(&bytes(&wrapped["dek"])));
@@ -118,7 +130,11 @@ fn every_matching_vector_is_met() {
     let ours = epoch_key.wrap_tenant_key(epoch, tenant, &tenant_key, &sealing_randomness(&v));
     meet("wrapped_tenant_key", ours.as_bytes(), &wrapped["blob"]);
     meet("its commitment", &ours.commitment(), &wrapped["commitment"]);
-    meet("unwrapped tenant key", epoch_key.unwrap_tenant_key(epoch, tenant, &ours).unwrap().bytes(), &wrapped["tenant_key"]);
+    meet(
+        "unwrapped tenant key",
+        epoch_key.unwrap_tenant_key(epoch, tenant, &ours).unwrap().bytes(),
+        &wrapped["tenant_key"],
+    );
 
     let ours = tenant_key.wrap_kek(tenant, key_uid, three, &kek, &sealing_randomness(&v));
     meet("wrapped_kek", ours.as_bytes(), &v["wrapped_kek"]["blob"]);
@@ -130,13 +146,21 @@ fn every_matching_vector_is_met() {
     let (master_id, cluster) = (uid(&wrapped["master_id"]), uid(&wrapped["cluster"]));
     let ours = master.wrap_epoch_key(master_id, cluster, epoch.number, &epoch_key, &sealing_randomness(&v));
     meet("wrapped_epoch_key", ours.as_bytes(), &wrapped["blob"]);
-    meet("unwrapped epoch key", master.unwrap_epoch_key(master_id, cluster, epoch.number, &ours).unwrap().bytes(), &v["wrapped_tenant_key"]["epoch_key"]);
+    meet(
+        "unwrapped epoch key",
+        master.unwrap_epoch_key(master_id, cluster, epoch.number, &ours).unwrap().bytes(),
+        &v["wrapped_tenant_key"]["epoch_key"],
+    );
 
     let wrapped = &v["wrapped_cluster_secret"];
     let cluster_secret = secret!(ClusterSecret, array(&wrapped["cluster_secret"]));
     let ours = epoch_key.wrap_cluster_secret(epoch, cluster, version(1), &cluster_secret, &sealing_randomness(&v));
     meet("wrapped_cluster_secret", ours.as_bytes(), &wrapped["blob"]);
-    meet("unwrapped cluster secret", epoch_key.unwrap_cluster_secret(epoch, cluster, version(1), &ours).unwrap().bytes(), &wrapped["cluster_secret"]);
+    meet(
+        "unwrapped cluster secret",
+        epoch_key.unwrap_cluster_secret(epoch, cluster, version(1), &ours).unwrap().bytes(),
+        &wrapped["cluster_secret"],
+    );
 
     let wrapped = &v["wrapped_index_root"];
     let index_root = secret!(IndexRoot, array(&wrapped["index_root"]));
@@ -150,10 +174,16 @@ fn every_matching_vector_is_met() {
     let origin = "kms.example.com/audit/node-1";
     let ours = wrap_key.wrap_audit_seed(cluster, version(1), origin, &seed, &sealing_randomness(&v));
     meet("wrapped_audit_seed", ours.as_bytes(), &wrapped["blob"]);
-    meet("unwrapped audit seed", wrap_key.unwrap_audit_seed(cluster, version(1), origin, &ours).unwrap().bytes(), &v["audit"]["log_seed"]);
+    meet(
+        "unwrapped audit seed",
+        wrap_key.unwrap_audit_seed(cluster, version(1), origin, &ours).unwrap().bytes(),
+        &v["audit"]["log_seed"],
+    );
     // The verifier key is base64 of 01 || public key, after the last plus of the vkey.
     let vkey = v["audit"]["log_vkey"].as_str().unwrap();
-    let public = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, vkey.splitn(3, '+').nth(2).unwrap()).unwrap();
+    let public =
+        base64::Engine::decode(&base64::engine::general_purpose::STANDARD, vkey.splitn(3, '+').nth(2).unwrap())
+            .unwrap();
     meet("audit public key", &seed.public_key(), &Value::from(hex::encode(&public[1..])));
 
     let subkeys = &v["subkeys"];
@@ -177,7 +207,8 @@ fn every_matching_vector_is_met() {
     let salt: Vec<u8> = (0..16).collect();
     let randomness = Fixed::new(&[salt, bytes(&blob["salt"]), bytes(&blob["iv"])].concat());
     let pin = file["pin"].as_str().unwrap().as_bytes();
-    let ours = keystore_file::seal(&master, master_id, epoch.number, cluster, pin, PinCost::DEFAULT, &randomness).unwrap();
+    let ours =
+        keystore_file::seal(&master, master_id, epoch.number, cluster, pin, PinCost::DEFAULT, &randomness).unwrap();
     meet("keystore_file", &ours, &file["file"]);
     let (_, opened) = keystore_file::open(&ours, cluster, pin).unwrap();
     meet("opened keystore file", opened.bytes(), &v["wrapped_epoch_key"]["master"]);
@@ -221,7 +252,8 @@ fn a_blob_opens_only_as_what_and_where_it_was_sealed() {
     let kek = secret!(Kek, array(&v["blob_data"]["kek"]));
     let other = secret!(Kek, [7; 32]);
     let (key_uid, context, blob) = (uid(&v["blob_data"]["key_id"]), caller_context(&v), bytes(&v["blob_data"]["blob"]));
-    let reason = |kek: &Kek, uid, number, context: &ContextHash| kek.open_data(uid, version(number), context, &blob).err();
+    let reason =
+        |kek: &Kek, uid, number, context: &ContextHash| kek.open_data(uid, version(number), context, &blob).err();
     assert_eq!(reason(&kek, key_uid, 3, &context), None);
     assert_eq!(reason(&other, key_uid, 3, &context), Some(OpenError::Commitment));
     assert_eq!(reason(&kek, Uid::from_bytes([0; 16]), 3, &context), Some(OpenError::Key));

@@ -63,7 +63,13 @@ impl fmt::Debug for LoadedTenant {
 }
 
 impl LoadedTenant {
-    pub(super) fn new(uid: Uid, version: KeyVersion, key: TenantKey, record_mac: RecordMacKey, audit_ctx: AuditCtxKey) -> Self {
+    pub(super) fn new(
+        uid: Uid,
+        version: KeyVersion,
+        key: TenantKey,
+        record_mac: RecordMacKey,
+        audit_ctx: AuditCtxKey,
+    ) -> Self {
         Self { uid, version, key, record_mac, audit_ctx, keys: RwLock::default() }
     }
 
@@ -96,7 +102,15 @@ pub(super) struct LoadedKey {
 
 impl LoadedKey {
     pub(super) fn new(uid: Uid, purpose: KeyPurpose, state: KeyState, primary: KeyVersion, counted: Counted) -> Self {
-        Self { uid, purpose, state, primary, versions: RwLock::default(), used: AtomicBool::new(true), _counted: counted }
+        Self {
+            uid,
+            purpose,
+            state,
+            primary,
+            versions: RwLock::default(),
+            used: AtomicBool::new(true),
+            _counted: counted,
+        }
     }
 
     pub(super) fn version(&self, version: KeyVersion) -> Option<Arc<LoadedVersion>> {
@@ -118,7 +132,10 @@ pub(super) struct LoadedVersion {
 
 impl fmt::Debug for LoadedVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoadedVersion").field("version", &self.version).field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("LoadedVersion")
+            .field("version", &self.version)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -155,7 +172,13 @@ pub(super) struct Cache {
 
 impl Cache {
     pub(super) fn new(tenants_max: usize, keys_max: usize) -> Self {
-        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), tenants: AtomicUsize::new(0), keys: Arc::default(), tenants_max, keys_max }
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            tenants: AtomicUsize::new(0),
+            keys: Arc::default(),
+            tenants_max,
+            keys_max,
+        }
     }
 
     /// Returns the tenant's entry, made if there is none: before its row is read.
@@ -171,7 +194,12 @@ impl Cache {
         let mut shard = write(shard);
         let entry = shard.entry(tenant.clone()).or_insert_with(|| {
             self.tenants.fetch_add(1, Ordering::Relaxed);
-            Arc::new(Entry { gate: Gate::default(), turn: Arc::default(), loaded: ArcSwapOption::empty(), used: AtomicBool::new(true) })
+            Arc::new(Entry {
+                gate: Gate::default(),
+                turn: Arc::default(),
+                loaded: ArcSwapOption::empty(),
+                used: AtomicBool::new(true),
+            })
         });
         Arc::clone(entry)
     }
@@ -179,7 +207,9 @@ impl Cache {
     /// Drops the entry of a tenant that turned out to have nothing to keep in memory.
     pub(super) fn drop_if_idle(&self, tenant: &TenantName) {
         let mut shard = write(&self.shards[shard_of(tenant)]);
-        let idle = |entry: &Arc<Entry>| entry.loaded.load().is_none() && entry.turn.try_lock().is_ok_and(|_turn| entry.gate.evict());
+        let idle = |entry: &Arc<Entry>| {
+            entry.loaded.load().is_none() && entry.turn.try_lock().is_ok_and(|_turn| entry.gate.evict())
+        };
         if shard.get(tenant).is_some_and(idle) {
             shard.remove(tenant);
             self.tenants.fetch_sub(1, Ordering::Relaxed);
@@ -206,10 +236,14 @@ impl Cache {
                     let mut kept = 0;
                     if let Some(tenant) = entry.loaded.load_full() {
                         let mut keys = write(&tenant.keys);
-                        keys.retain(|_, key| key.used.swap(false, Ordering::Relaxed) || self.keys.load(Ordering::Relaxed) <= keys_target);
+                        keys.retain(|_, key| {
+                            key.used.swap(false, Ordering::Relaxed) || self.keys.load(Ordering::Relaxed) <= keys_target
+                        });
                         kept = keys.len();
                     }
-                    let idle = !entry.used.swap(false, Ordering::Relaxed) && kept == 0 && self.tenants.load(Ordering::Relaxed) > tenants_target;
+                    let idle = !entry.used.swap(false, Ordering::Relaxed)
+                        && kept == 0
+                        && self.tenants.load(Ordering::Relaxed) > tenants_target;
                     let gone = idle && entry.turn.try_lock().is_ok_and(|_turn| entry.gate.evict());
                     if gone {
                         entry.forget();
@@ -218,14 +252,20 @@ impl Cache {
                     !gone
                 });
             }
-            if self.keys.load(Ordering::Relaxed) <= keys_target && self.tenants.load(Ordering::Relaxed) <= tenants_target {
+            if self.keys.load(Ordering::Relaxed) <= keys_target
+                && self.tenants.load(Ordering::Relaxed) <= tenants_target
+            {
                 return;
             }
         }
     }
 
     pub(super) fn status(&self) -> CacheStatus {
-        CacheStatus { tenants: self.tenants.load(Ordering::Relaxed), keys: self.keys.load(Ordering::Relaxed), keys_max: self.keys_max }
+        CacheStatus {
+            tenants: self.tenants.load(Ordering::Relaxed),
+            keys: self.keys.load(Ordering::Relaxed),
+            keys_max: self.keys_max,
+        }
     }
 }
 

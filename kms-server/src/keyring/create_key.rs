@@ -13,7 +13,13 @@ use super::view::{KeyPurpose, KeyView, Labels};
 use super::{Error, Keyring, row, row_key};
 
 impl Keyring {
-    pub(super) async fn plan_create_key(&self, tenant_name: &TenantName, name: &KeyName, purpose: KeyPurpose, labels: &Labels) -> Result<Plan, Error> {
+    pub(super) async fn plan_create_key(
+        &self,
+        tenant_name: &TenantName,
+        name: &KeyName,
+        purpose: KeyPurpose,
+        labels: &Labels,
+    ) -> Result<Plan, Error> {
         if purpose != KeyPurpose::Encrypt {
             return Err(Error::PurposeNotSupported);
         }
@@ -28,7 +34,12 @@ impl Keyring {
         let (counters, counted) = self.count_key(tenant.uid, |keys| keys.checked_add(1)).await?;
 
         let (at, at_name) = (row_key::key(tenant.uid, uid), row_key::key_name(tenant.uid, name));
-        let name_record = row::seal(&tenant.record_mac, tenant.version, &at_name, &rows::KeyName { rev: 1, uid: uid.as_bytes().to_vec() });
+        let name_record = row::seal(
+            &tenant.record_mac,
+            tenant.version,
+            &at_name,
+            &rows::KeyName { rev: 1, uid: uid.as_bytes().to_vec() },
+        );
         let intent = key_leaf("CreateKey", tenant_name, &tenant, name, uid, Some(KeyVersion::FIRST));
         let labels = label_rows(labels);
         let (tenant_name, name) = (tenant_name.clone(), name.clone());
@@ -49,7 +60,12 @@ impl Keyring {
             let view = KeyView::of_row(&tenant_name, &key).expect("the row was just made of a key's parts");
             Effect {
                 preconditions: vec![Precondition::Absent(at_name.clone()), Precondition::Absent(at.clone()), counted],
-                writes: vec![Write::Put(at_name, name_record), Write::Put(at, record.clone()), made.write(&tenant, uid, placed.now), counters],
+                writes: vec![
+                    Write::Put(at_name, name_record),
+                    Write::Put(at, record.clone()),
+                    made.write(&tenant, uid, placed.now),
+                    counters,
+                ],
                 outcome: Leaf::default(),
                 main_row: record,
                 is_destruction: false,
@@ -75,9 +91,16 @@ impl Keyring {
     }
 
     /// Plans to count the tenant's keys anew: the write, and what must still hold.
-    pub(super) async fn count_key(&self, tenant: Uid, count: impl FnOnce(u64) -> Option<u64>) -> Result<(Write, Precondition), Error> {
+    pub(super) async fn count_key(
+        &self,
+        tenant: Uid,
+        count: impl FnOnce(u64) -> Option<u64>,
+    ) -> Result<(Write, Precondition), Error> {
         let place = row_key::tenant_counters(tenant);
-        let (record, counters) = self.read_cluster_row::<rows::TenantCounters>(&place).await?.ok_or(Error::Damaged("a tenant without its counters"))?;
+        let (record, counters) = self
+            .read_cluster_row::<rows::TenantCounters>(&place)
+            .await?
+            .ok_or(Error::Damaged("a tenant without its counters"))?;
         let keys = count(counters.keys).ok_or(Error::Damaged("a count of keys that cannot be"))?;
         let next = self.seal_cluster_row(&place, &rows::TenantCounters { rev: counters.rev + 1, keys, ..counters });
         Ok((Write::Put(place.clone(), next), Precondition::Equals(place, record)))
@@ -111,7 +134,14 @@ impl NewVersion {
 }
 
 /// Begins the leaf of a change of a key.
-pub(super) fn key_leaf(op: &'static str, tenant_name: &TenantName, tenant: &OpenTenant, name: &KeyName, key: Uid, version: Option<KeyVersion>) -> Leaf {
+pub(super) fn key_leaf(
+    op: &'static str,
+    tenant_name: &TenantName,
+    tenant: &OpenTenant,
+    name: &KeyName,
+    key: Uid,
+    version: Option<KeyVersion>,
+) -> Leaf {
     Leaf {
         ten: Some(tenant_name.to_string().into()),
         tuid: Some(tenant.uid.to_string().into()),

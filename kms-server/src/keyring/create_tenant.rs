@@ -27,26 +27,39 @@ impl Keyring {
         let wrapped_key = self.epoch.key.wrap_tenant_key(self.epoch.place, place, &key, &*self.rng);
         let wrapped_root = key.wrap_index_root(place, &root, &*self.rng);
 
-        let (at, at_name, at_counters) = (row_key::tenant(uid), row_key::tenant_name(&name), row_key::tenant_counters(uid));
-        let name_record = self.seal_cluster_row(&at_name, &rows::TenantName { rev: 1, uid: uid.as_bytes().to_vec(), tombstone: None });
-        let counters = self.seal_cluster_row(&at_counters, &rows::TenantCounters { rev: 1, keys: 0, last_destruction_index: None });
-        let intent = Leaf { ten: Some(name.to_string().into()), tuid: Some(uid.to_string().into()), ..Leaf::of("CreateTenant") };
+        let (at, at_name, at_counters) =
+            (row_key::tenant(uid), row_key::tenant_name(&name), row_key::tenant_counters(uid));
+        let name_record = self
+            .seal_cluster_row(&at_name, &rows::TenantName { rev: 1, uid: uid.as_bytes().to_vec(), tombstone: None });
+        let counters = self
+            .seal_cluster_row(&at_counters, &rows::TenantCounters { rev: 1, keys: 0, last_destruction_index: None });
+        let intent =
+            Leaf { ten: Some(name.to_string().into()), tuid: Some(uid.to_string().into()), ..Leaf::of("CreateTenant") };
         let effect = move |placed: &Placed| {
             let tenant = rows::Tenant {
                 rev: 1,
                 uid: uid.as_bytes().to_vec(),
                 name: name.to_string(),
                 state: TenantState::Active.to_row(),
-                tenant_keys: vec![rows::WrappedTenantKey { version: version.get(), blob: wrapped_key.as_bytes().to_vec(), birth_index: placed.intent_index }],
+                tenant_keys: vec![rows::WrappedTenantKey {
+                    version: version.get(),
+                    blob: wrapped_key.as_bytes().to_vec(),
+                    birth_index: placed.intent_index,
+                }],
                 wrapped_index_root: wrapped_root.as_bytes().to_vec(),
                 created_ms: placed.now,
                 destroy_ms: None,
             };
             let record = row::seal(&record_mac, version, &at, &tenant);
-            let view = TenantView { name, uid, state: TenantState::Active, created: placed.now, destroy: None, fenced: None };
+            let view =
+                TenantView { name, uid, state: TenantState::Active, created: placed.now, destroy: None, fenced: None };
             Effect {
                 preconditions: vec![Precondition::Absent(at_name.clone()), Precondition::Absent(at.clone())],
-                writes: vec![Write::Put(at, record.clone()), Write::Put(at_name, name_record), Write::Put(at_counters, counters)],
+                writes: vec![
+                    Write::Put(at, record.clone()),
+                    Write::Put(at_name, name_record),
+                    Write::Put(at_counters, counters),
+                ],
                 outcome: Leaf::default(),
                 main_row: record,
                 is_destruction: false,

@@ -24,7 +24,12 @@ use super::view::TenantView;
 use super::{Error, Keyring, LEASE_MS, Who, row, row_key};
 
 impl Keyring {
-    pub(super) async fn plan_destroy_tenant(&self, name: &TenantName, wait_ms: Option<u64>, who: &Who) -> Result<Plan, Error> {
+    pub(super) async fn plan_destroy_tenant(
+        &self,
+        name: &TenantName,
+        wait_ms: Option<u64>,
+        who: &Who,
+    ) -> Result<Plan, Error> {
         let wait_ms = self.wait_ms(wait_ms)?;
         let tenant = self.open_tenant(name).await?;
         let state = TenantState::of_row(tenant.row.state)?;
@@ -37,9 +42,15 @@ impl Keyring {
         }
         let next = state.to(TenantState::PendingDestruction)?;
         let due = self.clock.now() + wait_ms;
-        let row = rows::Tenant { rev: tenant.row.rev + 1, state: next.to_row(), destroy_ms: Some(due), ..tenant.row.clone() };
+        let row =
+            rows::Tenant { rev: tenant.row.rev + 1, state: next.to_row(), destroy_ms: Some(due), ..tenant.row.clone() };
         let scheduled = self.schedule_write(ScheduleTarget::Tenant(tenant.uid), due, who);
-        tenant.plan_row(name, Leaf { to: Some(due), why: Some("SCHEDULED".into()), ..Leaf::of("DestroyTenant") }, row, vec![scheduled])
+        tenant.plan_row(
+            name,
+            Leaf { to: Some(due), why: Some("SCHEDULED".into()), ..Leaf::of("DestroyTenant") },
+            row,
+            vec![scheduled],
+        )
     }
 
     pub(super) async fn plan_destroy_due_tenant(&self, name: &TenantName) -> Result<Plan, Error> {
@@ -73,17 +84,32 @@ impl Keyring {
             intent_index: 0,
             fenced_ms: 0,
         };
-        let intent = Leaf { ten: Some(name.to_string().into()), tuid: Some(tenant.uid.to_string().into()), ..Leaf::of("DestroyTenant") };
+        let intent = Leaf {
+            ten: Some(name.to_string().into()),
+            tuid: Some(tenant.uid.to_string().into()),
+            ..Leaf::of("DestroyTenant")
+        };
         let (epoch, keys, uid, name) = (tombstone.epoch, counters.keys, tenant.uid, name.clone());
         let (record_mac, secret_version) = (Arc::clone(&self.cluster.record_mac), self.cluster.secret_version);
         let effect = move |placed: &Placed| {
             let tombstone = rows::Tombstone { intent_index: placed.intent_index, fenced_ms: placed.now, ..tombstone };
-            let view = TenantView { name, uid, state: fenced, created: tombstone.created_ms, destroy: None, fenced: Some(placed.now) };
-            let message = rows::TenantName { rev: named.rev + 1, uid: uid.as_bytes().to_vec(), tombstone: Some(tombstone) };
+            let view = TenantView {
+                name,
+                uid,
+                state: fenced,
+                created: tombstone.created_ms,
+                destroy: None,
+                fenced: Some(placed.now),
+            };
+            let message =
+                rows::TenantName { rev: named.rev + 1, uid: uid.as_bytes().to_vec(), tombstone: Some(tombstone) };
             let record = row::seal(&record_mac, secret_version, &at_name, &message);
             writes.push(Write::Put(at_name.clone(), record.clone()));
             Effect {
-                preconditions: vec![Precondition::Equals(at, tenant.record), Precondition::Equals(at_name, name_record)],
+                preconditions: vec![
+                    Precondition::Equals(at, tenant.record),
+                    Precondition::Equals(at_name, name_record),
+                ],
                 writes,
                 outcome: Leaf {
                     ph: Some(Phase::Fenced),
@@ -106,7 +132,10 @@ impl Keyring {
     /// The write that sets a destruction's date.
     pub(super) fn schedule_write(&self, target: ScheduleTarget, due_ms: u64, who: &Who) -> Write {
         let place = row_key::schedule(target);
-        let record = self.seal_cluster_row(&place, &rows::Schedule { rev: 1, due_ms, principal: who.sub.as_deref().unwrap_or_default().to_owned() });
+        let record = self.seal_cluster_row(
+            &place,
+            &rows::Schedule { rev: 1, due_ms, principal: who.sub.as_deref().unwrap_or_default().to_owned() },
+        );
         Write::Put(place, record)
     }
 }

@@ -80,7 +80,8 @@ impl Keyring {
         loop {
             let page = self.store.list(prefix.family, &prefix.key, after.as_deref(), PAGE).await?;
             for (place, _) in &page.rows {
-                let target = row_key::parse_schedule(place).ok_or(Error::Damaged("a row among the dates that is none"))?;
+                let target =
+                    row_key::parse_schedule(place).ok_or(Error::Damaged("a row among the dates that is none"))?;
                 match self.destroy_if_due(target).await {
                     Ok(true) => destroyed += 1,
                     Ok(false) => {}
@@ -96,16 +97,24 @@ impl Keyring {
     }
 
     async fn destroy_if_due(&self, target: ScheduleTarget) -> Result<bool, Error> {
-        let Some((_, schedule)) = self.read_cluster_row::<rows::Schedule>(&row_key::schedule(target)).await? else { return Ok(false) };
+        let Some((_, schedule)) = self.read_cluster_row::<rows::Schedule>(&row_key::schedule(target)).await? else {
+            return Ok(false);
+        };
         if schedule.due_ms > self.clock.now() {
             return Ok(false);
         }
-        let (ScheduleTarget::Tenant(tenant) | ScheduleTarget::Key(tenant, _) | ScheduleTarget::KeyVersion(tenant, _, _)) = target;
+        let (ScheduleTarget::Tenant(tenant)
+        | ScheduleTarget::Key(tenant, _)
+        | ScheduleTarget::KeyVersion(tenant, _, _)) = target;
         let Some(name) = self.tenant_name_of(tenant).await? else { return Ok(false) };
         let change = match target {
             ScheduleTarget::Tenant(_) => Change::DestroyDueTenant { tenant: name },
-            ScheduleTarget::Key(_, key) => Change::DestroyDueKey { key: self.key_name_of(&name, key).await?, tenant: name, version: None },
-            ScheduleTarget::KeyVersion(_, key, version) => Change::DestroyDueKey { key: self.key_name_of(&name, key).await?, tenant: name, version: Some(version) },
+            ScheduleTarget::Key(_, key) => {
+                Change::DestroyDueKey { key: self.key_name_of(&name, key).await?, tenant: name, version: None }
+            }
+            ScheduleTarget::KeyVersion(_, key, version) => {
+                Change::DestroyDueKey { key: self.key_name_of(&name, key).await?, tenant: name, version: Some(version) }
+            }
         };
         self.change(change, Who::service()).await?;
         Ok(true)

@@ -48,10 +48,12 @@ impl Gate {
         let mut word = gate.word.load(Ordering::Acquire);
         loop {
             match state_of(word) {
-                GateState::Open => match gate.word.compare_exchange_weak(word, word + 1, Ordering::AcqRel, Ordering::Acquire) {
-                    Ok(_) => return Ok(Inside(Arc::clone(this))),
-                    Err(now) => word = now,
-                },
+                GateState::Open => {
+                    match gate.word.compare_exchange_weak(word, word + 1, Ordering::AcqRel, Ordering::Acquire) {
+                        Ok(_) => return Ok(Inside(Arc::clone(this))),
+                        Err(now) => word = now,
+                    }
+                }
                 closed => return Err(closed),
             }
         }
@@ -86,11 +88,17 @@ impl Gate {
     pub fn evict(&self) -> bool {
         let mut word = self.word.load(Ordering::Acquire);
         loop {
-            let evictable = matches!(state_of(word), GateState::Open | GateState::Unloaded | GateState::Fenced) && count_of(word) == 0;
+            let evictable = matches!(state_of(word), GateState::Open | GateState::Unloaded | GateState::Fenced)
+                && count_of(word) == 0;
             if !evictable {
                 return false;
             }
-            match self.word.compare_exchange_weak(word, (GateState::Evicted as u64) << 32, Ordering::AcqRel, Ordering::Acquire) {
+            match self.word.compare_exchange_weak(
+                word,
+                (GateState::Evicted as u64) << 32,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
                 Ok(_) => return true,
                 Err(now) => word = now,
             }
@@ -113,7 +121,12 @@ impl Gate {
             if final_state {
                 return;
             }
-            match self.word.compare_exchange_weak(word, (next as u64) << 32 | count_of(word), Ordering::AcqRel, Ordering::Acquire) {
+            match self.word.compare_exchange_weak(
+                word,
+                (next as u64) << 32 | count_of(word),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
                 Ok(_) => return,
                 Err(now) => word = now,
             }
@@ -150,7 +163,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;
 
-    #[derive(Default)]
+    #[derive(Debug, Default)]
     struct Entry(Gate);
     impl AsRef<Gate> for Entry {
         fn as_ref(&self) -> &Gate {

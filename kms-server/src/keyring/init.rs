@@ -57,13 +57,15 @@ impl Birth<'_> {
         let (record_mac, secret_version) = (secret.record_mac_key()?, KeyVersion::FIRST);
         let seed = AuditSeed::generate(self.rng)?;
         let origin = self.log.origin.clone();
-        let wrapped_seed = secret.wrap_key()?.wrap_audit_seed(self.cluster, KeyVersion::FIRST, &origin, &seed, self.rng);
+        let wrapped_seed =
+            secret.wrap_key()?.wrap_audit_seed(self.cluster, KeyVersion::FIRST, &origin, &seed, self.rng);
         let wrapped_secret = epoch_key.wrap_cluster_secret(place, self.cluster, secret_version, &secret, self.rng);
 
-        let log = Log::create(self.log_dir, self.log, secret.frame_mac_key()?, Arc::clone(&self.clock)).map_err(|error| {
-            tracing::error!(%error, "the audit log could not be made");
-            Error::Log(crate::audit::LogFailed::Failed)
-        })?;
+        let log =
+            Log::create(self.log_dir, self.log, secret.frame_mac_key()?, Arc::clone(&self.clock)).map_err(|error| {
+                tracing::error!(%error, "the audit log could not be made");
+                Error::Log(crate::audit::LogFailed::Failed)
+            })?;
         let begin = Leaf {
             cluster: Some(self.cluster.to_string().into()),
             epoch: Some(place.number.get()),
@@ -113,7 +115,9 @@ impl Birth<'_> {
         let (at_seed, at_position) = (row_key::audit_seed(KeyVersion::FIRST), row_key::position());
         let epoch_record = row::seal(&record_mac, secret_version, &at_epoch, &epoch_row);
         let batch = Batch {
-            preconditions: [&at_epoch, &at_cluster, &at_seed, &at_position].map(|at| Precondition::Absent(at.clone())).to_vec(),
+            preconditions: [&at_epoch, &at_cluster, &at_seed, &at_position]
+                .map(|at| Precondition::Absent(at.clone()))
+                .to_vec(),
             writes: vec![
                 Write::Put(at_cluster.clone(), row::seal(&record_mac, secret_version, &at_cluster, &cluster_row)),
                 Write::Put(at_seed.clone(), row::seal(&record_mac, secret_version, &at_seed, &seed_row)),

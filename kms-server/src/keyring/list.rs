@@ -26,7 +26,8 @@ impl Keyring {
         let page = self.store.list(prefix.family, &prefix.key, after.as_deref(), items_max).await?;
         let mut items = Vec::with_capacity(page.rows.len());
         for (place, _) in page.rows {
-            let name = row_key::parse_tenant_name(&place).ok_or(Error::Damaged("a row among tenants' names that is none"))?;
+            let name =
+                row_key::parse_tenant_name(&place).ok_or(Error::Damaged("a row among tenants' names that is none"))?;
             items.push(self.tenant(&name).await?);
         }
         Ok(Listed { items, more: page.more })
@@ -40,14 +41,20 @@ impl Keyring {
     }
 
     /// Lists a tenant's keys in the byte order of their names, those after `after` only.
-    pub async fn keys(&self, tenant: &TenantName, after: Option<&KeyName>, items_max: usize) -> Result<Listed<KeyView>, Error> {
+    pub async fn keys(
+        &self,
+        tenant: &TenantName,
+        after: Option<&KeyName>,
+        items_max: usize,
+    ) -> Result<Listed<KeyView>, Error> {
         let OpenTenant { uid, record_mac, .. } = self.open_tenant(tenant).await?;
         let prefix = row_key::key_names(uid);
         let after = after.map(|name| row_key::key_name(uid, name).key);
         let page = self.store.list(prefix.family, &prefix.key, after.as_deref(), items_max).await?;
         let mut items = Vec::with_capacity(page.rows.len());
         for (place, _) in page.rows {
-            let (_, name) = row_key::parse_key_name(&place).ok_or(Error::Damaged("a row among keys' names that is none"))?;
+            let (_, name) =
+                row_key::parse_key_name(&place).ok_or(Error::Damaged("a row among keys' names that is none"))?;
             let (_, key) = self.read_key(&record_mac, uid, &name).await?;
             items.push(KeyView::of_row(tenant, &key)?);
         }
@@ -55,14 +62,24 @@ impl Keyring {
     }
 
     /// Lists a key's versions, oldest first, those after `after` only.
-    pub async fn versions(&self, tenant: &TenantName, name: &KeyName, after: Option<KeyVersion>, items_max: usize) -> Result<Listed<VersionView>, Error> {
+    pub async fn versions(
+        &self,
+        tenant: &TenantName,
+        name: &KeyName,
+        after: Option<KeyVersion>,
+        items_max: usize,
+    ) -> Result<Listed<VersionView>, Error> {
         let opened = self.open_tenant(tenant).await?;
         let (_, key) = self.read_key(&opened.record_mac, opened.uid, name).await?;
         let key = row::uid(&key.uid)?;
         let prefix = row_key::key_versions(opened.uid, key);
         let after = after.map(|version| row_key::key_version(opened.uid, key, version).key);
         let page = self.store.list(prefix.family, &prefix.key, after.as_deref(), items_max).await?;
-        let items = page.rows.iter().map(|(place, record)| version_of(&opened.record_mac, opened.uid, key, place, record)).collect::<Result<_, Error>>()?;
+        let items = page
+            .rows
+            .iter()
+            .map(|(place, record)| version_of(&opened.record_mac, opened.uid, key, place, record))
+            .collect::<Result<_, Error>>()?;
         Ok(Listed { items, more: page.more })
     }
 }

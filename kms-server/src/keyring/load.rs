@@ -161,22 +161,37 @@ impl Keyring {
         let Some(loaded) = entry.loaded.load_full().filter(|loaded| loaded.key(name).is_none()) else { return Ok(()) };
         let (_, key) = self.read_key(&loaded.record_mac, loaded.uid, name).await?;
         let view = KeyView::of_row(tenant, &key)?;
-        loaded.insert(name.clone(), Arc::new(LoadedKey::new(view.uid, view.purpose, view.state, view.primary, self.cache.count())));
+        loaded.insert(
+            name.clone(),
+            Arc::new(LoadedKey::new(view.uid, view.purpose, view.state, view.primary, self.cache.count())),
+        );
         Ok(())
     }
 
-    async fn load_version(&self, entry: &Arc<Entry>, tenant: &TenantName, name: &KeyName, version: KeyVersion) -> Result<(), Error> {
+    async fn load_version(
+        &self,
+        entry: &Arc<Entry>,
+        tenant: &TenantName,
+        name: &KeyName,
+        version: KeyVersion,
+    ) -> Result<(), Error> {
         let _turn = entry.turn.lock().await;
         let Some(loaded) = entry.loaded.load_full() else { return Ok(()) };
         let Some(key) = loaded.key(name).filter(|key| key.version(version).is_none()) else { return Ok(()) };
         let Some((_, found)) = self.read_version(&loaded.record_mac, loaded.uid, key.uid, version).await? else {
             // Only a blob asks for a version that never was.
-            return Err(if version == key.primary { Error::Damaged("a key without its primary version") } else { Error::Open(OpenError::Version) });
+            return Err(if version == key.primary {
+                Error::Damaged("a key without its primary version")
+            } else {
+                Error::Open(OpenError::Version)
+            });
         };
         let state = VersionView::of_row(&found)?.state;
         let kek = if state == KeyState::Enabled {
             let place = TenantPlace { name: tenant, uid: loaded.uid, version: loaded.version };
-            Some(self.with_room(|| loaded.key.unwrap_kek(place, key.uid, version, &wrapped(&found.wrapped_kek)?).map_err(chain_error))?)
+            Some(self.with_room(|| {
+                loaded.key.unwrap_kek(place, key.uid, version, &wrapped(&found.wrapped_kek)?).map_err(chain_error)
+            })?)
         } else {
             None
         };
@@ -247,7 +262,8 @@ impl OpenTenant {
     }
 
     fn audit_ctx_key(&self) -> Result<AuditCtxKey, Error> {
-        let root = self.key.unwrap_index_root(self.place(), &wrapped(&self.row.wrapped_index_root)?).map_err(chain_error)?;
+        let root =
+            self.key.unwrap_index_root(self.place(), &wrapped(&self.row.wrapped_index_root)?).map_err(chain_error)?;
         Ok(root.audit_ctx_key()?)
     }
 }
@@ -281,10 +297,13 @@ impl Keyring {
         // A fence may have come between the two reads.
         let record = self.store.get(&place).await?.ok_or(Error::TenantState(TenantState::Fenced))?;
         let unverified: rows::Tenant = row::peek(&record)?;
-        let [wrap] = &unverified.tenant_keys[..] else { return Err(Error::Damaged("a tenant without just one tenant key")) };
+        let [wrap] = &unverified.tenant_keys[..] else {
+            return Err(Error::Damaged("a tenant without just one tenant key"));
+        };
         let (version, wrapped) = (row::version(wrap.version)?, wrapped(&wrap.blob)?);
         let tenant = TenantPlace { name, uid, version };
-        let key = self.with_room(|| self.epoch.key.unwrap_tenant_key(self.epoch.place, tenant, &wrapped).map_err(chain_error))?;
+        let key = self
+            .with_room(|| self.epoch.key.unwrap_tenant_key(self.epoch.place, tenant, &wrapped).map_err(chain_error))?;
         let record_mac = self.with_room(|| Ok(key.record_mac_key()?))?;
         let row: rows::Tenant = row::open(&record_mac, &place, &record)?;
         if row.name != name.as_str() || row.uid != uid.as_bytes() {
@@ -294,7 +313,12 @@ impl Keyring {
     }
 
     /// Reads a key's row by name; returns it with its record.
-    pub(super) async fn read_key(&self, mac: &RecordMacKey, tenant: Uid, name: &KeyName) -> Result<(Vec<u8>, rows::Key), Error> {
+    pub(super) async fn read_key(
+        &self,
+        mac: &RecordMacKey,
+        tenant: Uid,
+        name: &KeyName,
+    ) -> Result<(Vec<u8>, rows::Key), Error> {
         let uid = self.key_uid(mac, tenant, name).await?.ok_or(Error::KeyNotFound)?;
         let (record, key) = self.read_key_by_uid(mac, tenant, uid).await?;
         if key.name != name.as_str() {
@@ -304,7 +328,12 @@ impl Keyring {
     }
 
     /// Reads a key's row by uid.
-    pub(super) async fn read_key_by_uid(&self, mac: &RecordMacKey, tenant: Uid, uid: Uid) -> Result<(Vec<u8>, rows::Key), Error> {
+    pub(super) async fn read_key_by_uid(
+        &self,
+        mac: &RecordMacKey,
+        tenant: Uid,
+        uid: Uid,
+    ) -> Result<(Vec<u8>, rows::Key), Error> {
         let place = row_key::key(tenant, uid);
         let record = self.store.get(&place).await?.ok_or(Error::Damaged("a key's name without its key"))?;
         let key: rows::Key = row::open(mac, &place, &record)?;
@@ -320,7 +349,13 @@ impl Keyring {
     }
 
     /// Reads a version's row; returns it with its record.
-    pub(super) async fn read_version(&self, mac: &RecordMacKey, tenant: Uid, key: Uid, version: KeyVersion) -> Result<Option<(Vec<u8>, rows::KeyVersion)>, Error> {
+    pub(super) async fn read_version(
+        &self,
+        mac: &RecordMacKey,
+        tenant: Uid,
+        key: Uid,
+        version: KeyVersion,
+    ) -> Result<Option<(Vec<u8>, rows::KeyVersion)>, Error> {
         let place = row_key::key_version(tenant, key, version);
         let Some(record) = self.store.get(&place).await? else { return Ok(None) };
         let found: rows::KeyVersion = row::open(mac, &place, &record)?;
@@ -331,7 +366,10 @@ impl Keyring {
     }
 
     /// Reads a row that the cluster secret authenticates.
-    pub(super) async fn read_cluster_row<M: prost::Message + Default>(&self, place: &RowKey) -> Result<Option<(Vec<u8>, M)>, Error> {
+    pub(super) async fn read_cluster_row<M: prost::Message + Default>(
+        &self,
+        place: &RowKey,
+    ) -> Result<Option<(Vec<u8>, M)>, Error> {
         let Some(record) = self.store.get(place).await? else { return Ok(None) };
         let found = row::open(&self.cluster.record_mac, place, &record)?;
         Ok(Some((record, found)))

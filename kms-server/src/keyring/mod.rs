@@ -49,11 +49,11 @@ pub use state::{KeyState, TenantState};
 pub use view::{KeyPurpose, KeyView, Labels, TenantView, VersionView};
 pub use who::Who;
 
-use cache::Cache;
 use crate::audit::Log;
 use crate::crypto::{EpochKey, EpochPlace, PageTokenKey, RecordMacKey};
 use crate::noun::{Clock, KeyName, KeyVersion, Random, TenantName, Uid};
 use crate::store::{Store, StoreError};
+use cache::Cache;
 
 /// The most versions of a key: destroying a key rewrites all of them in one batch.
 pub const VERSIONS_MAX: u32 = 10_000;
@@ -231,7 +231,10 @@ impl Change {
     /// gives it back.
     fn closes_gate(&self) -> bool {
         match self {
-            Change::CreateTenant { .. } | Change::CreateKey { .. } | Change::UpdateKey { .. } | Change::RotateKey { .. } => false,
+            Change::CreateTenant { .. }
+            | Change::CreateKey { .. }
+            | Change::UpdateKey { .. }
+            | Change::RotateKey { .. } => false,
             Change::SuspendTenant { .. }
             | Change::ResumeTenant { .. }
             | Change::DestroyTenant { .. }
@@ -250,18 +253,34 @@ impl Keyring {
     async fn plan(&self, change: &Change, who: &Who) -> Result<mutation::Plan, Error> {
         match change {
             Change::CreateTenant { tenant } => self.plan_create_tenant(tenant).await,
-            Change::SuspendTenant { tenant } => self.plan_tenant_state(tenant, "SuspendTenant", TenantState::Active, TenantState::Suspended).await,
-            Change::ResumeTenant { tenant } => self.plan_tenant_state(tenant, "ResumeTenant", TenantState::Suspended, TenantState::Active).await,
+            Change::SuspendTenant { tenant } => {
+                self.plan_tenant_state(tenant, "SuspendTenant", TenantState::Active, TenantState::Suspended).await
+            }
+            Change::ResumeTenant { tenant } => {
+                self.plan_tenant_state(tenant, "ResumeTenant", TenantState::Suspended, TenantState::Active).await
+            }
             Change::DestroyTenant { tenant, wait_ms } => self.plan_destroy_tenant(tenant, *wait_ms, who).await,
             Change::CancelTenantDestruction { tenant } => {
-                self.plan_tenant_state(tenant, "CancelTenantDestruction", TenantState::PendingDestruction, TenantState::Suspended).await
+                self.plan_tenant_state(
+                    tenant,
+                    "CancelTenantDestruction",
+                    TenantState::PendingDestruction,
+                    TenantState::Suspended,
+                )
+                .await
             }
             Change::DestroyDueTenant { tenant } => self.plan_destroy_due_tenant(tenant).await,
-            Change::CreateKey { tenant, key, purpose, labels } => self.plan_create_key(tenant, key, *purpose, labels).await,
+            Change::CreateKey { tenant, key, purpose, labels } => {
+                self.plan_create_key(tenant, key, *purpose, labels).await
+            }
             Change::UpdateKey { tenant, key, labels } => self.plan_update_key(tenant, key, labels).await,
             Change::RotateKey { tenant, key } => self.plan_rotate_key(tenant, key).await,
-            Change::SetKeyState { tenant, key, version, enabled } => self.plan_key_state(tenant, key, *version, *enabled).await,
-            Change::ScheduleKeyDestruction { tenant, key, version, wait_ms } => self.plan_schedule_key(tenant, key, *version, *wait_ms, who).await,
+            Change::SetKeyState { tenant, key, version, enabled } => {
+                self.plan_key_state(tenant, key, *version, *enabled).await
+            }
+            Change::ScheduleKeyDestruction { tenant, key, version, wait_ms } => {
+                self.plan_schedule_key(tenant, key, *version, *wait_ms, who).await
+            }
             Change::CancelKeyDestruction { tenant, key, version } => self.plan_cancel_key(tenant, key, *version).await,
             Change::DestroyDueKey { tenant, key, version } => self.plan_destroy_due_key(tenant, key, *version).await,
         }
@@ -325,6 +344,9 @@ impl Keyring {
 
 impl std::fmt::Debug for Keyring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keyring").field("cluster", &self.cluster.uid).field("epoch", &self.epoch.place).finish_non_exhaustive()
+        f.debug_struct("Keyring")
+            .field("cluster", &self.cluster.uid)
+            .field("epoch", &self.epoch.place)
+            .finish_non_exhaustive()
     }
 }

@@ -257,7 +257,18 @@ impl Mutator {
             batch.preconditions.extend(effect.preconditions);
             batch.writes.extend(effect.writes);
             let intent = who.sign(plan.intent);
-            made.push(Made { closes_gate: change.closes_gate(), reply, entry, _turn, intent, outcome: effect.outcome, main_row: effect.main_row, is_destruction: effect.is_destruction, after: effect.after, object: effect.object });
+            made.push(Made {
+                closes_gate: change.closes_gate(),
+                reply,
+                entry,
+                _turn,
+                intent,
+                outcome: effect.outcome,
+                main_row: effect.main_row,
+                is_destruction: effect.is_destruction,
+                after: effect.after,
+                object: effect.object,
+            });
         }
         let count = made.len() as u64;
         let position = self.next_position(self.position.seq + count, intents.first().copied());
@@ -332,7 +343,8 @@ impl Mutator {
     /// lie in the log before any leaf that does.
     fn abort(&mut self, leaves: &[Leaf], intents: &[u64], why: &'static str) {
         for ((leaf, intent), seq) in leaves.iter().zip(intents).zip(self.position.seq + 1..) {
-            let aborted = Leaf { in_: Some(*intent), seq: Some(seq), why: Some(why.into()), ..leaf.clone() }.ended(Outcome::Aborted);
+            let aborted = Leaf { in_: Some(*intent), seq: Some(seq), why: Some(why.into()), ..leaf.clone() }
+                .ended(Outcome::Aborted);
             if self.keyring.log.append(aborted).is_err() {
                 // Without that leaf no number may be used again: the next start settles it.
                 self.break_off();
@@ -539,7 +551,14 @@ impl Position {
     pub(super) fn open(mac: &crate::crypto::RecordMacKey, record: Vec<u8>) -> Result<(Self, rows::Position), Error> {
         let place = row_key::position();
         let found: rows::Position = row::open(mac, &place, &record)?;
-        let position = Self { rev: found.rev, seq: found.seq, last_mutation: found.last_mutation_index, last_destruction: found.last_destruction_index, record, segment: u64::MAX };
+        let position = Self {
+            rev: found.rev,
+            seq: found.seq,
+            last_mutation: found.last_mutation_index,
+            last_destruction: found.last_destruction_index,
+            record,
+            segment: u64::MAX,
+        };
         Ok((position, found))
     }
 }

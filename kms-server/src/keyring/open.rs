@@ -30,7 +30,9 @@ use super::{ClusterKeys, Epoch, Error, Keyring, KeyringSettings, LEASE_MS, row, 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenClusterError {
     /// The store's first batch is missing.
-    #[error("this data directory is an unfinished `init`: nothing was ever stored in it; remove it and run `kms-server init` again")]
+    #[error(
+        "this data directory is an unfinished `init`: nothing was ever stored in it; remove it and run `kms-server init` again"
+    )]
     Unfinished,
     /// The store does not read.
     #[error("the store cannot be read")]
@@ -54,7 +56,9 @@ pub enum OpenClusterError {
         source: crate::backend::BackendError,
     },
     /// The backend's answer is another key.
-    #[error("the master key backend answered with another key than epoch {0}'s: check that it is the backend this cluster was made with")]
+    #[error(
+        "the master key backend answered with another key than epoch {0}'s: check that it is the backend this cluster was made with"
+    )]
     WrongEpochKey(EpochNumber),
     /// The epoch is not of a backend that is configured.
     #[error("epoch {epoch} is wrapped by the backend {found}, but {configured} is configured")]
@@ -73,7 +77,9 @@ pub enum OpenClusterError {
     #[error("the audit log cannot be written")]
     LogWrite(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The store is older than the log.
-    #[error("the store lacks {lacks} acknowledged changes: it stands at change {store}, the log at {log}; put back the newest copy of the store")]
+    #[error(
+        "the store lacks {lacks} acknowledged changes: it stands at change {store}, the log at {log}; put back the newest copy of the store"
+    )]
     StoreOlder {
         /// How many.
         lacks: u64,
@@ -139,7 +145,8 @@ pub struct Settled {
 /// Reads the cluster's uid without trusting it: enough to look for its backend.
 pub async fn cluster_uid(store: &dyn Store) -> Result<Uid, OpenClusterError> {
     let record = store.get(&row_key::cluster()).await?.ok_or(OpenClusterError::Unfinished)?;
-    let unverified: rows::Cluster = row::peek(&record).map_err(|source| OpenClusterError::Row { what: "cluster", source })?;
+    let unverified: rows::Cluster =
+        row::peek(&record).map_err(|source| OpenClusterError::Row { what: "cluster", source })?;
     row::uid(&unverified.uid).map_err(|source| OpenClusterError::Row { what: "cluster", source })
 }
 
@@ -152,32 +159,47 @@ impl Opening<'_> {
         let unverified: rows::Cluster = row::peek(&cluster_record).map_err(at("cluster"))?;
         let wrapped_secret = wrapped(&unverified.wrapped_secret).map_err(at("cluster"))?;
         let header = wrapped_secret.header().map_err(|error| at("cluster")(error.into()))?;
-        let number = EpochNumber::new(header.version.get()).ok_or(Error::Damaged("no epoch number")).map_err(at("cluster"))?;
+        let number =
+            EpochNumber::new(header.version.get()).ok_or(Error::Damaged("no epoch number")).map_err(at("cluster"))?;
 
         // The epoch that wraps the cluster secret, through the backend.
         let epoch_record = self.row_or_unfinished(&row_key::epoch(number)).await?;
         let unverified_epoch: rows::Epoch = row::peek(&epoch_record).map_err(at("epoch"))?;
         let place = EpochPlace { id: header.key_id, number };
-        let [wrap] = &unverified_epoch.wraps[..] else { return Err(at("epoch")(Error::Damaged("an epoch without just one wrap"))) };
+        let [wrap] = &unverified_epoch.wraps[..] else {
+            return Err(at("epoch")(Error::Damaged("an epoch without just one wrap")));
+        };
         if wrap.backend != self.backend_kind {
-            return Err(OpenClusterError::OtherBackend { epoch: number, found: wrap.backend.clone(), configured: self.backend_kind.to_owned() });
+            return Err(OpenClusterError::OtherBackend {
+                epoch: number,
+                found: wrap.backend.clone(),
+                configured: self.backend_kind.to_owned(),
+            });
         }
         let context = EpochContext { cluster: cluster_uid, epoch_id: place.id, epoch: number };
         let from_backend = |source| OpenClusterError::Backend { epoch: number, source };
         let backend = (self.backend)(cluster_uid).map_err(from_backend)?;
-        let key = backend.unwrap(&MasterKeyRef(wrap.reference.clone()), &context, &wrap.ciphertext).await.map_err(from_backend)?;
+        let key = backend
+            .unwrap(&MasterKeyRef(wrap.reference.clone()), &context, &wrap.ciphertext)
+            .await
+            .map_err(from_backend)?;
         if key.kcv(&place.id, number)[..] != unverified_epoch.kcv[..] {
             return Err(OpenClusterError::WrongEpochKey(number));
         }
 
         // The cluster secret, and with it the MACs of what was read so far.
         let secret_version = row::version(unverified.secret_version).map_err(at("cluster"))?;
-        let secret = key.unwrap_cluster_secret(place, cluster_uid, secret_version, &wrapped_secret).map_err(|error| at("cluster")(error.into()))?;
+        let secret = key
+            .unwrap_cluster_secret(place, cluster_uid, secret_version, &wrapped_secret)
+            .map_err(|error| at("cluster")(error.into()))?;
         let memory = |_| OpenClusterError::Memory;
         let record_mac = secret.record_mac_key().map_err(memory)?;
         let _: rows::Cluster = row::open(&record_mac, &row_key::cluster(), &cluster_record).map_err(at("cluster"))?;
         let epoch: rows::Epoch = row::open(&record_mac, &row_key::epoch(number), &epoch_record).map_err(at("epoch"))?;
-        if epoch.epoch_id != place.id.as_bytes() || epoch.number != number.get() || epoch.state != i32::from(rows::EpochState::Current) {
+        if epoch.epoch_id != place.id.as_bytes()
+            || epoch.number != number.get()
+            || epoch.state != i32::from(rows::EpochState::Current)
+        {
             return Err(at("epoch")(Error::Damaged("not the current epoch")));
         }
         let seed_place = row_key::audit_seed(KeyVersion::FIRST);
@@ -187,9 +209,16 @@ impl Opening<'_> {
         let (mut position, position_row) = Position::open(&record_mac, position_record).map_err(at("position"))?;
 
         // The log, from where the store stands in it.
-        let anchor_mac = position_row.anchor_mac[..].try_into().map_err(|_| at("position")(Error::Damaged("a MAC that has not 32 bytes")))?;
+        let anchor_mac = position_row.anchor_mac[..]
+            .try_into()
+            .map_err(|_| at("position")(Error::Damaged("a MAC that has not 32 bytes")))?;
         let anchor = Anchor { size: position_row.anchor_size, mac: anchor_mac };
-        let log_settings = LogSettings { node: self.node.clone(), origin: seed.origin, segment_bytes: self.segment_bytes, flush_on_cores: self.flush_on_cores };
+        let log_settings = LogSettings {
+            node: self.node.clone(),
+            origin: seed.origin,
+            segment_bytes: self.segment_bytes,
+            flush_on_cores: self.flush_on_cores,
+        };
         let frame_mac = secret.frame_mac_key().map_err(memory)?;
         let from = position_row.first_intent_index.unwrap_or(anchor.size);
         let replayed = replay(self.log_dir, log_settings.origin_hash(), &frame_mac, anchor, from)?;
@@ -198,7 +227,8 @@ impl Opening<'_> {
         position.last_destruction = story.last_destruction.or(position.last_destruction);
 
         let log_write = |error: std::io::Error| OpenClusterError::LogWrite(error.into());
-        let log = Log::resume(self.log_dir, log_settings, frame_mac, Arc::clone(&self.clock), replayed.tail).map_err(log_write)?;
+        let log = Log::resume(self.log_dir, log_settings, frame_mac, Arc::clone(&self.clock), replayed.tail)
+            .map_err(log_write)?;
         let settled = story.settle(&log, &mut position, &*self.store, &record_mac, &replayed, number).await?;
         let start = Leaf {
             log: Some("kms1-audit".into()),
@@ -217,7 +247,12 @@ impl Opening<'_> {
             clock: self.clock,
             rng: self.rng,
             settings: self.settings,
-            cluster: ClusterKeys { uid: cluster_uid, secret_version, record_mac: Arc::new(record_mac), page_token: secret.page_token_key().map_err(memory)? },
+            cluster: ClusterKeys {
+                uid: cluster_uid,
+                secret_version,
+                record_mac: Arc::new(record_mac),
+                page_token: secret.page_token_key().map_err(memory)?,
+            },
             epoch: Epoch { place, key },
             cache: Cache::new(self.settings.tenants_max, self.settings.keys_max),
             jobs,
@@ -292,7 +327,10 @@ impl Story {
                 outcome.epoch = Some(epoch.get());
             } else if let Some(tombstone) = fenced_by(store, record_mac, intent).await? {
                 outcome.ph = Some(Phase::Fenced);
-                outcome.tkc = tombstone.tkc_complement.first().map(|c| hex::encode(c.iter().map(|byte| !byte).collect::<Vec<u8>>()).into());
+                outcome.tkc = tombstone
+                    .tkc_complement
+                    .first()
+                    .map(|c| hex::encode(c.iter().map(|byte| !byte).collect::<Vec<u8>>()).into());
                 outcome.keys = Some(tombstone.keys);
                 outcome.deks = Some(tombstone.deks);
                 outcome.lease = Some(tombstone.fenced_ms + LEASE_MS);
@@ -314,12 +352,18 @@ impl Story {
 }
 
 /// Returns the tombstone that this intent made, if it fenced a tenant.
-async fn fenced_by(store: &dyn Store, record_mac: &RecordMacKey, intent: &StoredLeaf) -> Result<Option<rows::Tombstone>, OpenClusterError> {
+async fn fenced_by(
+    store: &dyn Store,
+    record_mac: &RecordMacKey,
+    intent: &StoredLeaf,
+) -> Result<Option<rows::Tombstone>, OpenClusterError> {
     let at = |source| OpenClusterError::Row { what: "destroyed tenant", source };
     if intent.leaf.op.as_deref() != Some("DestroyTenant") {
         return Ok(None);
     }
-    let Some(name) = intent.leaf.ten.as_deref().and_then(|name| name.parse::<TenantName>().ok()) else { return Ok(None) };
+    let Some(name) = intent.leaf.ten.as_deref().and_then(|name| name.parse::<TenantName>().ok()) else {
+        return Ok(None);
+    };
     let place = row_key::tenant_name(&name);
     let Some(record) = store.get(&place).await? else { return Ok(None) };
     let named: rows::TenantName = row::open(record_mac, &place, &record).map_err(at)?;

@@ -19,10 +19,12 @@ impl Keyring {
             return Err(Error::KeyState(view.state));
         }
         // The primary is the newest version there is.
-        let version = view.primary.next().filter(|version| version.get() <= VERSIONS_MAX).ok_or(Error::VersionsExhausted)?;
+        let version =
+            view.primary.next().filter(|version| version.get() <= VERSIONS_MAX).ok_or(Error::VersionsExhausted)?;
         let made = self.make_version(&tenant, view.uid, version)?;
         let intent = key_leaf("RotateKey", tenant_name, &tenant, name, view.uid, Some(version));
-        let (at, at_version) = (row_key::key(tenant.uid, view.uid), row_key::key_version(tenant.uid, view.uid, version));
+        let (at, at_version) =
+            (row_key::key(tenant.uid, view.uid), row_key::key_version(tenant.uid, view.uid, version));
         let (tenant_name, name) = (tenant_name.clone(), name.clone());
         let effect = move |placed: &Placed| {
             let next = rows::Key { rev: key.rev + 1, primary: version.get(), updated_ms: placed.now, ..key };

@@ -85,7 +85,9 @@ pub fn schedule(target: ScheduleTarget) -> RowKey {
     match target {
         ScheduleTarget::Tenant(tenant) => row(Family::Ops, &[SCHEDULE, tenant.as_bytes()]),
         ScheduleTarget::Key(tenant, key) => row(Family::Ops, &[SCHEDULE, tenant.as_bytes(), key.as_bytes()]),
-        ScheduleTarget::KeyVersion(tenant, key, version) => row(Family::Ops, &[SCHEDULE, tenant.as_bytes(), key.as_bytes(), &version.to_u24()]),
+        ScheduleTarget::KeyVersion(tenant, key, version) => {
+            row(Family::Ops, &[SCHEDULE, tenant.as_bytes(), key.as_bytes(), &version.to_u24()])
+        }
     }
 }
 
@@ -275,7 +277,11 @@ mod tests {
     #[test]
     fn what_destroys_a_tenant_covers_each_of_its_rows() {
         for row in rows_of(ACME) {
-            assert_eq!(everything_of_tenant(ACME).iter().filter(|prefix| lies_under(prefix, &row)).count(), 1, "{row:?}");
+            assert_eq!(
+                everything_of_tenant(ACME).iter().filter(|prefix| lies_under(prefix, &row)).count(),
+                1,
+                "{row:?}"
+            );
         }
     }
 
@@ -303,8 +309,15 @@ mod tests {
         assert_eq!(parse_tenant_name(&tenant_name(&acme).key), Some(acme));
         assert_eq!(parse_key_name(&key_name(ACME, &billing).key), Some((ACME, billing)));
         assert_eq!(parse_key_row(&key(ACME, BILLING).key), Some(KeyRow::Key(ACME, BILLING)));
-        assert_eq!(parse_key_row(&key_version(ACME, BILLING, three()).key), Some(KeyRow::Version(ACME, BILLING, three())));
-        for target in [ScheduleTarget::Tenant(ACME), ScheduleTarget::Key(ACME, BILLING), ScheduleTarget::KeyVersion(ACME, BILLING, three())] {
+        assert_eq!(
+            parse_key_row(&key_version(ACME, BILLING, three()).key),
+            Some(KeyRow::Version(ACME, BILLING, three()))
+        );
+        for target in [
+            ScheduleTarget::Tenant(ACME),
+            ScheduleTarget::Key(ACME, BILLING),
+            ScheduleTarget::KeyVersion(ACME, BILLING, three()),
+        ] {
             assert_eq!(parse_schedule(&schedule(target).key), Some(target));
         }
     }
@@ -331,9 +344,13 @@ mod tests {
 
     #[test]
     fn a_tenants_key_rows_list_each_key_before_its_versions() {
-        let mut rows = [key_version(ACME, BILLING, three()), key_version(ACME, BILLING, KeyVersion::FIRST), key(ACME, BILLING)];
+        let mut rows =
+            [key_version(ACME, BILLING, three()), key_version(ACME, BILLING, KeyVersion::FIRST), key(ACME, BILLING)];
         rows.sort();
-        assert_eq!(rows, [key(ACME, BILLING), key_version(ACME, BILLING, KeyVersion::FIRST), key_version(ACME, BILLING, three())]);
+        assert_eq!(
+            rows,
+            [key(ACME, BILLING), key_version(ACME, BILLING, KeyVersion::FIRST), key_version(ACME, BILLING, three())]
+        );
         assert!(rows[1..].iter().all(|row| lies_under(&key_versions(ACME, BILLING), row)));
         assert!(!lies_under(&key_versions(ACME, BILLING), &rows[0]));
     }

@@ -98,8 +98,11 @@ fn fields_of(message: &str, protobuf: &[u8]) -> (Value, Vec<u8>) {
             "first_intent_index": row.first_intent_index})
     }
     fn tenant(row: &Tenant) -> Value {
-        let keys: Vec<_> =
-            row.tenant_keys.iter().map(|key| json!({"version": key.version, "blob": hex::encode(&key.blob), "birth_index": key.birth_index})).collect();
+        let keys: Vec<_> = row
+            .tenant_keys
+            .iter()
+            .map(|key| json!({"version": key.version, "blob": hex::encode(&key.blob), "birth_index": key.birth_index}))
+            .collect();
         json!({"rev": row.rev, "uid": hex::encode(&row.uid), "name": row.name, "state": row.state, "tenant_keys": keys, "wrapped_index_root": hex::encode(&row.wrapped_index_root),
             "created_ms": row.created_ms, "destroy_ms": row.destroy_ms})
     }
@@ -206,11 +209,14 @@ fn no_row_verifies_in_the_place_of_another() {
     let rows = vectors["rows"].as_array().unwrap();
     let mut refused = 0;
     for row in rows {
-        for other in rows.iter().filter(|other| (&other["store_key"], &other["family"]) != (&row["store_key"], &row["family"])) {
+        for other in
+            rows.iter().filter(|other| (&other["store_key"], &other["family"]) != (&row["store_key"], &row["family"]))
+        {
             for whose in ["cluster", "tenant"] {
                 let key = mac_key(&vectors, whose);
                 assert!(
-                    record::open(&key, text(&other["family"]), &bytes(&other["store_key"]), &bytes(&row["row"])).is_err(),
+                    record::open(&key, text(&other["family"]), &bytes(&other["store_key"]), &bytes(&row["row"]))
+                        .is_err(),
                     "{} as {}",
                     row["name"],
                     other["name"]

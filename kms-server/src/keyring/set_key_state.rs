@@ -13,9 +13,18 @@ use super::view::{KeyView, VersionView};
 use super::{Error, Keyring, row, row_key};
 
 impl Keyring {
-    pub(super) async fn plan_key_state(&self, tenant_name: &TenantName, name: &KeyName, version: Option<KeyVersion>, enabled: bool) -> Result<Plan, Error> {
-        let (op, to, from) =
-            if enabled { ("EnableKey", KeyState::Enabled, KeyState::Disabled) } else { ("DisableKey", KeyState::Disabled, KeyState::Enabled) };
+    pub(super) async fn plan_key_state(
+        &self,
+        tenant_name: &TenantName,
+        name: &KeyName,
+        version: Option<KeyVersion>,
+        enabled: bool,
+    ) -> Result<Plan, Error> {
+        let (op, to, from) = if enabled {
+            ("EnableKey", KeyState::Enabled, KeyState::Disabled)
+        } else {
+            ("DisableKey", KeyState::Disabled, KeyState::Enabled)
+        };
         let tenant = self.open_tenant_for_change(tenant_name).await?;
         let target = self.key_target(&tenant, tenant_name, name, version).await?;
         target.must_be(from, to)?;
@@ -24,12 +33,20 @@ impl Keyring {
     }
 
     /// Reads the key, and the version if one is meant.
-    pub(super) async fn key_target(&self, tenant: &OpenTenant, tenant_name: &TenantName, name: &KeyName, version: Option<KeyVersion>) -> Result<KeyTarget, Error> {
+    pub(super) async fn key_target(
+        &self,
+        tenant: &OpenTenant,
+        tenant_name: &TenantName,
+        name: &KeyName,
+        version: Option<KeyVersion>,
+    ) -> Result<KeyTarget, Error> {
         let (record, row) = self.read_key(&tenant.record_mac, tenant.uid, name).await?;
         let view = KeyView::of_row(tenant_name, &row)?;
         let Some(version) = version else { return Ok(KeyTarget { view, record, row, version: None }) };
-        let (record_of_version, row_of_version) =
-            self.read_version(&tenant.record_mac, tenant.uid, view.uid, version).await?.ok_or(Error::VersionNotFound)?;
+        let (record_of_version, row_of_version) = self
+            .read_version(&tenant.record_mac, tenant.uid, view.uid, version)
+            .await?
+            .ok_or(Error::VersionNotFound)?;
         Ok(KeyTarget { view, record, row, version: Some((version, record_of_version, row_of_version)) })
     }
 }

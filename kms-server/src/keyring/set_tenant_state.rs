@@ -14,22 +14,39 @@ use super::{Error, Keyring, row, row_key};
 
 impl Keyring {
     /// Plans the change from just that state: what cancels must not resume, what resumes not cancel.
-    pub(super) async fn plan_tenant_state(&self, name: &TenantName, op: &'static str, from: TenantState, to: TenantState) -> Result<Plan, Error> {
+    pub(super) async fn plan_tenant_state(
+        &self,
+        name: &TenantName,
+        op: &'static str,
+        from: TenantState,
+        to: TenantState,
+    ) -> Result<Plan, Error> {
         let tenant = self.open_tenant(name).await?;
         let state = TenantState::of_row(tenant.row.state)?;
         if state != from {
             return Err(Error::Transition { what: "a tenant", from: state.as_str(), to: to.as_str() });
         }
         let next = state.to(to)?;
-        let row = rows::Tenant { rev: tenant.row.rev + 1, state: next.to_row(), destroy_ms: None, ..tenant.row.clone() };
-        let unscheduled = tenant.row.destroy_ms.is_some().then(|| Write::Delete(row_key::schedule(ScheduleTarget::Tenant(tenant.uid))));
+        let row =
+            rows::Tenant { rev: tenant.row.rev + 1, state: next.to_row(), destroy_ms: None, ..tenant.row.clone() };
+        let unscheduled = tenant
+            .row
+            .destroy_ms
+            .is_some()
+            .then(|| Write::Delete(row_key::schedule(ScheduleTarget::Tenant(tenant.uid))));
         tenant.plan_row(name, Leaf::of(op), row, unscheduled.into_iter().collect())
     }
 }
 
 impl OpenTenant {
     /// Plans to write the tenant's row anew, with what else belongs to it.
-    pub(super) fn plan_row(self, name: &TenantName, intent: Leaf, row: rows::Tenant, mut writes: Vec<Write>) -> Result<Plan, Error> {
+    pub(super) fn plan_row(
+        self,
+        name: &TenantName,
+        intent: Leaf,
+        row: rows::Tenant,
+        mut writes: Vec<Write>,
+    ) -> Result<Plan, Error> {
         let at = row_key::tenant(self.uid);
         let record = row::seal(&self.record_mac, self.version, &at, &row);
         let view = TenantView::of_row(name, &row)?;

@@ -10,7 +10,12 @@ use super::view::Labels;
 use super::{Error, Keyring, row};
 
 impl Keyring {
-    pub(super) async fn plan_update_key(&self, tenant_name: &TenantName, name: &KeyName, labels: &Labels) -> Result<Plan, Error> {
+    pub(super) async fn plan_update_key(
+        &self,
+        tenant_name: &TenantName,
+        name: &KeyName,
+        labels: &Labels,
+    ) -> Result<Plan, Error> {
         let tenant = self.open_tenant_for_change(tenant_name).await?;
         let (before, mut key) = self.read_key(&tenant.record_mac, tenant.uid, name).await?;
         let state = KeyState::of_row(key.state)?;

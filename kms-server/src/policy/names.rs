@@ -71,7 +71,8 @@ impl Names {
             Self::Every => vec!["*".to_owned()],
             Self::Listed { names, prefixes } => {
                 let names = names.iter().map(|name| name.to_string());
-                let mut entries: Vec<String> = names.chain(prefixes.iter().map(|prefix| format!("{prefix}*"))).collect();
+                let mut entries: Vec<String> =
+                    names.chain(prefixes.iter().map(|prefix| format!("{prefix}*"))).collect();
                 entries.sort_unstable();
                 entries
             }

@@ -74,7 +74,13 @@ impl Drop for Place {
 }
 
 /// Accepts until `stop`.
-pub async fn accept(listener: TcpListener, endpoint: Endpoint, places: Arc<Places>, cores: Arc<Cores>, stop: CancellationToken) {
+pub async fn accept(
+    listener: TcpListener,
+    endpoint: Endpoint,
+    places: Arc<Places>,
+    cores: Arc<Cores>,
+    stop: CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,

@@ -21,7 +21,12 @@ use crate::keyring::Who;
 use crate::policy::Action;
 
 /// Answers one request.
-pub(super) async fn answer(api: &Api, routes: Routes, connection: ConnectionInfo, mut request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn answer(
+    api: &Api,
+    routes: Routes,
+    connection: ConnectionInfo,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
     let path = request.uri().path().to_owned();
     request.extensions_mut().insert(connection.clone());
     // The pipeline has its own limit; this one is for messages that never end.
@@ -49,8 +54,12 @@ fn meaning(code: Code) -> (Code, Reason, &'static str) {
         Code::OutOfRange | Code::ResourceExhausted => {
             (Code::ResourceExhausted, Reason::MessageTooLarge, "the message has more than 4 MiB")
         }
-        Code::Internal | Code::InvalidArgument => (Code::InvalidArgument, Reason::MessageInvalid, "the message cannot be decoded"),
-        Code::Cancelled | Code::DeadlineExceeded => (Code::DeadlineExceeded, Reason::Deadline, "it took longer than asked for"),
+        Code::Internal | Code::InvalidArgument => {
+            (Code::InvalidArgument, Reason::MessageInvalid, "the message cannot be decoded")
+        }
+        Code::Cancelled | Code::DeadlineExceeded => {
+            (Code::DeadlineExceeded, Reason::Deadline, "it took longer than asked for")
+        }
         Code::Ok
         | Code::Unknown
         | Code::NotFound
@@ -64,7 +73,12 @@ fn meaning(code: Code) -> (Code, Reason, &'static str) {
     }
 }
 
-fn complete(api: &Api, connection: &ConnectionInfo, path: &str, (code, reason, sentence): (Code, Reason, &'static str)) -> Response<Body> {
+fn complete(
+    api: &Api,
+    connection: &ConnectionInfo,
+    path: &str,
+    (code, reason, sentence): (Code, Reason, &'static str),
+) -> Response<Body> {
     // Only names of ours go into the log: a path is whatever somebody sent.
     let method = path.rsplit('/').next().and_then(|name| name.parse::<Action>().ok());
     let op = method.map_or("Unknown", Action::as_str);

@@ -94,7 +94,12 @@ pub fn runtime(log: &Arc<Log>) -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().on_thread_park(move || log.flush_when_idle()).build()
 }
 
-async fn run_core(mut arriving: mpsc::UnboundedReceiver<Accepted>, settings: Arc<CoreSettings>, connections: Arc<AtomicUsize>, drain: CancellationToken) {
+async fn run_core(
+    mut arriving: mpsc::UnboundedReceiver<Accepted>,
+    settings: Arc<CoreSettings>,
+    connections: Arc<AtomicUsize>,
+    drain: CancellationToken,
+) {
     let tracker = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -129,7 +134,8 @@ async fn serve(accepted: Accepted, settings: &CoreSettings, drain: CancellationT
         Err(_) => return refused(peer, &std::io::Error::from(std::io::ErrorKind::TimedOut)),
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let identity = certificate.ok_or(NoIdentity::NoSan).and_then(|certificate| identify(certificate, &settings.identities));
+    let identity =
+        certificate.ok_or(NoIdentity::NoSan).and_then(|certificate| identify(certificate, &settings.identities));
     let info = ConnectionInfo { net: peer.ip().to_canonical(), identity: Arc::new(identity), hold };
     endpoint.serve(stream, info, drain).await;
     drop(place);

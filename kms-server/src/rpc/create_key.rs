@@ -28,11 +28,18 @@ impl Operation for CreateKey {
             v1::KeyPurpose::Encrypt => KeyPurpose::Encrypt,
             v1::KeyPurpose::Managed => KeyPurpose::Managed,
             v1::KeyPurpose::Mac => KeyPurpose::Mac,
-            v1::KeyPurpose::Unspecified => return Err(Error::Field { field: "purpose", rule: "must be KEY_PURPOSE_ENCRYPT" }),
+            v1::KeyPurpose::Unspecified => {
+                return Err(Error::Field { field: "purpose", rule: "must be KEY_PURPOSE_ENCRYPT" });
+            }
         };
         let rule = "must be 1 to 64 of A-Z a-z 0-9 . _ ~ - and begin with a letter or a digit";
         let key = wire.key_id.parse().map_err(|_| Error::Field { field: "key_id", rule })?;
-        Ok(Self { tenant: parse::tenant("parent", &wire.parent)?, key, purpose, labels: labels("labels", wire.labels)? })
+        Ok(Self {
+            tenant: parse::tenant("parent", &wire.parent)?,
+            key,
+            purpose,
+            labels: labels("labels", wire.labels)?,
+        })
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {

@@ -40,7 +40,11 @@ impl Operation for Decrypt {
         let leaf = key_leaf(&in_use, key, &self.context, &self.ciphertext);
         match key.kek().open_data(key.uid(), key.version(), &self.context, &self.ciphertext) {
             Ok(plaintext) => {
-                let reply = DecryptResponse { plaintext: plaintext.expose_to_caller(), key_version: key.version().get(), stale: key.is_stale() };
+                let reply = DecryptResponse {
+                    plaintext: plaintext.expose_to_caller(),
+                    key_version: key.version().get(),
+                    stale: key.is_stale(),
+                };
                 Ok(Done::used(reply, leaf, in_use))
             }
             Err(error) => Err(Failed::new(keyring::Error::from(error), leaf)),

@@ -40,7 +40,11 @@ impl Operation for DecryptDataKey {
         let leaf = key_leaf(&in_use, key, &self.context, &self.wrapped);
         match key.kek().unwrap_dek(key.uid(), key.version(), &self.context, &self.wrapped) {
             Ok(dek) => {
-                let reply = DecryptDataKeyResponse { plaintext: dek.expose_to_caller(), key_version: key.version().get(), stale: key.is_stale() };
+                let reply = DecryptDataKeyResponse {
+                    plaintext: dek.expose_to_caller(),
+                    key_version: key.version().get(),
+                    stale: key.is_stale(),
+                };
                 Ok(Done::used(reply, leaf, in_use))
             }
             Err(error) => Err(Failed::new(keyring::Error::from(error), leaf)),

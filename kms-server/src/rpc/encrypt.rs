@@ -41,7 +41,8 @@ impl Operation for Encrypt {
     async fn perform(self, call: &Call<'_>) -> Result<Done<EncryptResponse>, Failed> {
         let in_use = call.keyring().enter(&self.tenant, &[Want { key: &self.key, which: Which::Primary }]).await?;
         let key = in_use.key();
-        let ciphertext = key.kek().seal_data(key.uid(), key.version(), &self.context, &self.plaintext, call.keyring().rng());
+        let ciphertext =
+            key.kek().seal_data(key.uid(), key.version(), &self.context, &self.plaintext, call.keyring().rng());
         let leaf = key_leaf(&in_use, key, &self.context, &ciphertext);
         let reply = EncryptResponse { ciphertext, key_version: key.version().get() };
         Ok(Done::used(reply, leaf, in_use))

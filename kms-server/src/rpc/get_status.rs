@@ -33,7 +33,8 @@ impl Operation for GetStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_uid: keyring.cluster_uid().to_string(),
             node: log.settings().node.clone(),
-            state: if keyring.check_whole().is_ok() { v1::ServerState::Serving } else { v1::ServerState::Failed }.into(),
+            state: if keyring.check_whole().is_ok() { v1::ServerState::Serving } else { v1::ServerState::Failed }
+                .into(),
             start_time: Some(timestamp(facts.started)),
             epoch: Some(v1::EpochStatus { number: epoch.number.get(), uid: epoch.id.to_string(), create_time: None }),
             backend: Some(backend(call).await),
@@ -45,8 +46,17 @@ impl Operation for GetStatus {
             audit_log: Some(v1::AuditLogStatus { origin: log.settings().origin.clone(), size: log.durable_size() }),
             store: Some(v1::StoreStatus { kind: facts.store_kind.to_owned(), detail: String::new(), seq: 0 }),
             caches: vec![
-                v1::CacheStatus { name: "tenants".to_owned(), entries: count(cache.tenants), ..v1::CacheStatus::default() },
-                v1::CacheStatus { name: "keys".to_owned(), entries: count(cache.keys), entries_max: count(cache.keys_max), ..v1::CacheStatus::default() },
+                v1::CacheStatus {
+                    name: "tenants".to_owned(),
+                    entries: count(cache.tenants),
+                    ..v1::CacheStatus::default()
+                },
+                v1::CacheStatus {
+                    name: "keys".to_owned(),
+                    entries: count(cache.keys),
+                    entries_max: count(cache.keys_max),
+                    ..v1::CacheStatus::default()
+                },
             ],
             warnings: facts.warnings.clone(),
         }))
@@ -65,7 +75,9 @@ async fn backend(call: &Call<'_>) -> v1::BackendStatus {
             probe_time,
         },
         Ok(Err(error)) => v1::BackendStatus { detail: error.to_string(), probe_time, ..v1::BackendStatus::default() },
-        Err(_) => v1::BackendStatus { detail: "no answer in time".to_owned(), probe_time, ..v1::BackendStatus::default() },
+        Err(_) => {
+            v1::BackendStatus { detail: "no answer in time".to_owned(), probe_time, ..v1::BackendStatus::default() }
+        }
     }
 }
 

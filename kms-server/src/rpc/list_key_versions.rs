@@ -33,7 +33,8 @@ impl Operation for ListKeyVersions {
         let key = format!("tenants/{}/keys/{}", self.tenant, self.key);
         let listing = format!("ListKeyVersions {key}");
         let after: Option<u32> = self.page.after(call, &listing)?;
-        let listed = call.keyring().versions(&self.tenant, &self.key, after.and_then(KeyVersion::new), self.page.size).await?;
+        let listed =
+            call.keyring().versions(&self.tenant, &self.key, after.and_then(KeyVersion::new), self.page.size).await?;
         let last = listed.items.last().map(|version| version.version.to_string());
         let next_page_token = parse::next_page(call, &listing, listed.more, last.as_deref());
         let key_versions = listed.items.iter().map(|version| convert::version(&key, version)).collect();

@@ -31,7 +31,8 @@ impl Operation for ListKeys {
         let listing = format!("ListKeys tenants/{}", self.tenant);
         let after = self.page.after(call, &listing)?;
         let listed = call.keyring().keys(&self.tenant, after.as_ref(), self.page.size).await?;
-        let next_page_token = parse::next_page(call, &listing, listed.more, listed.items.last().map(|key| key.name.as_str()));
+        let next_page_token =
+            parse::next_page(call, &listing, listed.more, listed.items.last().map(|key| key.name.as_str()));
         Ok(Done::read(ListKeysResponse { keys: listed.items.iter().map(convert::key).collect(), next_page_token }))
     }
 }

@@ -26,8 +26,12 @@ impl Operation for ListTenants {
     async fn perform(self, call: &Call<'_>) -> Result<Done<ListTenantsResponse>, Failed> {
         let after = self.0.after(call, LISTING)?;
         let listed = call.keyring().tenants(after.as_ref(), self.0.size).await?;
-        let next_page_token = parse::next_page(call, LISTING, listed.more, listed.items.last().map(|tenant| tenant.name.as_str()));
-        Ok(Done::read(ListTenantsResponse { tenants: listed.items.iter().map(convert::tenant).collect(), next_page_token }))
+        let next_page_token =
+            parse::next_page(call, LISTING, listed.more, listed.items.last().map(|tenant| tenant.name.as_str()));
+        Ok(Done::read(ListTenantsResponse {
+            tenants: listed.items.iter().map(convert::tenant).collect(),
+            next_page_token,
+        }))
     }
 }
 

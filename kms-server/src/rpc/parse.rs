@@ -17,7 +17,8 @@ pub(super) const PLAINTEXT_BYTES_MAX: usize = 64 << 10;
 
 /// Reads `tenants/{tenant}`.
 pub(super) fn tenant(field: &'static str, text: &str) -> Result<TenantName, Error> {
-    let rule = "must be tenants/{tenant}, with a name of 1 to 64 of A-Z a-z 0-9 . _ ~ - that begins with a letter or a digit";
+    let rule =
+        "must be tenants/{tenant}, with a name of 1 to 64 of A-Z a-z 0-9 . _ ~ - that begins with a letter or a digit";
     text.strip_prefix("tenants/").and_then(|name| name.parse().ok()).ok_or(Error::Field { field, rule })
 }
 
@@ -75,7 +76,9 @@ pub(super) fn context(tenant: &TenantName, pairs: &BTreeMap<String, String>, aad
 pub(super) fn blob(blob: &[u8], kind: Kind) -> Result<Header, keyring::Error> {
     match Header::parse(blob) {
         Ok(header) if header.kind == kind => Ok(header),
-        Ok(_) | Err(OpenError::Kind) if blob.get(4).is_some_and(|kind| CALLERS_KINDS.contains(kind)) => Err(keyring::Error::WrongKind),
+        Ok(_) | Err(OpenError::Kind) if blob.get(4).is_some_and(|kind| CALLERS_KINDS.contains(kind)) => {
+            Err(keyring::Error::WrongKind)
+        }
         Ok(_) => Err(keyring::Error::Open(OpenError::Kind)),
         Err(error) => Err(keyring::Error::Open(error)),
     }
@@ -87,7 +90,8 @@ const CALLERS_KINDS: std::ops::RangeInclusive<u8> = 0x01..=0x07;
 /// Reads a waiting time: unset is the service's default.
 pub(super) fn wait_ms(wait: Option<prost_types::Duration>) -> Result<Option<u64>, Error> {
     let Some(wait) = wait else { return Ok(None) };
-    let wait = std::time::Duration::try_from(wait).map_err(|_| Error::Field { field: "wait", rule: "must not be negative" })?;
+    let wait = std::time::Duration::try_from(wait)
+        .map_err(|_| Error::Field { field: "wait", rule: "must not be negative" })?;
     Ok(Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))
 }
 
@@ -147,14 +151,35 @@ mod tests {
             assert!(key("key", good).is_ok(), "{good}");
         }
         let bad = [
-            "", "tenants/a", "tenants/a/keys/", "tenants//keys/b", "/tenants/a/keys/b", "tenants/a/keys/b/", "tenants/a/keys/b/versions/1",
-            "tenants/a/key/b", "Tenants/a/keys/b", "tenants/a/keys/b?x", "tenants/a/keys/-b", "projects/a/keys/b", "tenants/a/keys/b/c",
+            "",
+            "tenants/a",
+            "tenants/a/keys/",
+            "tenants//keys/b",
+            "/tenants/a/keys/b",
+            "tenants/a/keys/b/",
+            "tenants/a/keys/b/versions/1",
+            "tenants/a/key/b",
+            "Tenants/a/keys/b",
+            "tenants/a/keys/b?x",
+            "tenants/a/keys/-b",
+            "projects/a/keys/b",
+            "tenants/a/keys/b/c",
         ];
         for bad in bad {
             assert!(key("key", bad).is_err(), "{bad}");
         }
-        assert_eq!(key_or_version("name", "tenants/a/keys/b/versions/7").map(|path| path.version.map(KeyVersion::get)).ok(), Some(Some(7)));
-        for bad in ["tenants/a/keys/b/versions/0", "tenants/a/keys/b/versions/07", "tenants/a/keys/b/versions/+7", "tenants/a/keys/b/versions/16777216", "tenants/a/keys/b/versions/7/x", "tenants/a/keys/b/versions"] {
+        assert_eq!(
+            key_or_version("name", "tenants/a/keys/b/versions/7").map(|path| path.version.map(KeyVersion::get)).ok(),
+            Some(Some(7))
+        );
+        for bad in [
+            "tenants/a/keys/b/versions/0",
+            "tenants/a/keys/b/versions/07",
+            "tenants/a/keys/b/versions/+7",
+            "tenants/a/keys/b/versions/16777216",
+            "tenants/a/keys/b/versions/7/x",
+            "tenants/a/keys/b/versions",
+        ] {
             assert!(key_or_version("name", bad).is_err(), "{bad}");
         }
     }

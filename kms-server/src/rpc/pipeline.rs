@@ -177,7 +177,13 @@ fn asked_time<W>(request: &Request<W>) -> Option<Duration> {
 }
 
 /// Returns the rule that allowed it, or the rules if it took several.
-fn authorize(api: &Api, principal: &Principal, connection: &ConnectionInfo, now: UnixMillis, asks: Vec<(Action, Resource)>) -> Result<Arc<str>, Failed> {
+fn authorize(
+    api: &Api,
+    principal: &Principal,
+    connection: &ConnectionInfo,
+    now: UnixMillis,
+    asks: Vec<(Action, Resource)>,
+) -> Result<Arc<str>, Failed> {
     let policy = api.policy.load();
     let mut rules: Vec<Arc<str>> = Vec::with_capacity(asks.len());
     for (action, resource) in &asks {
@@ -214,9 +220,12 @@ fn remember<O: Operation>(
             connection.hold.until_durable(index);
             return Ok(reply);
         }
-        Ok(Done { reply, record: Record::Leaf(leaf, in_use) }) => (joined(about, *leaf).ended(Outcome::Ok), in_use, Ok(reply)),
+        Ok(Done { reply, record: Record::Leaf(leaf, in_use) }) => {
+            (joined(about, *leaf).ended(Outcome::Ok), in_use, Ok(reply))
+        }
         Err(Failed { error, leaf }) => {
-            let end = if matches!(error, Error::Denied | Error::NoIdentity(_)) { Outcome::Denied } else { Outcome::Failed };
+            let end =
+                if matches!(error, Error::Denied | Error::NoIdentity(_)) { Outcome::Denied } else { Outcome::Failed };
             let leaf = Leaf { why: Some(status::why(&error).into()), ..joined(about, leaf) };
             (leaf.ended(end), None, Err(error))
         }
@@ -275,8 +284,15 @@ fn observe<O: Operation>(who: &Who, answer: &Result<O::Reply, Error>, took: Dura
     metrics::histogram!("kms_request_duration_seconds", "method" => O::NAME).record(took.as_secs_f64());
     let request = who.rid.as_deref().unwrap_or_default();
     match answer {
-        Err(error @ Error::Keyring(keyring::Error::Damaged(_) | keyring::Error::Store(_) | keyring::Error::Backend(_))) => {
-            tracing::error!(method = O::NAME, request, error = error as &(dyn std::error::Error + 'static), "request failed");
+        Err(
+            error @ Error::Keyring(keyring::Error::Damaged(_) | keyring::Error::Store(_) | keyring::Error::Backend(_)),
+        ) => {
+            tracing::error!(
+                method = O::NAME,
+                request,
+                error = error as &(dyn std::error::Error + 'static),
+                "request failed"
+            );
         }
         Err(error) => tracing::debug!(method = O::NAME, request, reason = status::why(error), "request refused"),
         Ok(_) => tracing::debug!(method = O::NAME, request, micros = took.as_micros(), "request done"),

@@ -61,21 +61,33 @@ impl Operation for ReEncrypt {
         let resource = |key: &KeyName| Resource::Key(self.tenant.clone(), key.clone());
         let Some(to) = &self.destination else { return vec![(Action::ReEncrypt, resource(&self.key))] };
         match self.kind {
-            Ok((CallersKind::DataKey, _)) => vec![(Action::DecryptDataKey, resource(&self.key)), (Action::GenerateDataKey, resource(&to.key))],
-            Ok((CallersKind::Data, _)) | Err(_) => vec![(Action::Decrypt, resource(&self.key)), (Action::Encrypt, resource(&to.key))],
+            Ok((CallersKind::DataKey, _)) => {
+                vec![(Action::DecryptDataKey, resource(&self.key)), (Action::GenerateDataKey, resource(&to.key))]
+            }
+            Ok((CallersKind::Data, _)) | Err(_) => {
+                vec![(Action::Decrypt, resource(&self.key)), (Action::Encrypt, resource(&to.key))]
+            }
         }
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<ReEncryptResponse>, Failed> {
         let (kind, header) = self.kind?;
-        let (to_key, to_context) = self.destination.as_ref().map_or((&self.key, &self.context), |to| (&to.key, &to.context));
+        let (to_key, to_context) =
+            self.destination.as_ref().map_or((&self.key, &self.context), |to| (&to.key, &to.context));
         let wants = [Want { key: &self.key, which: Which::Of(header) }, Want { key: to_key, which: Which::Primary }];
         let in_use = call.keyring().enter(&self.tenant, &wants).await?;
-        let [from, to] = in_use.keys() else { return Err(keyring::Error::Damaged("two keys were wanted, and not two are in use").into()) };
+        let [from, to] = in_use.keys() else {
+            return Err(keyring::Error::Damaged("two keys were wanted, and not two are in use").into());
+        };
         let moved = move_blob(kind, from, &self.context, &self.ciphertext, to, to_context, call.keyring().rng());
         let ciphertext = match moved {
             Ok(ciphertext) => ciphertext,
-            Err(error) => return Err(Failed::new(keyring::Error::from(error), key_leaf(&in_use, from, &self.context, &self.ciphertext))),
+            Err(error) => {
+                return Err(Failed::new(
+                    keyring::Error::from(error),
+                    key_leaf(&in_use, from, &self.context, &self.ciphertext),
+                ));
+            }
         };
         // The record names the blob that was made and the key it is under; the one it was made of
         // stays usable, so both are told: `ids` has that one's.
@@ -84,7 +96,8 @@ impl Operation for ReEncrypt {
         if self.destination.is_some() {
             leaf.kn = Some(to_key.to_string().into());
         }
-        let reply = ReEncryptResponse { ciphertext, key_version: to.version().get(), source_key_version: from.version().get() };
+        let reply =
+            ReEncryptResponse { ciphertext, key_version: to.version().get(), source_key_version: from.version().get() };
         Ok(Done::used(reply, leaf, in_use))
     }
 }

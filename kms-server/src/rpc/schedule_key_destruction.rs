@@ -34,7 +34,8 @@ impl Operation for ScheduleKeyDestruction {
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<ScheduleKeyDestructionResponse>, Failed> {
         let KeyPath { tenant, key, version } = self.path;
-        let changed = call.change(Change::ScheduleKeyDestruction { tenant, key, version, wait_ms: self.wait_ms }).await?;
+        let changed =
+            call.change(Change::ScheduleKeyDestruction { tenant, key, version, wait_ms: self.wait_ms }).await?;
         let (key, version) = changed_key(&changed);
         Ok(Done::changed(ScheduleKeyDestructionResponse { key, version }, &changed))
     }

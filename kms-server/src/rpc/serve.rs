@@ -52,14 +52,19 @@ impl Endpoint {
                 names.extend([name_of::<CryptoServiceServer<Services>>(), name_of::<TenantServiceServer<Services>>()]);
                 names.extend([name_of::<KeyServiceServer<Services>>(), name_of::<AccessServiceServer<Services>>()]);
                 routes = routes
-                    .add_service(CryptoServiceServer::new(services.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-                    .add_service(TenantServiceServer::new(services.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+                    .add_service(
+                        CryptoServiceServer::new(services.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+                    )
+                    .add_service(
+                        TenantServiceServer::new(services.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+                    )
                     .add_service(KeyServiceServer::new(services.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
                     .add_service(AccessServiceServer::new(services).max_decoding_message_size(MESSAGE_BYTES_MAX));
             }
             Listener::Operator => {
                 names.push(name_of::<OperatorServiceServer<Services>>());
-                routes = routes.add_service(OperatorServiceServer::new(services).max_decoding_message_size(MESSAGE_BYTES_MAX));
+                routes = routes
+                    .add_service(OperatorServiceServer::new(services).max_decoding_message_size(MESSAGE_BYTES_MAX));
             }
         }
         let health = Health { reporter, names };
@@ -121,7 +126,8 @@ pub struct Health {
 impl Health {
     /// Says of all services whether they serve.
     pub async fn set_serving(&self, serving: bool) {
-        let status = if serving { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+        let status =
+            if serving { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
         for name in &self.names {
             self.reporter.set_service_status(*name, status).await;
         }

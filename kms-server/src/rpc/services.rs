@@ -12,8 +12,14 @@ use tonic::{Request, Response, Status};
 
 use super::Api;
 use super::pipeline::run;
-use super::{caller_identity, cancel_key_destruction, create_key, create_tenant, decrypt, decrypt_data_key, destroy_tenant, encrypt, generate_data_key};
-use super::{get_key, get_status, get_tenant, list_key_versions, list_keys, list_tenants, re_encrypt, rotate_key, schedule_key_destruction};
+use super::{
+    caller_identity, cancel_key_destruction, create_key, create_tenant, decrypt, decrypt_data_key, destroy_tenant,
+    encrypt, generate_data_key,
+};
+use super::{
+    get_key, get_status, get_tenant, list_key_versions, list_keys, list_tenants, re_encrypt, rotate_key,
+    schedule_key_destruction,
+};
 use super::{set_key_state, tenant_state, update_key};
 
 /// The services of this node.

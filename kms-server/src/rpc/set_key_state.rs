@@ -2,10 +2,10 @@
 
 use kms_proto::v1;
 
+use super::convert;
 use super::error::Error;
 use super::parse::{self, KeyPath};
 use super::pipeline::{Call, Done, Failed, Operation};
-use super::convert;
 use crate::audit::Leaf;
 use crate::keyring::{Change, Changed, Object};
 use crate::policy::{Action, Resource};

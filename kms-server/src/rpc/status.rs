@@ -87,7 +87,9 @@ fn of_version_state(state: KeyState) -> Reason {
 /// Returns the sentence for the caller.
 fn sentence(error: &Error) -> String {
     match error {
-        Error::Keyring(keyring::Error::Open(_)) => "the ciphertext does not open with this key and encryption context".to_owned(),
+        Error::Keyring(keyring::Error::Open(_)) => {
+            "the ciphertext does not open with this key and encryption context".to_owned()
+        }
         Error::Keyring(keyring::Error::Damaged(_)) => "internal error; the server's log has the cause".to_owned(),
         Error::Keyring(keyring::Error::Store(_)) => "the store is unavailable".to_owned(),
         Error::Keyring(keyring::Error::Backend(_)) => "the master key backend is unavailable".to_owned(),

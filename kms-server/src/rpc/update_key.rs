@@ -28,7 +28,10 @@ impl Operation for UpdateKey {
         let (tenant, key) = parse::key("key.name", &update.name)?;
         let paths = wire.update_mask.map(|mask| mask.paths).unwrap_or_default();
         if paths != ["labels"] {
-            return Err(Error::Field { field: "update_mask", rule: "must be just `labels`: nothing else of a key can be updated" });
+            return Err(Error::Field {
+                field: "update_mask",
+                rule: "must be just `labels`: nothing else of a key can be updated",
+            });
         }
         Ok(Self { tenant, key, labels: labels("key.labels", update.labels)? })
     }
@@ -46,9 +49,14 @@ impl Operation for UpdateKey {
 
 /// Reads labels: at most 64, named like keys, with values of up to 256 bytes.
 pub(super) fn labels(field: &'static str, labels: BTreeMap<String, String>) -> Result<Labels, Error> {
-    let good = |(name, value): (&String, &String)| name.parse::<KeyName>().is_ok() && value.len() <= LABEL_VALUE_BYTES_MAX && !value.contains('\0');
+    let good = |(name, value): (&String, &String)| {
+        name.parse::<KeyName>().is_ok() && value.len() <= LABEL_VALUE_BYTES_MAX && !value.contains('\0')
+    };
     if labels.len() > LABELS_MAX || !labels.iter().all(good) {
-        return Err(Error::Field { field, rule: "at most 64, named like keys, with values of at most 256 bytes and no U+0000" });
+        return Err(Error::Field {
+            field,
+            rule: "at most 64, named like keys, with values of at most 256 bytes and no U+0000",
+        });
     }
     Ok(labels)
 }

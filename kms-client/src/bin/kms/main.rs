@@ -1,1 +1,258 @@
-fn main(){}
+//! `kms`: the key management service from the command line.
+//!
+//! Data goes to stdout, all else to stderr. Plaintext and data keys come in by stdin or a file and never as an
+//! argument, which every process of the machine could read.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may"))]
+
+mod app;
+mod config;
+mod confirm;
+mod data_key;
+mod decrypt;
+mod duration;
+mod encrypt;
+mod error;
+mod exit;
+mod hint;
+mod input;
+mod json;
+mod key;
+mod output;
+mod re_encrypt;
+mod sink;
+mod status;
+mod tenant;
+mod whoami;
+
+use std::alloc::System;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use zeroizing_alloc::ZeroAlloc;
+
+use app::App;
+use config::{Globals, Settings};
+use error::Failure;
+use exit::Exit;
+use output::Output;
+
+/// Wipes every block that is freed, so that the buffers of the libraries below leave no plaintext behind.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
+
+/// Manages tenants and keys of a key management service, and encrypts with them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kms",
+    version,
+    after_help = "Try `kms whoami` first. `kms help exit-codes` lists the exit codes.",
+    after_long_help = LONG_HELP,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+// What a command does is said where it is written.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Tenant(tenant::Tenant),
+    Key(key::Key),
+    Encrypt(encrypt::Encrypt),
+    Decrypt(decrypt::Decrypt),
+    ReEncrypt(re_encrypt::ReEncrypt),
+    DataKey(data_key::DataKey),
+    Status(status::Status),
+    Whoami(whoami::Whoami),
+    /// Lists the exit codes
+    #[command(override_help = exit::HELP)]
+    ExitCodes,
+}
+
+const LONG_HELP: &str = "\
+Settings:
+  A flag beats its environment variable, which beats the configuration file. The file is the first
+  of: --config, KMS_CONFIG, ./.kms-dev/client.toml, ~/.config/kms/config.toml. Paths in it are
+  relative to it:
+
+    current = \"admin\"
+    [profile.admin]
+    address = \"https://127.0.0.1:8443\"
+    operator_address = \"https://127.0.0.1:8444\"
+    ca_file = \"ca.pem\"
+    cert_file = \"admin.pem\"
+    key_file = \"admin.key\"
+    server_name = \"kms.internal\"  # optional: the name in the server's certificate
+    tenant = \"acme\"               # optional: for keys that are given without one
+
+Output:
+  Data goes to stdout, all else to stderr. With --output json, messages of the API are printed in
+  their proto3 JSON form: names in lowerCamelCase, enums by name, 64-bit numbers as strings, bytes
+  in base64, times in RFC 3339. All fields are printed but messages and times that are unset.
+  Errors are JSON too then, on stderr.
+
+Try `kms whoami` first. `kms help exit-codes` lists the exit codes.";
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Also --help and --version. If they cannot be printed, nobody is reading.
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code()));
+        }
+    };
+    let mut output = Output::new(cli.globals.output);
+    match run(cli, &mut output) {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
+    if matches!(cli.command, Command::ExitCodes) {
+        output.text(exit::HELP)?;
+        return Ok(Exit::Ok);
+    }
+    let settings = Settings::find(&cli.globals)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::other(format!("cannot start: {error}")))?;
+    let mut app = App { settings, output };
+    runtime.block_on(async {
+        match cli.command {
+            Command::Tenant(command) => command.run(&mut app).await?,
+            Command::Key(command) => command.run(&mut app).await?,
+            Command::Encrypt(command) => command.run(&mut app).await?,
+            Command::Decrypt(command) => command.run(&mut app).await?,
+            Command::ReEncrypt(command) => command.run(&mut app).await?,
+            Command::DataKey(command) => command.run(&mut app).await?,
+            Command::Status(command) => return command.run(&mut app).await,
+            Command::Whoami(command) => command.run(&mut app).await?,
+            Command::ExitCodes => {}
+        }
+        Ok(Exit::Ok)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    /// Visits all commands without subcommands, with their full names.
+    fn leaves(command: &clap::Command, path: &str, visit: &mut impl FnMut(&str, &clap::Command)) {
+        let path = format!("{path} {}", command.get_name());
+        if command.get_subcommands().next().is_none() {
+            visit(path.trim(), command);
+        }
+        for below in command.get_subcommands() {
+            leaves(below, &path, visit);
+        }
+    }
+
+    #[test]
+    fn no_command_takes_plaintext_or_a_data_key_as_argument() {
+        // What a value may be. A new noun is added here only if it may be read by every process of the machine.
+        const HARMLESS: &[&str] =
+            &["DURATION", "FILE", "FORMAT", "K=V", "KEY", "N", "NAME", "PROFILE", "PURPOSE", "TENANT", "TOKEN", "URL"];
+        let mut command = Cli::command();
+        command.build();
+        let mut count = 0;
+        leaves(&command, "", &mut |path, leaf| {
+            for arg in leaf.get_arguments().filter(|arg| arg.get_action().takes_values()) {
+                for name in arg.get_value_names().unwrap_or_default() {
+                    assert!(HARMLESS.contains(&name.as_str()), "{path}: {name}");
+                    count += 1;
+                }
+            }
+        });
+        assert!(count > 100, "only {count} arguments were seen");
+        for data in ["encrypt", "decrypt", "re-encrypt", "data-key generate", "data-key decrypt"] {
+            let line = ["kms", "--tenant", "acme"].into_iter().chain(data.split(' ')).chain(["--key", "app", "hello"]);
+            assert_eq!(
+                Cli::try_parse_from(line).unwrap_err().kind(),
+                clap::error::ErrorKind::UnknownArgument,
+                "{data}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_command_and_argument_says_what_it_is() {
+        let mut command = Cli::command();
+        command.build();
+        leaves(&command, "", &mut |path, leaf| {
+            assert!(leaf.get_about().is_some(), "{path}");
+            if path == "kms encrypt" || path == "kms key destroy" {
+                assert!(leaf.get_long_about().is_some_and(|about| about.to_string().contains("\n\n")), "{path}");
+            }
+            for arg in leaf.get_arguments() {
+                let help = arg.get_help().unwrap_or_else(|| panic!("{path}: {} has no help", arg.get_id())).to_string();
+                // clap is built without wrapping.
+                assert!(help.lines().all(|line| line.len() <= 100), "{path}: {help}");
+            }
+        });
+    }
+
+    #[test]
+    fn the_documented_lines_are_understood() {
+        for line in [
+            "tenant create acme",
+            "tenant destroy acme --wait 7d",
+            "tenant destroy acme --wait 0s --yes --name acme",
+            "tenant cancel-destruction tenants/acme",
+            "key create app --tenant acme --purpose encrypt --label team=billing --label env=prod",
+            "key list --tenant acme --limit 10 --output json",
+            "key disable tenants/acme/keys/app --version 3",
+            "key destroy app --tenant acme --version 3 --wait 12h --yes --name app/versions/3",
+            "key versions app",
+            "encrypt --key tenants/acme/keys/app --context table=users --context id=42 --aad-file aad --in a --out b",
+            "encrypt --key app --tenant acme --raw --force",
+            "decrypt --key app --in -",
+            "re-encrypt --key app --to-key other --to-context a=b",
+            "data-key generate --key app --data-key-out key --wrapped-out wrapped",
+            "data-key generate-wrapped --key app --raw",
+            "data-key decrypt --key app --context a=b --out key",
+            "status --output json",
+            "whoami --profile admin",
+        ] {
+            Cli::try_parse_from(std::iter::once("kms").chain(line.split(' ')))
+                .unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "tenant destroy acme --yes",
+            "tenant destroy acme --name acme",
+            "tenant destroy acme --wait soon",
+            "key create app --label nonsense",
+            "key enable app --version 0",
+            "encrypt",
+            "encrypt --key app --context nonsense",
+            "key update app",
+            "key update app --label a=b --no-labels",
+            "re-encrypt --key app --to-context a=b --to-empty-context",
+            "--output yaml whoami",
+        ] {
+            assert!(Cli::try_parse_from(std::iter::once("kms").chain(line.split(' '))).is_err(), "{line}");
+        }
+    }
+}

@@ -16,7 +16,9 @@ pub(super) enum SoftwareError {
     #[error("cannot {doing} {path}")]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
 
-    #[error("the keystore directory {path} holds no master key: mount the right one, or restore the export of the master key there")]
+    #[error(
+        "the keystore directory {path} holds no master key: mount the right one, or restore the export of the master key there"
+    )]
     Empty { path: PathBuf },
 
     #[error("there is no keystore file {path}, though there are others of this backend: restore it from its export")]
@@ -36,7 +38,9 @@ pub(super) enum SoftwareError {
     #[error("{path} has mode {mode:04o}, so others than its owner may use it: chmod 0600 {path}")]
     FileMode { path: PathBuf, mode: u32 },
 
-    #[error("the keystore directory {path} has mode {mode:04o}, so others than its owner may replace its files: chmod 0700 {path}")]
+    #[error(
+        "the keystore directory {path} has mode {mode:04o}, so others than its owner may replace its files: chmod 0700 {path}"
+    )]
     DirectoryMode { path: PathBuf, mode: u32 },
 
     #[error("the keystore directory {path} is no directory")]
@@ -87,7 +91,9 @@ fn size(bytes: usize) -> String {
 impl From<SoftwareError> for BackendError {
     fn from(error: SoftwareError) -> Self {
         match &error {
-            SoftwareError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => BackendError::Denied(error.into()),
+            SoftwareError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                BackendError::Denied(error.into())
+            }
             SoftwareError::Io { .. }
             | SoftwareError::Empty { .. }
             | SoftwareError::NotDirectory { .. }

@@ -37,7 +37,8 @@ impl VersionName {
     /// Takes a reference that came from outside; nothing but the exact name of a keystore file
     /// is one, so it cannot lead out of the directory.
     pub(super) fn parse(reference: &MasterKeyRef) -> Result<Self, SoftwareError> {
-        Self::of_file(&reference.0).ok_or_else(|| SoftwareError::Reference(reference.0.chars().take(REFERENCE_SHOWN_CHARS).collect()))
+        Self::of_file(&reference.0)
+            .ok_or_else(|| SoftwareError::Reference(reference.0.chars().take(REFERENCE_SHOWN_CHARS).collect()))
     }
 
     pub(super) fn reference(self) -> MasterKeyRef {

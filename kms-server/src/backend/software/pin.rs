@@ -95,7 +95,8 @@ mod tests {
                 out[self.0 / 8] = 1 << (self.0 % 8);
             }
         }
-        let pins: std::collections::BTreeSet<Vec<u8>> = (0..160).map(|bit| Pin::generate(&OneBit(bit)).bytes().to_vec()).collect();
+        let pins: std::collections::BTreeSet<Vec<u8>> =
+            (0..160).map(|bit| Pin::generate(&OneBit(bit)).bytes().to_vec()).collect();
         assert_eq!(pins.len(), 160);
         assert!(pins.iter().all(|pin| pin.len() == GENERATED_BYTES));
     }

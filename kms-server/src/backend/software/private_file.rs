@@ -66,7 +66,13 @@ fn temporary_of(path: &Path) -> PathBuf {
 
 /// Makes an empty private file that states a fact by its name; durable, and no error if it is there.
 pub(super) fn create_marker(path: &Path) -> Result<(), SoftwareError> {
-    let marker = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path);
+    let marker = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path);
     marker.and_then(|file| file.sync_all()).map_err(SoftwareError::io("create", path))?;
     // Also when it was there: the attempt that made it may have ended before this line.
     sync_directory_of(path)
@@ -136,7 +142,9 @@ fn open(options: &mut OpenOptions, path: &Path, link: Link, doing: &'static str)
         Link::Refused => libc::O_NOFOLLOW,
     };
     let file = match options.custom_flags(libc::O_NONBLOCK | follow).open(path) {
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(SoftwareError::NotFile { path: path.to_owned() }),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(SoftwareError::NotFile { path: path.to_owned() });
+        }
         opened => opened.map_err(SoftwareError::io(doing, path))?,
     };
     let found = file.metadata().map_err(SoftwareError::io(doing, path))?;

@@ -77,7 +77,9 @@ impl Place {
     }
 
     fn keystore_holds(&self, needle: &[u8]) -> bool {
-        fs::read_dir(self.dir()).unwrap().any(|entry| fs::read(entry.unwrap().path()).unwrap().windows(needle.len()).any(|window| window == needle))
+        fs::read_dir(self.dir())
+            .unwrap()
+            .any(|entry| fs::read(entry.unwrap().path()).unwrap().windows(needle.len()).any(|window| window == needle))
     }
 }
 
@@ -122,7 +124,15 @@ fn unavailable<T>(result: Result<T, BackendError>) -> String {
 #[tokio::test]
 async fn software_hsm_keeps_the_contract() {
     let place = Place::new().await;
-    let nowhere = || Arc::new(SoftwareHsm::open(&place.root.path().join("not mounted"), &place.pin_file(), CLUSTER, CHEAP, Arc::clone(&place.taken) as _));
+    let nowhere = || {
+        Arc::new(SoftwareHsm::open(
+            &place.root.path().join("not mounted"),
+            &place.pin_file(),
+            CLUSTER,
+            CHEAP,
+            Arc::clone(&place.taken) as _,
+        ))
+    };
     contract::check(CLUSTER, || Arc::new(place.open()), || nowhere()).await;
 }
 
@@ -139,7 +149,8 @@ async fn the_files_of_the_vectors_open_at_full_cost() {
     fs::write(place.file(&version), bytes(&vectors["keystore_file"]["file"])).unwrap();
     fs::set_permissions(place.file(&version), Permissions::from_mode(0o600)).unwrap();
     fs::write(place.pin_file(), vectors["keystore_file"]["pin"].as_str().unwrap()).unwrap();
-    let settings = BackendSettings::Software { dir: place.dir(), pin_file: place.pin_file(), pin_cost: PinCost::DEFAULT };
+    let settings =
+        BackendSettings::Software { dir: place.dir(), pin_file: place.pin_file(), pin_cost: PinCost::DEFAULT };
     let hsm = crate::backend::open(&settings, cluster, Arc::new(OsRandom::new())).unwrap();
     let context = EpochContext { cluster, epoch_id, epoch: EpochNumber::new(7).unwrap() };
     let key = hsm.unwrap(&version, &context, &bytes(&wrapped["blob"])).await.unwrap();
@@ -177,7 +188,10 @@ async fn every_changed_bit_of_a_wrap_is_a_wrong_key() {
         assert!(matches!(hsm.unwrap(&version, &context(1), &flipped).await, Err(BackendError::WrongKey)), "bit {bit}");
     }
     for end in 0..wrap.len() {
-        assert!(matches!(hsm.unwrap(&version, &context(1), &wrap[..end]).await, Err(BackendError::WrongKey)), "end {end}");
+        assert!(
+            matches!(hsm.unwrap(&version, &context(1), &wrap[..end]).await, Err(BackendError::WrongKey)),
+            "end {end}"
+        );
     }
 }
 
@@ -194,7 +208,8 @@ async fn init_makes_a_private_directory_and_pin_and_keeps_what_is_there() {
     let (version, wrap) = wrapped(&place.open(), 1).await;
     assert_eq!(mode(place.file(&version)), 0o600);
     let before = place.everything();
-    let settings = BackendSettings::Software { dir: place.dir(), pin_file: place.pin_file(), pin_cost: PinCost::DEFAULT };
+    let settings =
+        BackendSettings::Software { dir: place.dir(), pin_file: place.pin_file(), pin_cost: PinCost::DEFAULT };
     crate::backend::init(&settings, Arc::new(OsRandom::new())).await.unwrap();
     assert_eq!(place.everything(), before);
     place.open().unwrap(&version, &context(1), &wrap).await.unwrap();
@@ -240,7 +255,10 @@ async fn nothing_of_a_destroyed_file_is_left() {
     }
     let overwritten = fs::read(&blocks).unwrap();
     assert_eq!(overwritten.len(), file.len());
-    assert!(file.windows(8).all(|part| overwritten.windows(8).all(|window| window != part)), "overwritten through the descriptor");
+    assert!(
+        file.windows(8).all(|part| overwritten.windows(8).all(|window| window != part)),
+        "overwritten through the descriptor"
+    );
     assert!(denied(hsm.unwrap(&version, &context(1), &wrap).await).contains("was destroyed"));
     hsm.unwrap(&other, &context(2), &wrap_of_other).await.unwrap();
 }
@@ -503,7 +521,13 @@ async fn a_reference_cannot_lead_out_of_the_directory() {
     let place = Place::new().await;
     let hsm = place.open();
     let (version, wrap) = wrapped(&hsm, 1).await;
-    for bad in [format!("../hsm/{}", version.0), place.file(&version).display().to_string(), format!("./{}", version.0), String::new(), "x".repeat(2_048)] {
+    for bad in [
+        format!("../hsm/{}", version.0),
+        place.file(&version).display().to_string(),
+        format!("./{}", version.0),
+        String::new(),
+        "x".repeat(2_048),
+    ] {
         let bad = MasterKeyRef(bad);
         assert!(denied(hsm.unwrap(&bad, &context(1), &wrap).await).contains("is not the name of a keystore file"));
         denied(hsm.destroy_version(&bad).await);

@@ -1,0 +1,110 @@
+//! Before something is destroyed, its name is typed: by a person on a terminal, or by whoever wrote the script.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::duration;
+use crate::error::Failure;
+
+#[derive(Debug, Args)]
+pub struct Confirm {
+    /// Does not ask; for scripts, together with --name
+    #[arg(long, requires = "confirmed")]
+    yes: bool,
+    /// The name of what is to be destroyed, once more
+    #[arg(long = "name", id = "confirmed", value_name = "NAME", requires = "yes")]
+    confirmed: Option<String>,
+}
+
+impl Confirm {
+    /// Returns if the name was confirmed: the short one or the full one. `what` says what will happen, and where.
+    pub fn check(&self, what: &str, short: &str, full: &str) -> Result<(), Failure> {
+        let can_ask = io::stdin().is_terminal() && io::stderr().is_terminal();
+        self.check_with(what, [short, full], can_ask, &mut io::stdin().lock(), &mut io::stderr().lock())
+    }
+
+    fn check_with(
+        &self,
+        what: &str,
+        names: [&str; 2],
+        can_ask: bool,
+        from: &mut dyn BufRead,
+        to: &mut dyn Write,
+    ) -> Result<(), Failure> {
+        let [short, _] = names;
+        if self.yes {
+            let given = self.confirmed.as_deref().unwrap_or_default();
+            if names.contains(&given) {
+                return Ok(());
+            }
+            return Err(Failure::usage(format!("--name says {given:?}, but this would destroy {short:?}"))
+                .hint("nothing was done"));
+        }
+        if !can_ask {
+            return Err(Failure::usage("destroying asks for the name, and there is no terminal to ask on")
+                .hint(format!("in a script, give --yes --name {short}")));
+        }
+        let unreadable = |error: io::Error| Failure::other(format!("cannot ask: {error}"));
+        write!(to, "{what}\nType {short} to go on: ").and_then(|()| to.flush()).map_err(unreadable)?;
+        let mut typed = String::new();
+        io::Read::take(from, TYPED_BYTES_MAX).read_line(&mut typed).map_err(unreadable)?;
+        if names.contains(&typed.trim()) {
+            return Ok(());
+        }
+        Err(Failure::other("the name was not typed: nothing was done"))
+    }
+}
+
+/// Says when a destruction takes effect.
+pub fn when(wait: Option<Duration>) -> String {
+    match wait {
+        Some(wait) if wait.is_zero() => "now, without a wait".to_owned(),
+        Some(wait) => format!("after {}", duration::text(wait)),
+        None => "after the server's default wait".to_owned(),
+    }
+}
+
+const TYPED_BYTES_MAX: u64 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+
+    const NAMES: [&str; 2] = ["acme", "tenants/acme"];
+
+    fn ask(name: Option<&str>, can_ask: bool, typed: &str) -> (Result<(), Failure>, String) {
+        let confirm = Confirm { yes: name.is_some(), confirmed: name.map(str::to_owned) };
+        let mut asked = Vec::new();
+        let result = confirm.check_with("This destroys acme.", NAMES, can_ask, &mut typed.as_bytes(), &mut asked);
+        (result, String::from_utf8(asked).unwrap())
+    }
+
+    #[test]
+    fn on_a_terminal_the_name_is_typed() {
+        let (result, asked) = ask(None, true, "acme\n");
+        result.unwrap();
+        assert_eq!(asked, "This destroys acme.\nType acme to go on: ");
+        ask(None, true, "tenants/acme\r\n").0.unwrap();
+        for typed in ["", "\n", "y\n", "yes\n", "Acme\n", "acme2\n"] {
+            assert_eq!(ask(None, true, typed).0.unwrap_err().exit, Exit::Other, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_terminal_it_says_which_flags_to_give_and_reads_nothing() {
+        let (result, asked) = ask(None, false, "acme\n");
+        assert!(result.unwrap_err().lines().contains("--yes --name acme"));
+        assert_eq!(asked, "");
+    }
+
+    #[test]
+    fn in_a_script_the_name_must_be_right() {
+        assert!(ask(Some("acme"), false, "").0.is_ok() && ask(Some("tenants/acme"), true, "").0.is_ok());
+        for wrong in ["", "other", "ACME"] {
+            assert_eq!(ask(Some(wrong), true, "acme\n").0.unwrap_err().exit, Exit::Usage);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What a person is told when something fails: what, why, and what to do.
+
+use kms_client::{Error, ErrorKind};
+use kms_proto::v1::ErrorReason;
+use serde::Serialize;
+
+use crate::exit::Exit;
+use crate::hint::{self, Subject};
+
+/// A failure, ready to be told.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    message: String,
+    code: &'static str,
+    reason: Option<String>,
+    hint: Option<String>,
+    request_id: Option<String>,
+}
+
+impl Failure {
+    fn new(exit: Exit, code: &'static str, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), code, reason: None, hint: None, request_id: None }
+    }
+
+    /// The command line or the settings are wrong.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, "USAGE", message)
+    }
+
+    pub fn other(message: impl Into<String>) -> Self {
+        Self::new(Exit::Other, "OTHER", message)
+    }
+
+    pub fn pipe_closed() -> Self {
+        Self::new(Exit::PipeClosed, "OTHER", "nobody reads the output")
+    }
+
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    fn of(error: &Error, subject: &Subject) -> Self {
+        let mut failure = Self::new(Exit::of(error.kind()), code(error.kind()), error.message());
+        failure.reason = error.reason().map(str::to_owned);
+        failure.request_id = error.request_id().map(str::to_owned);
+        let known = error.reason().and_then(ErrorReason::from_reason);
+        failure.hint = match known {
+            Some(reason) => Some(hint::of(reason, error.operation(), subject)),
+            None => error.hint().map(str::to_owned),
+        };
+        failure
+    }
+
+    /// Returns the lines for a terminal.
+    pub fn lines(&self) -> String {
+        let mut text = format!("error: {}\n", printable(&self.message));
+        if let Some(reason) = &self.reason {
+            text += &format!("reason: {reason} ({})\n", self.code);
+        }
+        if let Some(hint) = &self.hint {
+            text += &format!("hint: {}\n", printable(hint));
+        }
+        if let Some(id) = &self.request_id {
+            text += &format!("request: {}\n", printable(id));
+        }
+        text
+    }
+
+    /// Returns the object for scripts.
+    pub fn json(&self) -> impl Serialize {
+        #[derive(Serialize)]
+        struct Object {
+            error: Fields,
+        }
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Fields {
+            code: &'static str,
+            message: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            reason: Option<String>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            hint: Option<String>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            request_id: Option<String>,
+            exit_code: u8,
+        }
+        Object {
+            error: Fields {
+                code: self.code,
+                message: self.message.clone(),
+                reason: self.reason.clone(),
+                hint: self.hint.clone(),
+                request_id: self.request_id.clone(),
+                exit_code: self.exit.code(),
+            },
+        }
+    }
+}
+
+/// Says what a call was about, so that the hint can name it.
+pub trait About<T> {
+    fn about(self, subject: &Subject) -> Result<T, Failure>;
+}
+
+impl<T> About<T> for Result<T, Error> {
+    fn about(self, subject: &Subject) -> Result<T, Failure> {
+        self.map_err(|error| Failure::of(&error, subject))
+    }
+}
+
+/// Returns a kind in the words of gRPC, and in ours where no answer came.
+fn code(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::InvalidArgument => "INVALID_ARGUMENT",
+        ErrorKind::Unauthenticated => "UNAUTHENTICATED",
+        ErrorKind::PermissionDenied => "PERMISSION_DENIED",
+        ErrorKind::NotFound => "NOT_FOUND",
+        ErrorKind::AlreadyExists => "ALREADY_EXISTS",
+        ErrorKind::FailedPrecondition => "FAILED_PRECONDITION",
+        ErrorKind::Conflict => "ABORTED",
+        ErrorKind::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        ErrorKind::Unavailable => "UNAVAILABLE",
+        ErrorKind::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        ErrorKind::Internal => "INTERNAL",
+        ErrorKind::Unimplemented => "UNIMPLEMENTED",
+        ErrorKind::Connection => "CONNECTION",
+        ErrorKind::Config => "CONFIG",
+        _ => "OTHER",
+    }
+}
+
+/// Writes control characters out, so that no text from elsewhere (a label, a message) moves the cursor of a terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_as_what_why_and_what_to_do() {
+        let mut failure = Failure::new(Exit::Conflict, "FAILED_PRECONDITION", "the key is disabled").hint("enable it");
+        failure.reason = Some("KEY_DISABLED".to_owned());
+        failure.request_id = Some("r-1".to_owned());
+        assert_eq!(
+            failure.lines(),
+            "error: the key is disabled\nreason: KEY_DISABLED (FAILED_PRECONDITION)\nhint: enable it\nrequest: r-1\n"
+        );
+        assert_eq!(
+            serde_json::to_string(&failure.json()).unwrap(),
+            r#"{"error":{"code":"FAILED_PRECONDITION","message":"the key is disabled","reason":"KEY_DISABLED","hint":"enable it","requestId":"r-1","exitCode":5}}"#
+        );
+        assert_eq!(Failure::usage("no").lines(), "error: no\n");
+    }
+
+    #[test]
+    fn control_characters_are_written_out() {
+        assert_eq!(printable("a\u{1b}[2J\nb\u{9b}ä"), "a\\u{1b}[2J\\nb\\u{9b}ä");
+    }
+}

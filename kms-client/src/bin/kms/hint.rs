@@ -1,0 +1,193 @@
+//! What to do about each reason of the API: one line, with the command to type where there is one.
+
+use kms_client::{KeyRef, TenantRef, VersionNumber};
+use kms_proto::v1::ErrorReason;
+
+/// What a command was about.
+#[derive(Clone, Debug, Default)]
+pub struct Subject {
+    tenant: Option<TenantRef>,
+    key: Option<KeyRef>,
+    version: Option<VersionNumber>,
+}
+
+impl Subject {
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    pub fn tenant(tenant: &TenantRef) -> Self {
+        Self { tenant: Some(tenant.clone()), ..Self::default() }
+    }
+
+    pub fn key(key: &KeyRef) -> Self {
+        Self { tenant: Some(key.tenant().clone()), key: Some(key.clone()), version: None }
+    }
+
+    #[must_use]
+    pub fn version(self, version: Option<VersionNumber>) -> Self {
+        Self { version, ..self }
+    }
+}
+
+/// Returns what to do.
+pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> String {
+    let tenant = subject.tenant.as_ref().map_or("TENANT".to_owned(), |tenant| tenant.tenant().to_owned());
+    let key = subject.key.as_ref().map_or("KEY".to_owned(), KeyRef::to_string);
+    let version = subject.version.map_or("N".to_owned(), |version| version.to_string());
+    match reason {
+        ErrorReason::FieldInvalid => {
+            "the message names the field; `--help` of the command says what it takes".to_owned()
+        }
+        ErrorReason::ContextInvalid if operation == Some("ReEncrypt") => {
+            "at most 32 pairs and 8,192 bytes with the aad; a wrapped data key may not go to another context".to_owned()
+        }
+        ErrorReason::ContextInvalid => {
+            "at most 32 pairs and 8,192 bytes with the aad; names have 1 to 256 bytes and do not begin with `kms1`"
+                .to_owned()
+        }
+        ErrorReason::PlaintextTooLarge => {
+            format!("64 KiB is the most: for more, `kms data-key generate --key {key}` and seal on your side")
+        }
+        ErrorReason::PurposeNotSupported => "only keys with the purpose `encrypt` are offered yet".to_owned(),
+        ErrorReason::WrongKind => {
+            "`kms decrypt` opens what `kms encrypt` sealed, `kms data-key decrypt` unwraps data keys".to_owned()
+        }
+        ErrorReason::DecryptFailed => {
+            "same key, context and aad as when it was encrypted? operators find the exact cause in the audit record"
+                .to_owned()
+        }
+        ErrorReason::PageTokenInvalid => "list again without --page-token".to_owned(),
+        ErrorReason::NoIdentity => {
+            "the server knows callers by the one spiffe:// URI in their certificate: is cert_file the right one?"
+                .to_owned()
+        }
+        ErrorReason::PolicyDenied => {
+            let action = operation.unwrap_or("this");
+            let roles = roles_of(action);
+            let what = subject.key.as_ref().map(KeyRef::to_string);
+            let what = what.or(subject.tenant.as_ref().map(TenantRef::to_string)).unwrap_or("this server".to_owned());
+            format!(
+                "no binding of yours allows {action} on {what} (`kms whoami` lists them): an operator adds one with \
+                 the role {roles} to the server's bindings file"
+            )
+        }
+        ErrorReason::TenantNotFound => format!("`kms tenant list` shows all, `kms tenant create {tenant}` creates it"),
+        ErrorReason::KeyNotFound => {
+            format!("`kms key list --tenant {tenant}` shows all, `kms key create {key}` creates it")
+        }
+        ErrorReason::VersionNotFound => format!("`kms key versions {key}` shows all"),
+        ErrorReason::TenantAlreadyExists => format!("`kms tenant get {tenant}` shows it"),
+        ErrorReason::KeyAlreadyExists => format!("`kms key get {key}` shows it"),
+        ErrorReason::NameWasDestroyed => "the name of what was destroyed is never used again: take another".to_owned(),
+        ErrorReason::TenantSuspended => format!("`kms tenant resume {tenant}` lets it work again"),
+        ErrorReason::TenantPendingDestruction => {
+            format!("`kms tenant cancel-destruction {tenant}` takes it back until its date")
+        }
+        ErrorReason::TenantDestroyed => {
+            format!("this is final; `kms tenant get {tenant}` shows how far the destruction has come")
+        }
+        ErrorReason::KeyDisabled => format!("`kms key enable {key}` enables it"),
+        ErrorReason::KeyPendingDestruction => {
+            format!("`kms key cancel-destruction {key}` takes it back until its date")
+        }
+        ErrorReason::KeyDestroyed => "this is final: what was encrypted with it cannot be opened again".to_owned(),
+        ErrorReason::VersionDisabled => {
+            format!("`kms key enable {key} --version {version}` enables it; `kms key versions {key}` shows which")
+        }
+        ErrorReason::VersionPendingDestruction => {
+            format!("`kms key cancel-destruction {key} --version {version}` takes it back until its date")
+        }
+        ErrorReason::VersionDestroyed => {
+            "this is final: what was encrypted under this version cannot be opened again".to_owned()
+        }
+        ErrorReason::StateConflict => match &subject.key {
+            Some(_) => format!("`kms key get {key}` and `kms key versions {key}` show the states as they are"),
+            None => format!("`kms tenant get {tenant}` shows the state as it is"),
+        },
+        ErrorReason::VersionsExhausted => "create another key, and `kms re-encrypt --to-key` to it".to_owned(),
+        ErrorReason::WaitTooShort => {
+            "give a longer --wait; the shortest is the server's setting destruction.wait_min".to_owned()
+        }
+        ErrorReason::WaitTooLong => "give a shorter --wait; 365d is the longest".to_owned(),
+        ErrorReason::Conflict => "nothing was done: look again, then repeat".to_owned(),
+        ErrorReason::MessageTooLarge => "4 MiB is the most for one request".to_owned(),
+        ErrorReason::MessageInvalid | ErrorReason::MethodUnknown => {
+            "are client and server of the same version, and is it the right address? `kms --version`, `kms status`"
+                .to_owned()
+        }
+        ErrorReason::Deadline => {
+            "a change may still have been carried out: look before repeating; --timeout allows more time".to_owned()
+        }
+        ErrorReason::Overloaded | ErrorReason::CacheFull => "nothing was done: try again a little later".to_owned(),
+        ErrorReason::ShuttingDown => "nothing was done: try again when it has restarted".to_owned(),
+        ErrorReason::AuditUnavailable => {
+            "nothing is answered that cannot be recorded: operators look at `kms status` and at the disk of the audit \
+             log"
+            .to_owned()
+        }
+        ErrorReason::StoreUnavailable => "operators look at `kms status` and at the server's log".to_owned(),
+        ErrorReason::BackendUnavailable => "operators look at `kms status` and at what holds the master key".to_owned(),
+        ErrorReason::Unspecified | ErrorReason::Internal => {
+            "tell the operators the request's id: the server's log says more".to_owned()
+        }
+    }
+}
+
+/// Returns which of the shipped roles may do what a call does.
+fn roles_of(operation: &str) -> &'static str {
+    match operation {
+        "Encrypt" | "GenerateDataKey" => "`encrypter`",
+        "Decrypt" | "DecryptDataKey" => "`decrypter`",
+        "ReEncrypt" => "`reencrypter` (to another key or context: `decrypter` there, `encrypter` here)",
+        "GetTenant" => "`tenant-admin`, `key-admin` or `auditor`",
+        "ListTenants" => "`tenant-admin` or `auditor`, for all tenants,",
+        "GetKey" | "ListKeys" | "ListKeyVersions" => "`key-admin` or `auditor`",
+        "GetStatus" => "`operator`",
+        _ if operation.contains("Tenant") => "`tenant-admin`",
+        _ => "`key-admin`",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reasons() -> Vec<ErrorReason> {
+        (1..).map_while(|number| ErrorReason::try_from(number).ok()).collect()
+    }
+
+    #[test]
+    fn every_reason_has_a_hint_of_one_line_without_a_full_stop() {
+        // The compiler holds `of` to all of them; this, that the list has no hole.
+        assert_eq!(reasons().len(), 40, "is the hint of the new reason what a person needs?");
+        for reason in reasons() {
+            for operation in [None, Some("Encrypt"), Some("ReEncrypt"), Some("ListTenants")] {
+                let hint = of(reason, operation, &Subject::none());
+                assert!(hint.len() > 15 && !hint.contains('\n') && !hint.ends_with('.'), "{reason:?}: {hint}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_hint_names_what_the_command_was_about() {
+        let key = Subject::key(&KeyRef::new("acme", "app").unwrap());
+        assert_eq!(of(ErrorReason::KeyDisabled, None, &key), "`kms key enable tenants/acme/keys/app` enables it");
+        let version = key.clone().version(Some(VersionNumber::new(3).unwrap()));
+        assert!(of(ErrorReason::VersionDisabled, None, &version).contains("tenants/acme/keys/app --version 3"));
+        let tenant = Subject::tenant(&TenantRef::new("acme").unwrap());
+        assert_eq!(of(ErrorReason::TenantSuspended, None, &tenant), "`kms tenant resume acme` lets it work again");
+        assert_eq!(
+            of(ErrorReason::PolicyDenied, Some("Encrypt"), &key),
+            "no binding of yours allows Encrypt on tenants/acme/keys/app (`kms whoami` lists them): an operator adds \
+             one with the role `encrypter` to the server's bindings file"
+        );
+    }
+
+    #[test]
+    fn every_call_has_a_role() {
+        assert_eq!(roles_of("DestroyTenant"), "`tenant-admin`");
+        assert_eq!(roles_of("ScheduleKeyDestruction"), "`key-admin`");
+        assert_eq!(roles_of("DecryptDataKey"), "`decrypter`");
+    }
+}
