@@ -142,18 +142,17 @@ enum Peek {
 impl Database {
     /// Reads a row if that waits for nothing.
     fn peek(&self, row: &RowKey) -> Result<Peek, StoreError> {
-        let Ok(db) = self.db.try_read() else { return Err(StoreError::closed()) }; // It is about to be.
-        let db = db.as_ref().ok_or_else(StoreError::closed)?;
-        match db.get_cf_opt(column(db, row.family), &row.key, &self.in_memory) {
+        self.with(|db| match db.get_cf_opt(column(db, row.family), &row.key, &self.in_memory) {
             Ok(value) => Ok(Peek::Known(value)),
             Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Peek::OnDisk),
             Err(error) => Err(StoreError::failed(error)),
-        }
+        })
     }
 
-    /// Works with the database, which stays open meanwhile. For our own threads: it may block.
+    /// Works with the database, which stays open meanwhile. Does not wait for it: whoever holds it
+    /// alone is closing it.
     fn with<T>(&self, work: impl FnOnce(&DB) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let db = self.db.read().expect("nothing panics while it takes the database away");
+        let db = self.db.try_read().map_err(|_| StoreError::closed())?;
         work(db.as_ref().filter(|_| !self.closing.load(Ordering::Relaxed)).ok_or_else(StoreError::closed)?)
     }
 
