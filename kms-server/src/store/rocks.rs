@@ -249,15 +249,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("store");
         let store = open(&dir);
-        let put = |n: u8| Batch {
-            preconditions: vec![],
-            writes: vec![Write::Put(RowKey::new(Family::Ops, [n]), vec![n; 100])],
-        };
-        let commits = futures_util::future::join_all((0..50).map(|n| store.commit(put(n))));
-        let (commits, closed) = futures_util::future::join(commits, store.close()).await;
+        let put = |n: u32| Write::Put(RowKey::new(Family::Ops, n.to_be_bytes()), vec![7; 100]);
+        let batch = |writes| Batch { preconditions: vec![], writes };
+        store.commit(batch((100..5000).map(put).collect())).await.unwrap();
+
+        let commits = futures_util::future::join_all((0..50).map(|n| store.commit(batch(vec![put(n)]))));
+        let lists = futures_util::future::join_all((0..50).map(|_| store.list(Family::Ops, b"", None, 9999)));
+        let (commits, lists, closed) = futures_util::future::join3(commits, lists, store.close()).await;
         closed.unwrap();
         assert!(commits.iter().all(Result::is_ok));
-        assert_eq!(open(&dir).list(Family::Ops, b"", None, 999).await.unwrap().rows.len(), 50);
+        assert!(lists.iter().all(Result::is_ok));
+        assert_eq!(open(&dir).list(Family::Ops, b"", None, 9999).await.unwrap().rows.len(), 4950);
     }
 
     #[test]
