@@ -76,10 +76,15 @@ impl KeyTarget {
         self.version.as_ref().map_or(self.row.destroy_ms, |(_, _, row)| row.destroy_ms)
     }
 
-    /// What the state tables call it.
+    /// Says that it cannot go there: what is destroyed says so, all else what the state tables call it.
     pub(super) fn transition(&self, to: KeyState) -> Result<Error, Error> {
-        let what = if self.version.is_some() { "a key version" } else { "a key" };
-        Ok(Error::Transition { what, from: self.state()?.as_str(), to: to.as_str() })
+        let from = self.state()?;
+        Ok(match (&self.version, from) {
+            (None, KeyState::Destroyed) => Error::KeyState(from),
+            (Some(_), KeyState::Destroyed) => Error::VersionState(from),
+            (None, _) => Error::Transition { what: "a key", from: from.as_str(), to: to.as_str() },
+            (Some(_), _) => Error::Transition { what: "a key version", from: from.as_str(), to: to.as_str() },
+        })
     }
 
     /// Refuses unless it is in just that state, from which it may go to the other.
