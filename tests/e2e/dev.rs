@@ -26,6 +26,8 @@ async fn dev_serves_and_the_lines_that_it_prints_work() -> Result<()> {
     let addresses = server.serving().await?;
     assert_eq!([&*addresses.services, &*addresses.operator, &*addresses.probes], ADDRESSES);
 
+    // It tells what to type when all that is written.
+    output.says("kms --profile app decrypt").await?;
     // By itself the command finds what dev has written.
     let kms = async |line: &str, input: &[u8]| -> Result<Vec<u8>> {
         let mut kms = command("kms")?;
