@@ -16,6 +16,7 @@ pub mod due;
 mod error;
 mod gate;
 pub mod init;
+mod key_target;
 mod list;
 mod load;
 mod mutation;
