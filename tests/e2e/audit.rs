@@ -170,6 +170,46 @@ async fn a_mutation_has_an_intent_before_it_and_an_outcome_after_it() -> Result<
 }
 
 #[tokio::test]
+async fn a_change_whose_caller_hangs_up_is_carried_out_to_its_end() -> Result<()> {
+    let world = World::new().await?;
+    // At many moments of the call, from before it is sent until after its reply.
+    for turns in 0..120 {
+        hang_up(turns, world.admin.ask(rotate_key(ACME_KEY))).await;
+        hang_up(turns, world.app.ask(encrypt(ACME_KEY, b"secret", &[]))).await;
+    }
+    // Nothing is left half done, and nobody waits for one who is gone.
+    world.admin.ask(rotate_key(ACME_KEY)).await?;
+    let versions = world.admin.ask(list_key_versions(ACME_KEY, 1000, "")).await?.key_versions.len();
+    let site = world.daemon.stop().await?;
+    let records = Records::read(&site)?;
+    let (rotated, intents) = (records.of("RotateKey", Outcome::Ok).count(), intents_of(&records, "RotateKey"));
+    println!("120 callers hung up: {intents} rotations begun, {rotated} carried out, {versions} versions");
+    assert!(intents > 1, "every caller hung up before its call was sent");
+    assert_eq!((rotated, versions), (intents, 1 + rotated));
+    crate::world::check(&site)
+}
+
+/// Drops a call after so many turns of the runtime.
+async fn hang_up<T>(turns: usize, call: impl Future<Output = T>) {
+    let turns = async {
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = call => {}
+        () = turns => {}
+    }
+}
+
+fn intents_of(records: &Records, op: &str) -> usize {
+    let is_intent = |stored: &&kms_server::audit::StoredLeaf| {
+        stored.leaf.ph == Some(Phase::Intent) && stored.leaf.op.as_deref() == Some(op)
+    };
+    records.leaves.iter().filter(is_intent).count()
+}
+
+#[tokio::test]
 async fn a_log_of_many_segments_is_of_one_piece() -> Result<()> {
     // As small as it goes, so that some hundred records fill several.
     let settings = kms_tests::Settings { segment_bytes: 1 << 16, ..kms_tests::Settings::default() };

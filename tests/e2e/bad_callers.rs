@@ -3,7 +3,7 @@
 use anyhow::Result;
 use kms_proto::v1::GetCallerIdentityRequest;
 use kms_tests::request::*;
-use kms_tests::{Authority, Caller, Identity};
+use kms_tests::{Authority, Caller, Identity, Listener};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 use tonic::transport::Endpoint;
@@ -113,6 +113,33 @@ async fn there_is_no_way_in_without_tls() -> Result<()> {
 }
 
 #[tokio::test]
+async fn connections_over_the_limit_are_turned_away_and_places_come_back() -> Result<()> {
+    let world = World::new().await?;
+    world.app.ask(encrypt(ACME_KEY, b"x", &[])).await?;
+    // 64 from one address is the default. Of 100 that say nothing, some are closed before they could say anything.
+    let mut idle = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let mut stream = tokio::net::TcpStream::connect(world.daemon.services()).await?;
+        idle.spawn(async move { drop(stream.read(&mut [0]).await) });
+    }
+    for closed in 0..36 {
+        let end = kms_tests::patiently("the end of a connection over the limit", idle.join_next()).await?;
+        assert!(end.is_some_and(|end| end.is_ok()), "after {closed}");
+    }
+    // Who is connected already does not notice.
+    world.app.ask(encrypt(ACME_KEY, b"x", &[])).await?;
+    idle.abort_all();
+    while idle.join_next().await.is_some() {}
+    // Each place comes back when the daemon sees that its connection is closed.
+    let let_in = async {
+        while world.daemon.caller("app")?.ask(encrypt(ACME_KEY, b"x", &[])).await.is_err() {}
+        anyhow::Ok(())
+    };
+    kms_tests::patiently("a place for the next caller", let_in).await??;
+    world.finish().await
+}
+
+#[tokio::test]
 async fn the_probes_say_whether_it_serves_and_nothing_else() -> Result<()> {
     let world = World::new().await?;
     let mut expected = Expected::of("probes");
@@ -121,6 +148,14 @@ async fn the_probes_say_whether_it_serves_and_nothing_else() -> Result<()> {
     {
         let got = world.daemon.probe(path).await?;
         expected.row(got == code, path, &code.to_string(), &got.to_string());
+    }
+    // Whoever balances load asks over gRPC: HealthCheckResponse { status: SERVING }.
+    for (what, channel) in [
+        ("health of the services", world.app.channel(Listener::Services)),
+        ("health of the operator listener", world.admin.channel(Listener::Operator)),
+    ] {
+        let got = kms_tests::wire::send_bytes(channel, "/grpc.health.v1.Health/Check", b"").await;
+        expected.row(got.as_ref().is_ok_and(|got| got == &[8, 1]), what, "SERVING", &format!("{got:?}"));
     }
     expected.check();
     world.finish().await
