@@ -12,6 +12,7 @@ use rcgen::{
 };
 
 use crate::config::{Flags, Settings};
+use crate::data_dir::DataDir;
 use crate::init::init;
 use crate::noun::Principal;
 use crate::server::{Addresses, StoreKind, serve};
@@ -22,6 +23,8 @@ use crate::telemetry;
 pub fn dev(dir: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let dir = dir.canonicalize()?;
+    // Before anything of a running one is overwritten.
+    let _lock = DataDir::take(&dir)?;
     write_certificates(&dir)?;
     let settings = settings(&dir)?;
     telemetry::start_logs(settings.log_format, &settings.log_filter).map_err(|error| anyhow::anyhow!("{error}"))?;

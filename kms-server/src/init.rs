@@ -36,7 +36,12 @@ pub struct Made {
 
 /// Makes a cluster whose first administrator is `admin`.
 pub async fn init(settings: &Settings, store: StoreKind, admin: &Principal) -> anyhow::Result<Made> {
-    let _data_dir = DataDir::take_for_init(&settings.data_dir)?;
+    let backend::BackendSettings::Software { pin_file, .. } = &settings.backend;
+    let ours = settings.named_files();
+    let _data_dir = DataDir::take_for_init(&settings.data_dir, &ours)?;
+    // First, and inert alone: an init that ends here can be run again, one that ends later has its
+    // administrator.
+    let bindings_kept = write_first_binding(settings, admin)?;
     let rng: Arc<dyn Random> = Arc::new(OsRandom::new());
     let cluster = Uid::generate(&*rng);
     backend::init(&settings.backend, Arc::clone(&rng)).await.context("the master key backend could not be made")?;
@@ -59,9 +64,6 @@ pub async fn init(settings: &Settings, store: StoreKind, admin: &Principal) -> a
     let made =
         birth.run(|| async { store.create(&settings.store_dir()).map_err(crate::keyring::Error::Store) }).await?;
     made.close().await?;
-    // Last, and not needed by anything before: a failed init leaves no administrator behind.
-    let bindings_kept = write_first_binding(settings, admin)?;
-    let backend::BackendSettings::Software { pin_file, .. } = &settings.backend;
     Ok(Made {
         cluster: cluster.to_string(),
         origin,
