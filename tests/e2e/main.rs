@@ -7,12 +7,19 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may, and its figures are there to be read")]
 
 mod audit;
+mod bad_blobs;
 mod bad_callers;
 mod bad_input;
+mod bad_messages;
+mod bad_names;
 mod bad_surroundings;
+mod client;
+mod command;
 mod destruction;
+mod dev;
 mod expect;
 mod log_failure;
+mod look_alike;
 mod rotation;
 mod round_trip;
 mod secrecy;

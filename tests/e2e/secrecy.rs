@@ -9,7 +9,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD
 use kms_proto::v1;
 use kms_tests::request::*;
 use kms_tests::wire::send_bytes;
-use kms_tests::{Listener, Site};
+use kms_tests::{Listener, Settings, Site};
 use prost::Message as _;
 
 use crate::{ACME, ACME_KEY, GLOBEX_KEY, World};
@@ -84,7 +84,9 @@ fn search(site: &Site, needles: &[Needle]) -> Result<(usize, Vec<String>)> {
 
 #[tokio::test]
 async fn no_secret_is_in_any_output_or_file() -> Result<()> {
-    let mut world = World::new().await?;
+    // As talkative as it gets: what an operator turns on when something is wrong.
+    let mut world = World::with(&Settings { log_filter: "trace".into(), ..Settings::default() }).await?;
+    let mut metrics = Vec::new();
     let context: &[(&str, &str)] = &[("row", VALUE)];
     let mut keys: Vec<Vec<u8>> = Vec::new();
     for round in 0..3 {
@@ -117,6 +119,9 @@ async fn no_secret_is_in_any_output_or_file() -> Result<()> {
         }
         assert!(app.ask(v1::EncryptRequest { plaintext: PLAINTEXT.repeat(300_000), ..seal }).await.is_err());
         admin.ask(rotate_key(ACME_KEY)).await?;
+        for path in ["/metrics", "/readyz", "/livez"] {
+            metrics.extend(world.daemon.get(path).await?.1.into_bytes());
+        }
         world = if round == 1 { world.crash().await? } else { world.restart().await? };
     }
     world.admin.ask(destroy_tenant(ACME, seconds(0))).await?;
@@ -131,7 +136,8 @@ async fn no_secret_is_in_any_output_or_file() -> Result<()> {
         Needle::new("the server's private key", site.read("server.key")?.lines().nth(1).unwrap_or_default().as_bytes()),
     ];
     needles.extend(keys.iter().map(|key| Needle::new("a data key", key)));
-    let (files, found) = search(&site, &needles)?;
+    let (files, mut found) = search(&site, &needles)?;
+    needles.iter().for_each(|needle| needle.find_in("the metrics", &metrics, &mut found));
     let said = site.output().bytes().len();
     println!(
         "secrets: {} needles, 0 wanted, {} found in {said} bytes of output and {files} files",
@@ -139,7 +145,7 @@ async fn no_secret_is_in_any_output_or_file() -> Result<()> {
         found.len()
     );
     assert!(found.is_empty(), "{found:?}");
-    assert!(files > 3 && said > 0, "the search looked at nothing");
+    assert!(files > 3 && said > 100_000 && metrics.len() > 1_000, "the search looked at nothing");
     crate::world::check(&site)
 }
 

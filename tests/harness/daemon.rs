@@ -1,22 +1,18 @@
 //! A running `kms-server serve`, as a child process.
 
-use std::process::Stdio;
-
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Resource, Rlimit, prlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::process::Child;
 
-use crate::output::{Addresses, Following};
-use crate::{Binding, Caller, Ended, Identity, Output, PATIENCE, Settings, Site, patiently};
+use crate::output::Addresses;
+use crate::{Binding, Caller, Ended, Identity, Output, PATIENCE, Process, Settings, Site, patiently};
 
 /// A daemon that serves. Dropping it kills its process, and no other.
 pub struct Daemon {
     site: Site,
-    child: Child,
+    process: Process,
     addresses: Addresses,
-    following: Following,
 }
 
 impl Daemon {
@@ -40,46 +36,25 @@ impl Daemon {
     }
 
     pub(crate) async fn start(site: Site) -> Result<Self> {
-        let mut command = site.command("serve")?;
-        // Pipes and not files: a limit on the size of files must not silence the daemon, and its
-        // standard output shows whatever was printed by mistake.
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("starting kms-server serve")?;
-        let mut following = site.output().follow(child.stderr.take().context("it was piped")?);
-        drop(site.output().follow(child.stdout.take().context("it was piped")?));
-        let serving = patiently("the daemon's line `serving`", following.serving()).await.flatten();
+        let mut process = Process::start(&mut site.command("serve")?, site.output())?;
+        let serving = process.serving().await;
         let addresses = serving.with_context(|| format!("kms-server serve; it said:\n{}", site.output().tail()))?;
-        let daemon = Self { site, child, addresses, following };
+        let daemon = Self { site, process, addresses };
         let ready = daemon.probe("/readyz").await?;
         ensure!(ready == 200, "the daemon says it serves, but /readyz answers {ready}");
         Ok(daemon)
     }
 
     pub(crate) async fn refused(site: &Site) -> Result<Ended> {
-        let mut child = site
-            .command("serve")?
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("starting kms-server serve")?;
         let output = Output::default();
-        let mut following = output.follow(child.stderr.take().context("it was piped")?);
-        let serves = patiently("an end, or the line `serving`", following.serving()).await?.is_ok();
-        if serves {
-            child.start_kill().context("killing a daemon that should not serve")?;
+        let mut process = Process::start(&mut site.command("serve")?, &output)?;
+        if process.serving().await.is_ok() {
+            process.kill()?;
         }
-        let status = patiently("the end of a daemon that refuses", child.wait()).await??;
-        patiently("the end of its output", following.end()).await??;
+        let code = process.ended().await?;
         // It is the site's output too: what is said in an error may be a secret.
         site.output().add(&output.bytes());
-        Ok(Ended { code: status.code(), stdout: Vec::new(), stderr: output.text() })
+        Ok(Ended { code, stdout: Vec::new(), stderr: output.text() })
     }
 
     /// Returns the site it runs on.
@@ -123,6 +98,11 @@ impl Daemon {
 
     /// Returns the status code of a GET on the probes listener.
     pub async fn probe(&self, path: &str) -> Result<u16> {
+        Ok(self.get(path).await?.0)
+    }
+
+    /// Returns the status code and all of the answer to a GET on the probes listener.
+    pub async fn get(&self, path: &str) -> Result<(u16, String)> {
         patiently("the answer of a probe", async {
             let mut stream = TcpStream::connect(&self.addresses.probes).await.context("connecting to the probes")?;
             let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -130,14 +110,15 @@ impl Daemon {
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;
             let code = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
-            code.with_context(|| format!("no HTTP answer: {answer:?}"))
+            let code = code.with_context(|| format!("no HTTP answer: {answer:?}"))?;
+            Ok((code, answer))
         })
         .await?
     }
 
     /// Returns its resident memory in bytes.
     pub fn resident_bytes(&self) -> Result<u64> {
-        let pid = self.child.id().context("it runs")?;
+        let pid = self.process.id()?.as_raw_nonzero();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let kib = status
             .lines()
@@ -148,20 +129,18 @@ impl Daemon {
     /// Makes every write of the daemon fail that would reach beyond this size of a file.
     pub fn limit_file_bytes(&self, bytes: u64) -> Result<()> {
         let limit = Rlimit { current: Some(bytes), maximum: None };
-        prlimit(Some(self.pid()?), Resource::Fsize, limit).context("lowering the limit of file sizes")?;
+        prlimit(Some(self.process.id()?), Resource::Fsize, limit).context("lowering the limit of file sizes")?;
         Ok(())
     }
 
     /// Asks it to stop (SIGTERM).
     pub fn terminate(&self) -> Result<()> {
-        kill_process(self.pid()?, Signal::TERM).context("asking the daemon to stop")
+        self.process.terminate()
     }
 
     /// Waits until it has ended by itself, and returns its exit code and the site.
-    pub async fn ended(mut self) -> Result<(Option<i32>, Site)> {
-        let status = patiently("the end of the daemon", self.child.wait()).await??;
-        patiently("the end of its output", self.following.end()).await??;
-        Ok((status.code(), self.site))
+    pub async fn ended(self) -> Result<(Option<i32>, Site)> {
+        Ok((self.process.ended().await?, self.site))
     }
 
     /// Stops it (SIGTERM), and expects that it ends well.
@@ -176,17 +155,12 @@ impl Daemon {
 
     /// Kills it (SIGKILL), as a crash would.
     pub async fn kill(mut self) -> Result<Site> {
-        self.child.start_kill().context("killing the daemon")?;
+        self.process.kill()?;
         Ok(self.ended().await?.1)
     }
 
     /// Stops it and starts it again. It listens elsewhere then: callers must be made anew.
     pub async fn restart(self) -> Result<Self> {
         self.stop().await?.start().await
-    }
-
-    fn pid(&self) -> Result<Pid> {
-        let pid = self.child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
-        pid.context("the daemon has ended already")
     }
 }

@@ -5,12 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
+
+use crate::patiently;
 
 /// What was read of a daemon's standard output and standard error.
 #[derive(Clone, Debug, Default)]
-pub struct Output(Arc<Mutex<Vec<u8>>>);
+pub struct Output(Arc<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    bytes: Mutex<Vec<u8>>,
+    more: Notify,
+}
 
 /// Where a daemon listens, as it says itself once it serves.
 #[derive(Clone, Debug)]
@@ -32,7 +40,7 @@ pub struct Following {
 impl Output {
     /// Returns all that was said until now.
     pub fn bytes(&self) -> Vec<u8> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns all that was said until now as text.
@@ -49,13 +57,29 @@ impl Output {
 
     /// Adds what was said elsewhere.
     pub(crate) fn add(&self, said: &[u8]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(said);
+        self.0.bytes.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(said);
+        self.0.more.notify_waiters();
+    }
+
+    /// Returns once this was said.
+    pub async fn says(&self, text: &str) -> Result<()> {
+        let said = async {
+            loop {
+                // Listens before it looks, so that nothing is said in between.
+                let more = self.0.more.notified();
+                if self.text().contains(text) {
+                    return;
+                }
+                more.await;
+            }
+        };
+        patiently(&format!("the text {text:?}"), said).await
     }
 
     /// Reads a stream to its end in the background.
     pub(crate) fn follow(&self, stream: impl AsyncRead + Send + Unpin + 'static) -> Following {
         let (tell, serving) = oneshot::channel();
-        let (kept, mut tell) = (Arc::clone(&self.0), Some(tell));
+        let (kept, mut tell) = (self.clone(), Some(tell));
         let task = tokio::spawn(async move {
             let mut lines = BufReader::new(stream);
             let mut line = Vec::new();
@@ -67,7 +91,8 @@ impl Output {
                     // Nobody waits for it any more: then nobody needs it.
                     drop(tell.send(addresses));
                 }
-                kept.lock().unwrap_or_else(PoisonError::into_inner).append(&mut line);
+                kept.add(&line);
+                line.clear();
             }
         });
         Following { serving: Some(serving), task }

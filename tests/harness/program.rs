@@ -34,7 +34,7 @@ impl Ended {
 /// It lies in the directory of the running program or above it: cargo puts programs into
 /// `target/<profile>` and tests into `deps` below. Cargo does not build other packages' programs
 /// for a test, hence the message.
-pub fn program(name: &str) -> Result<PathBuf> {
+fn program(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("the path of this program")?;
     own.ancestors()
         .skip(1)
@@ -42,6 +42,18 @@ pub fn program(name: &str) -> Result<PathBuf> {
         .find(|path| path.is_file())
         .with_context(|| format!("there is no program `{name}` beside {}", own.display()))
         .context("build it first: cargo build --workspace --features kms-client/cli")
+}
+
+/// Returns a command for a program of this workspace, such as `kms-server`, without the settings of
+/// whoever runs the test.
+pub fn command(name: &str) -> Result<Command> {
+    let mut command = Command::new(program(name)?);
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("KMS_") {
+            command.env_remove(variable);
+        }
+    }
+    Ok(command)
 }
 
 /// Runs a command to its end. One that takes too long is killed, and that is a failure.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::{Authority, Binding, Daemon, Ended, Identity, Ledger, Output, program, run};
+use crate::{Authority, Binding, Daemon, Ended, Identity, Ledger, Output, run};
 
 /// The settings that tests change. All others are the daemon's own defaults.
 #[derive(Clone, Debug)]
@@ -23,11 +23,19 @@ pub struct Settings {
     pub wait_min: String,
     /// The wait where a request gives none.
     pub wait_default: String,
+    /// What the daemon logs.
+    pub log_filter: String,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { segment_bytes: 1 << 20, pin_memory_kib: 1024, wait_min: "0s".into(), wait_default: "7d".into() }
+        Self {
+            segment_bytes: 1 << 20,
+            pin_memory_kib: 1024,
+            wait_min: "0s".into(),
+            wait_default: "7d".into(),
+            log_filter: "info".into(),
+        }
     }
 }
 
@@ -178,7 +186,7 @@ impl Site {
 
     /// Returns `kms-server <command> --config kms.toml`, to be run or added to.
     pub fn command(&self, command: &str) -> Result<Command> {
-        let mut server = Command::new(program("kms-server")?);
+        let mut server = crate::command("kms-server")?;
         server.arg(command).arg("--config").arg(self.path("kms.toml")).current_dir(self.dir());
         Ok(server)
     }
@@ -206,7 +214,7 @@ impl Site {
 }
 
 fn settings_text(settings: &Settings) -> String {
-    let Settings { segment_bytes, pin_memory_kib, wait_min, wait_default } = settings;
+    let Settings { segment_bytes, pin_memory_kib, wait_min, wait_default, log_filter } = settings;
     format!(
         r#"data_dir = "data"
 node = "node-1"
@@ -235,6 +243,9 @@ segment_bytes = {segment_bytes}
 [destruction]
 wait_min = "{wait_min}"
 wait_default = "{wait_default}"
+
+[log]
+filter = "{log_filter}"
 "#
     )
 }

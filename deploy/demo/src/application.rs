@@ -1,6 +1,9 @@
 //! What an application does: it keeps ciphertexts in its own table and asks the service to seal and
 //! to open them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +16,25 @@ use crate::table::{Cell, Table};
 pub struct Application {
     client: Client,
     key: KeyRef,
+    replies: Replies,
+}
+
+/// How many replies all applications got, successes and refusals alike.
+#[derive(Clone, Default)]
+pub struct Replies(Arc<AtomicUsize>);
+
+impl Replies {
+    /// Returns how many.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a reply, and counts it.
+    async fn of<T>(&self, reply: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let reply = reply.await;
+        self.0.fetch_add(1, Ordering::Relaxed);
+        reply
+    }
 }
 
 /// What came of opening many values.
@@ -25,19 +47,19 @@ pub struct Opened {
 }
 
 /// Calls of an application that are under way at the same time.
-const IN_FLIGHT_MAX: usize = 32;
+pub const IN_FLIGHT_MAX: usize = 32;
 
 impl Application {
     /// Makes an application that uses a key.
-    pub fn new(client: Client, key: KeyRef) -> Self {
-        Self { client, key }
+    pub fn new(client: Client, key: KeyRef, replies: &Replies) -> Self {
+        Self { client, key, replies: replies.clone() }
     }
 
     /// Seals the values of these cells of a table, and puts the ciphertexts into the same cells of another.
     pub async fn seal(&self, plain: &Table, cells: &[Cell], sealed: &mut Table) -> Result<()> {
         let calls = cells.iter().map(|cell| async move {
             let value = plain.value(*cell).as_bytes();
-            let sealed = self.client.encrypt(&self.key, value, &plain.context(*cell)).await;
+            let sealed = self.replies.of(self.client.encrypt(&self.key, value, &plain.context(*cell))).await;
             sealed.map(|sealed| (*cell, sealed.ciphertext)).with_context(|| format!("sealing {cell:?}"))
         });
         let ciphertexts: Vec<(Cell, Ciphertext)> = at_once(calls).try_collect().await?;
@@ -48,7 +70,8 @@ impl Application {
     /// Opens the ciphertexts of these cells, and compares with the values they had been.
     pub async fn open(&self, sealed: &Table, cells: &[Cell], plain: &Table) -> Result<Opened> {
         let calls = cells.iter().map(|cell| async move {
-            let opened = self.client.decrypt(&self.key, &ciphertext(sealed, *cell)?, &sealed.context(*cell)).await;
+            let (blob, context) = (ciphertext(sealed, *cell)?, sealed.context(*cell));
+            let opened = self.replies.of(self.client.decrypt(&self.key, &blob, &context)).await;
             let opened = opened.with_context(|| format!("opening {cell:?}"))?;
             let equal = opened.plaintext.expose() == plain.value(*cell).as_bytes();
             ensure!(equal, "{cell:?} opened to something else than what was sealed");
@@ -62,7 +85,8 @@ impl Application {
     pub async fn re_encrypt(&self, sealed: &mut Table, cells: &[Cell]) -> Result<()> {
         let from = &*sealed;
         let calls = cells.iter().map(|cell| async move {
-            let moved = self.client.re_encrypt(&self.key, &ciphertext(from, *cell)?, &from.context(*cell)).await;
+            let (blob, context) = (ciphertext(from, *cell)?, from.context(*cell));
+            let moved = self.replies.of(self.client.re_encrypt(&self.key, &blob, &context)).await;
             moved.map(|moved| (*cell, moved.ciphertext)).with_context(|| format!("re-encrypting {cell:?}"))
         });
         let ciphertexts: Vec<(Cell, Ciphertext)> = at_once(calls).try_collect().await?;
@@ -80,8 +104,8 @@ impl Application {
         reason: &str,
     ) -> Result<usize> {
         let calls = places.iter().map(|(taken_from, put_into)| async move {
-            let context = sealed.context(*put_into);
-            match self.client.decrypt(key, &ciphertext(sealed, *taken_from)?, &context).await {
+            let (blob, context) = (ciphertext(sealed, *taken_from)?, sealed.context(*put_into));
+            match self.replies.of(self.client.decrypt(key, &blob, &context)).await {
                 Err(error) if error.reason() == Some(reason) => Ok(()),
                 Err(error) => Err(error).with_context(|| format!("{taken_from:?} was refused, but not with {reason}")),
                 Ok(_) => anyhow::bail!("{taken_from:?} opened, which it must not"),
@@ -93,22 +117,18 @@ impl Application {
 
     /// Asks once, and returns how it was refused.
     pub async fn refusal(&self, key: &KeyRef, sealed: &Table, cell: Cell) -> Result<Error> {
-        let opened = self.client.decrypt(key, &ciphertext(sealed, cell)?, &sealed.context(cell)).await;
+        let (blob, context) = (ciphertext(sealed, cell)?, sealed.context(cell));
+        let opened = self.replies.of(self.client.decrypt(key, &blob, &context)).await;
         opened.err().context("it opened, which it must not")
     }
 
     /// Tries to seal something, and returns whether that is forbidden.
     pub async fn may_not_seal(&self) -> Result<bool> {
-        match self.client.encrypt(&self.key, b"", &Context::new()).await {
+        match self.replies.of(self.client.encrypt(&self.key, b"", &Context::new())).await {
             Err(error) if error.reason() == Some("POLICY_DENIED") => Ok(true),
             Err(error) => Err(error).context("sealing was refused, but not by policy"),
             Ok(_) => Ok(false),
         }
-    }
-
-    /// Returns the key it uses.
-    pub fn key(&self) -> &KeyRef {
-        &self.key
     }
 }
 

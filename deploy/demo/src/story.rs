@@ -80,6 +80,11 @@ pub fn rate(count: usize, took: Duration) -> String {
     format!("{} a second", grouped((f64::from(count) / took.as_secs_f64().max(1e-6)) as usize))
 }
 
+/// Returns a short time for people: `1.4 ms`.
+pub fn milliseconds(took: Duration) -> String {
+    format!("{:.1} ms", took.as_secs_f64() * 1_000.0)
+}
+
 /// Returns a number with its thousands apart.
 pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
