@@ -46,6 +46,14 @@ enum Command {
         /// Where certificates, settings and data go.
         #[arg(long, default_value = ".kms-dev", value_name = "DIR")]
         dir: std::path::PathBuf,
+        /// The first of three ports: services, operator, probes. 0 takes any three that are free.
+        #[arg(
+            long,
+            default_value_t = 8443,
+            value_name = "FIRST",
+            value_parser = clap::value_parser!(u16).range(..=i64::from(kms_server::dev::PORT_MAX))
+        )]
+        port: u16,
     },
 }
 
@@ -80,7 +88,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             serve(&settings, &durable_store()?, |_| {})
         }
         #[cfg(feature = "dev")]
-        Command::Dev { dir } => kms_server::dev::dev(&dir),
+        Command::Dev { dir, port } => kms_server::dev::dev(&dir, port),
     }
 }
 
