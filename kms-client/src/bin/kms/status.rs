@@ -43,7 +43,10 @@ fn table(status: &kms_client::Status) -> String {
         .as_ref()
         .map(|memory| format!("{}, {} of {} slots used", memory.protection, memory.slots_used, memory.slots_max));
     let log = status.audit_log.as_ref().map(|log| format!("{}, {} records", log.origin, log.size));
-    let store = status.store.as_ref().map(|store| format!("{}, {} mutations: {}", store.kind, store.seq, store.detail));
+    let store = status.store.as_ref().map(|store| {
+        let detail = if store.detail.is_empty() { String::new() } else { format!(": {}", store.detail) };
+        format!("{}, {} mutations{detail}", store.kind, store.seq)
+    });
     let mut text = fields([
         ("state", state),
         ("version", status.version.clone()),
