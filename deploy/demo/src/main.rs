@@ -346,7 +346,10 @@ async fn erase(daemon: &Daemon, sealed: &Table, plain: &Table, leaves: &Party, s
     let again = admin.create_tenant(&leaves.tenant).await.err().context("a destroyed tenant could be made again")?;
     ensure!(again.reason() == Some("NAME_WAS_DESTROYED"), "making it again was refused with {again}");
     let did = vec![
-        format!("Its key is gone from store and memory after {} ms; the wait was set to 0 s.", took.as_millis()),
+        format!(
+            "Its key is wiped from memory and deleted from the store after {} ms; the wait was set to 0 s.",
+            took.as_millis()
+        ),
         format!(
             "{} of {} of its values are refused; its name is never used again.",
             grouped(refused),
@@ -359,7 +362,13 @@ async fn erase(daemon: &Daemon, sealed: &Table, plain: &Table, leaves: &Party, s
             stays.tenant.tenant()
         ),
     ];
-    Ok(((), Showed { did, proves: "who leaves is erased in one step, wherever ciphertexts of it still lie." }))
+    Ok((
+        (),
+        Showed {
+            did,
+            proves: "one step fences who leaves: nothing of it opens here again, wherever its ciphertexts lie.",
+        },
+    ))
 }
 
 async fn stop(daemon: Daemon, leaves: &Party) -> Result<((Site, Vec<String>), Showed)> {
@@ -397,7 +406,10 @@ async fn stop(daemon: Daemon, leaves: &Party) -> Result<((Site, Vec<String>), Sh
     tell.extend(lines.get(fenced).map(|line| format!("  {line}")));
     Ok((
         (site, tell),
-        Showed { did, proves: "each reply had its record before it left; the log shows that erased means erased." },
+        Showed {
+            did,
+            proves: "each reply had its record before it left; the log shows that nothing opened after the fence.",
+        },
     ))
 }
 
