@@ -133,15 +133,13 @@ pub struct AuditLogStatus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStatus {
-    /// Such as `rocksdb`.
+    /// `local`, or `memory` where nothing is kept.
     pub kind: String,
-    /// One line for people.
-    pub detail: String,
     /// Mutations applied since the cluster was made.
     pub seq: u64,
 }
 
-/// One cache in memory. Counts are since start.
+/// One cache in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheStatus {
@@ -151,10 +149,6 @@ pub struct CacheStatus {
     pub entries: u64,
     /// The most it may hold.
     pub entries_max: u64,
-    /// Look-ups that it answered.
-    pub hits: u64,
-    /// Look-ups that it could not answer.
-    pub misses: u64,
 }
 
 impl Client {
@@ -203,17 +197,11 @@ impl Status {
                 slots_max: memory.slots_max,
             }),
             audit_log: answer.audit_log.map(|log| AuditLogStatus { origin: log.origin, size: log.size }),
-            store: answer.store.map(|store| StoreStatus { kind: store.kind, detail: store.detail, seq: store.seq }),
+            store: answer.store.map(|store| StoreStatus { kind: store.kind, seq: store.seq }),
             caches: answer
                 .caches
                 .into_iter()
-                .map(|cache| CacheStatus {
-                    name: cache.name,
-                    entries: cache.entries,
-                    entries_max: cache.entries_max,
-                    hits: cache.hits,
-                    misses: cache.misses,
-                })
+                .map(|cache| CacheStatus { name: cache.name, entries: cache.entries, entries_max: cache.entries_max })
                 .collect(),
             warnings: answer.warnings,
         })

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::audit::replay::read_unverified;
+
 /// Why a data directory cannot be used. Each says what was found and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -20,11 +22,21 @@ pub enum DataDirError {
     /// There is a cluster already.
     #[error("{0} holds a cluster already: start it with `kms-server serve`, or give `init` an empty directory")]
     Made(PathBuf),
-    /// There is half a cluster.
+    /// An init did not come to its end.
     #[error(
         "{0} is an unfinished `init`: nothing was ever stored in it; remove its hsm, seg and store directories and run `kms-server init` again"
     )]
     Unfinished(PathBuf),
+    /// A part of a cluster that was in use is not there.
+    #[error(
+        "{0} has no {1} directory, but the cluster in it was in use: a disk is not mounted, or a restore forgot it; put {1} back as it was, nothing was changed"
+    )]
+    Missing(PathBuf, &'static str),
+    /// A part by name, and nothing that belongs to it.
+    #[error(
+        "{0} has a {1} directory that is not of a cluster: the data directory is somebody else's; give `init` an empty one, or check data_dir"
+    )]
+    Foreign(PathBuf, &'static str),
     /// There is nothing.
     #[error("{0} holds no cluster: make one with `kms-server init`, or check data_dir")]
     Empty(PathBuf),
@@ -36,38 +48,23 @@ pub struct DataDir {
     _lock: File,
 }
 
-/// What a data directory holds.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Contents {
-    Nothing,
-    Part,
-    Cluster,
-}
-
 impl DataDir {
     /// Takes a directory to make a cluster in; makes it if there is none.
     pub fn take_for_init(dir: &Path) -> Result<Self, DataDirError> {
         let unusable = |error| DataDirError::Unusable(dir.to_owned(), error);
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
         let taken = Self::take(dir)?;
-        match contents(dir) {
-            Contents::Nothing => Ok(taken),
-            Contents::Part => Err(DataDirError::Unfinished(dir.to_owned())),
-            Contents::Cluster => Err(DataDirError::Made(dir.to_owned())),
-        }
+        if look(dir)? { Err(DataDirError::Made(dir.to_owned())) } else { Ok(taken) }
     }
 
     /// Takes a directory to serve the cluster in it.
     pub fn take_to_serve(dir: &Path) -> Result<Self, DataDirError> {
-        if contents(dir) == Contents::Nothing {
+        // Before the lock is made: a directory that is none of ours stays as it is.
+        if !look(dir)? {
             return Err(DataDirError::Empty(dir.to_owned()));
         }
         let taken = Self::take(dir)?;
-        match contents(dir) {
-            Contents::Cluster => Ok(taken),
-            Contents::Part => Err(DataDirError::Unfinished(dir.to_owned())),
-            Contents::Nothing => Err(DataDirError::Empty(dir.to_owned())),
-        }
+        if look(dir)? { Ok(taken) } else { Err(DataDirError::Empty(dir.to_owned())) }
     }
 
     fn take(dir: &Path) -> Result<Self, DataDirError> {
@@ -87,10 +84,26 @@ impl DataDir {
     }
 }
 
-fn contents(dir: &Path) -> Contents {
-    match ["hsm", "seg", "store"].map(|part| dir.join(part).exists()) {
-        [false, false, false] => Contents::Nothing,
-        [true, true, true] => Contents::Cluster,
-        _ => Contents::Part,
+/// Answers whether there is a cluster, or nothing; all else is told apart, because the advice for one
+/// would lose everything in another.
+fn look(dir: &Path) -> Result<bool, DataDirError> {
+    let filled = |part: &str| std::fs::read_dir(dir.join(part)).is_ok_and(|mut entries| entries.next().is_some());
+    let parts = PARTS.map(|part| (part, filled(part)));
+    if parts.iter().all(|(_, there)| *there) {
+        return Ok(true);
+    }
+    let there: Vec<&'static str> = parts.iter().filter(|(_, there)| *there).map(|(part, _)| *part).collect();
+    let missing = parts.iter().find(|(_, there)| !*there).map_or("store", |(part, _)| *part);
+    // `init` leaves two records; whoever served has left more.
+    let log = read_unverified(&dir.join("seg")).unwrap_or_default();
+    match &there[..] {
+        [] => Ok(false),
+        _ if log.len() > RECORDS_OF_INIT => Err(DataDirError::Missing(dir.to_owned(), missing)),
+        [one @ ("store" | "seg")] if log.is_empty() => Err(DataDirError::Foreign(dir.to_owned(), one)),
+        [.., "store"] => Err(DataDirError::Missing(dir.to_owned(), missing)),
+        _ => Err(DataDirError::Unfinished(dir.to_owned())),
     }
 }
+
+const PARTS: [&str; 3] = ["hsm", "seg", "store"];
+const RECORDS_OF_INIT: usize = 2;

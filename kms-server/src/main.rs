@@ -74,6 +74,8 @@ enum Output {
 }
 
 fn main() -> ExitCode {
+    // Whatever this process makes is for its user alone, also what libraries make.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

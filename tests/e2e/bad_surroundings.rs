@@ -61,26 +61,51 @@ async fn a_data_directory_that_is_not_its_own() -> Result<()> {
         daemon.stop().await?;
     }
 
+    // Somebody else's: a directory that has a part of ours by name.
     let site = Site::temporary()?;
-    fs::create_dir(site.path("data"))?;
-    site.write("data/holiday.txt", "not a key")?;
-    let ended = site.try_init().await?;
-    refuses(&mut expected, "init in a folder with something else", &["data"], &ended);
-    expected.row(contents(&site.path("data"))?.len() == 1, "init in a folder with something else", "1 file", "more");
-    let ended = site.refused_serve().await?;
-    refuses(&mut expected, "serve in a folder with something else", &["init"], &ended);
+    fs::create_dir_all(site.path("data/store"))?;
+    site.write("data/store/holiday.txt", "not a key")?;
+    for (command, ended) in [("init", site.try_init().await?), ("serve", site.refused_serve().await?)] {
+        refuses(&mut expected, &format!("{command} beside somebody else's store"), &["data"], &ended);
+        // Who follows the advice must not lose what was never ours.
+        let gently = !ended.stderr.contains("remove");
+        expected.row(
+            gently,
+            &format!("{command} beside somebody else's store"),
+            "no advice to remove it",
+            ended.stderr.trim(),
+        );
+    }
+    expected.row(site.read("data/store/holiday.txt").is_ok(), "somebody else's store", "as it was", "gone");
 
-    // An init that was cut off has no store, or an empty one.
+    // An init that was cut off made the keystore and the log, and no store.
     let site = initialised().await?;
     fs::remove_dir_all(site.path("data/store"))?;
     let ended = site.refused_serve().await?;
     refuses(&mut expected, "serve after an init that was cut off", &["init"], &ended);
+    fs::create_dir(site.path("data/store"))?;
+    let ended = site.refused_serve().await?;
+    refuses(&mut expected, "serve after an init that was cut off later", &["init"], &ended);
 
-    for (part, words) in [("hsm", &["key"][..]), ("seg", &["log"][..])] {
-        let site = initialised().await?;
-        fs::remove_dir_all(site.path("data").join(part))?;
-        let ended = site.refused_serve().await?;
-        refuses(&mut expected, &format!("without {part}"), words, &ended);
+    // A part of a cluster that was in use is missing: a disk that is not mounted, a restore that forgot it. Whoever is
+    // told that nothing was stored, and to remove the rest, loses everything.
+    for part in ["hsm", "seg", "store"] {
+        let world = World::new().await?;
+        let site = world.daemon.stop().await?;
+        fs::rename(site.path("data").join(part), site.path("elsewhere"))?;
+        for (command, ended) in [("serve", site.refused_serve().await?), ("init", site.try_init().await?)] {
+            refuses(&mut expected, &format!("{command} without {part}"), &[part], &ended);
+            let gently = !ended.stderr.contains("remove") && !ended.stderr.contains("nothing was ever stored");
+            expected.row(
+                gently,
+                &format!("{command} without {part}"),
+                "no advice to remove the rest",
+                ended.stderr.trim(),
+            );
+        }
+        fs::rename(site.path("elsewhere"), site.path("data").join(part))?;
+        let served = site.start().await;
+        expected.row(served.is_ok(), &format!("{part} put back"), "success", &format!("{:?}", served.as_ref().err()));
     }
     // The parts of two clusters do not fit together, though each is whole.
     for part in ["hsm", "seg", "store"] {

@@ -111,7 +111,7 @@ async fn a_destroyed_version_opens_nothing_above_its_record_under_load() -> Resu
     under_second.stop().await?.into_iter().sum::<Result<usize, Refused>>()?;
 
     let records = Records::read(world.daemon.site())?;
-    let destroyed = records.of("ScheduleKeyDestruction", Outcome::Ok).next().context("its record")?;
+    let destroyed = records.of("DestroyKeyVersion", Outcome::Ok).next().context("its record")?;
     let after = records
         .of("Decrypt", Outcome::Ok)
         .filter(|stored| stored.leaf.kv == Some(1) && stored.index > destroyed.index)

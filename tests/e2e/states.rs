@@ -111,6 +111,7 @@ async fn a_scheduled_destruction_refuses_every_use_and_can_be_taken_back() -> Re
     admin.ask(enable_key(ACME_KEY)).await?;
     opens(app, ACME_KEY, &sealed).await;
 
+    admin.ask(rotate_key(ACME_KEY)).await?;
     let scheduled = admin.ask(schedule_key_destruction(VERSION_1, seconds(60))).await?.version.unwrap();
     assert_eq!(scheduled.state(), KeyState::PendingDestruction);
     opens_nothing(app, ACME_KEY, &sealed, "VERSION_PENDING_DESTRUCTION").await;
@@ -237,6 +238,9 @@ async fn there_is_no_step_that_the_tables_do_not_have() -> Result<()> {
         admin.ask(cancel_key_destruction(ACME_KEY)).await,
     );
     expected.refused("enable an enabled version", conflict, "STATE_CONFLICT", admin.ask(enable_key(VERSION_1)).await);
+    // It would leave a key that seals with nothing: rotate first.
+    let primary = admin.ask(schedule_key_destruction(VERSION_1, None)).await;
+    expected.refused("destroy the primary version alone", conflict, "STATE_CONFLICT", primary);
     admin.ask(disable_key(ACME_KEY)).await?;
     expected.refused("disable a disabled key", conflict, "STATE_CONFLICT", admin.ask(disable_key(ACME_KEY)).await);
     admin.ask(schedule_key_destruction(ACME_KEY, None)).await?;

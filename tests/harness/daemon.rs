@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::process::Child;
 
 use crate::output::{Addresses, Following};
-use crate::{Binding, Caller, Identity, PATIENCE, Settings, Site, patiently};
+use crate::{Binding, Caller, Ended, Identity, Output, PATIENCE, Settings, Site, patiently};
 
 /// A daemon that serves. Dropping it kills its process, and no other.
 pub struct Daemon {
@@ -58,6 +58,28 @@ impl Daemon {
         let ready = daemon.probe("/readyz").await?;
         ensure!(ready == 200, "the daemon says it serves, but /readyz answers {ready}");
         Ok(daemon)
+    }
+
+    pub(crate) async fn refused(site: &Site) -> Result<Ended> {
+        let mut child = site
+            .command("serve")?
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("starting kms-server serve")?;
+        let output = Output::default();
+        let mut following = output.follow(child.stderr.take().context("it was piped")?);
+        let serves = patiently("an end, or the line `serving`", following.serving()).await?.is_ok();
+        if serves {
+            child.start_kill().context("killing a daemon that should not serve")?;
+        }
+        let status = patiently("the end of a daemon that refuses", child.wait()).await??;
+        patiently("the end of its output", following.end()).await??;
+        // It is the site's output too: what is said in an error may be a secret.
+        site.output().add(&output.bytes());
+        Ok(Ended { code: status.code(), stdout: Vec::new(), stderr: output.text() })
     }
 
     /// Returns the site it runs on.

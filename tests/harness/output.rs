@@ -47,6 +47,11 @@ impl Output {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
+    /// Adds what was said elsewhere.
+    pub(crate) fn add(&self, said: &[u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(said);
+    }
+
     /// Reads a stream to its end in the background.
     pub(crate) fn follow(&self, stream: impl AsyncRead + Send + Unpin + 'static) -> Following {
         let (tell, serving) = oneshot::channel();

@@ -78,7 +78,7 @@ impl Records {
         let mut held = Held::default();
         for reply in ledger.successes() {
             let records = reply.request_id.as_deref().and_then(|id| by_request.get(id));
-            let ours = |stored: &&StoredLeaf| stored.leaf.op.as_deref() == Some(reply.op);
+            let ours = |stored: &&StoredLeaf| stored.leaf.op.as_deref().is_some_and(|op| is_record_of(reply.op, op));
             held.replies += 1;
             // A mutation's outcome may or may not repeat the request id of its intent.
             if records
@@ -145,6 +145,12 @@ impl Records {
         }
         Ok(())
     }
+}
+
+/// Returns whether a record's `op` can be that of a reply to this RPC.
+fn is_record_of(rpc: &str, op: &str) -> bool {
+    // Without a wait nothing is scheduled: what was done is the destruction itself.
+    op == rpc || (rpc == "ScheduleKeyDestruction" && matches!(op, "DestroyKey" | "DestroyKeyVersion"))
 }
 
 /// Returns the bytes of every leaf of a site's log, as they are stored.

@@ -193,9 +193,10 @@ impl Site {
         self.try_init().await?.success().context("kms-server init")
     }
 
-    /// Runs `serve`, which is expected to refuse, and returns what it said.
+    /// Runs `serve`, which is expected to refuse, and returns what it said. If it serves it is killed, and the end
+    /// has no exit code.
     pub async fn refused_serve(&self) -> Result<Ended> {
-        run(&mut self.command("serve")?).await
+        Daemon::refused(self).await
     }
 
     /// Starts the daemon and waits until it is ready.

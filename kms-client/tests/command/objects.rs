@@ -177,10 +177,10 @@ epoch      1, since 2026-01-02T03:04:05Z
 backend    software, reachable: keystore file, 1 master-key version
 memory     memfd_secret, 3 of 1024 slots used
 audit log  example.com/kms/log-1, 42 records
-store      memory, 7 mutations: nothing is kept
+store      memory, 7 mutations
 
-CACHE    ENTRIES  MAX  HITS  MISSES
-tenants  1        100  9     1
+CACHE    ENTRIES  MAX
+tenants  1        100
 
 warning  the store is in memory: all is lost at a restart
 "

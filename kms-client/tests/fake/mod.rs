@@ -460,8 +460,8 @@ impl OperatorService for Rules {
             }),
             memory: Some(MemoryStatus { protection: "memfd_secret".to_owned(), slots_used: 3, slots_max: 1024 }),
             audit_log: Some(AuditLogStatus { origin: "example.com/kms/log-1".to_owned(), size: 42 }),
-            store: Some(StoreStatus { kind: "memory".to_owned(), detail: "nothing is kept".to_owned(), seq: 7 }),
-            caches: vec![CacheStatus { name: "tenants".to_owned(), entries: 1, entries_max: 100, hits: 9, misses: 1 }],
+            store: Some(StoreStatus { kind: "memory".to_owned(), seq: 7 }),
+            caches: vec![CacheStatus { name: "tenants".to_owned(), entries: 1, entries_max: 100 }],
             warnings: vec!["the store is in memory: all is lost at a restart".to_owned()],
         }))
     }

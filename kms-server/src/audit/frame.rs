@@ -61,8 +61,8 @@ impl FramePayload {
         self.count
     }
 
-    /// Returns the bytes so far.
-    pub fn len(&self) -> usize {
+    /// Returns how many bytes it has so far.
+    pub fn bytes(&self) -> usize {
         self.bytes.len()
     }
 

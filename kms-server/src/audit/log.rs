@@ -176,9 +176,9 @@ impl Log {
             if pending.bytes == 0 {
                 pending.since = now;
             }
-            let (index, before) = (pending.open.end(), pending.open.len());
+            let (index, before) = (pending.open.end(), pending.open.bytes());
             pending.open.push(|out| write_leaf(index, now, &members, out));
-            pending.bytes += pending.open.len() - before;
+            pending.bytes += pending.open.bytes() - before;
             let overdue = pending.bytes > GROUP_BYTES_MAX || now.saturating_sub(pending.since) > GROUP_AGE_MS_MAX;
             (index, overdue || !self.cores_write())
         };
@@ -344,8 +344,8 @@ impl Log {
             None => return None,
         };
         // Leaves of later groups stay counted.
-        pending.bytes = pending.full.iter().map(FramePayload::len).sum::<usize>()
-            + if pending.open.count() > 0 { pending.open.len() } else { 0 };
+        pending.bytes = pending.full.iter().map(FramePayload::bytes).sum::<usize>()
+            + if pending.open.count() > 0 { pending.open.bytes() } else { 0 };
         Some(group)
     }
 

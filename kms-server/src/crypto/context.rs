@@ -82,8 +82,9 @@ pub fn hash_of_caller<'a>(
             return Err(InvalidContext::TooManyPairs);
         }
     }
+    let count = if sorted.is_empty() { 0 } else { 2 };
     let pairs: usize = sorted.iter().map(|(name, value)| 4 + name.len() + value.len()).sum();
-    if 1 + 2 + tenant.len() + 4 + aad.len() + 2 + pairs > CONTEXT_BYTES_MAX {
+    if 1 + 2 + tenant.len() + 4 + aad.len() + count + pairs > CONTEXT_BYTES_MAX {
         return Err(InvalidContext::TooLong);
     }
     Ok(hash(tenant, aad, &sorted))
@@ -157,10 +158,11 @@ mod tests {
         assert_eq!(check(&[("kms1", "")]).err(), Some(InvalidContext::ReservedName));
         assert_eq!(check(&[("kms1-dek", "")]).err(), Some(InvalidContext::ReservedName));
         assert!(check(&[("kms", "")]).is_ok());
-        // 01, u16, "acme", u32, aad: 8,192 in all with 8,181 of aad; a caller without pairs is
-        // counted as if PAIRS had its count.
-        let aad = vec![0; 8_179];
+        // 01, u16, "acme", u32, aad: 8,192 in all with 8,181 of aad, and with 8,171 and a pair of 4.
+        let aad = vec![0; 8_181];
         assert!(hash_of_caller("acme", &aad, []).is_ok());
+        assert!(hash_of_caller("acme", &aad[..8_171], [("ab", "cd")]).is_ok());
+        assert_eq!(hash_of_caller("acme", &aad[..8_172], [("ab", "cd")]).err(), Some(InvalidContext::TooLong));
         assert_eq!(hash_of_caller("acme", &[aad, vec![0]].concat(), []).err(), Some(InvalidContext::TooLong));
     }
 }

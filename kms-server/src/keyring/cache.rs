@@ -154,6 +154,8 @@ impl Drop for Counted {
 pub struct CacheStatus {
     /// Tenants with an entry.
     pub tenants: usize,
+    /// The most that may have one.
+    pub tenants_max: usize,
     /// Keys and versions in memory.
     pub keys: usize,
     /// The most keys and versions that stay in memory.
@@ -263,6 +265,7 @@ impl Cache {
     pub(super) fn status(&self) -> CacheStatus {
         CacheStatus {
             tenants: self.tenants.load(Ordering::Relaxed),
+            tenants_max: self.tenants_max,
             keys: self.keys.load(Ordering::Relaxed),
             keys_max: self.keys_max,
         }

@@ -4,7 +4,7 @@ use crate::audit::Leaf;
 use crate::crypto::Kek;
 use crate::noun::{KeyName, KeyVersion, TenantName, Uid, UnixMillis};
 use crate::rows;
-use crate::store::{Precondition, Write};
+use crate::store::{Precondition, RowKey, Write};
 
 use super::load::OpenTenant;
 use super::mutation::{After, Effect, Object, Placed, Plan};
@@ -31,7 +31,7 @@ impl Keyring {
         }
         let uid = Uid::generate(&*self.rng);
         let made = self.make_version(&tenant, uid, KeyVersion::FIRST)?;
-        let (counters, counted) = self.count_key(tenant.uid, |keys| keys.checked_add(1)).await?;
+        let (counters, counted) = self.count_key(tenant.uid).await?;
 
         let (at, at_name) = (row_key::key(tenant.uid, uid), row_key::key_name(tenant.uid, name));
         let name_record = row::seal(
@@ -90,22 +90,25 @@ impl Keyring {
         Ok(NewVersion { version, wrapped_kek: wrapped.as_bytes().to_vec() })
     }
 
-    /// Plans to count the tenant's keys anew: the write, and what must still hold.
-    pub(super) async fn count_key(
-        &self,
-        tenant: Uid,
-        count: impl FnOnce(u64) -> Option<u64>,
-    ) -> Result<(Write, Precondition), Error> {
-        let place = row_key::tenant_counters(tenant);
-        let (record, counters) = self
-            .read_cluster_row::<rows::TenantCounters>(&place)
-            .await?
-            .ok_or(Error::Damaged("a tenant without its counters"))?;
-        let keys = count(counters.keys).ok_or(Error::Damaged("a count of keys that cannot be"))?;
+    /// Plans to count one more key of the tenant: the write, and what must still hold.
+    async fn count_key(&self, tenant: Uid) -> Result<(Write, Precondition), Error> {
+        let (place, before, counters) = self.counters(tenant).await?;
+        let keys = counters.keys.checked_add(1).ok_or(IMPOSSIBLE_COUNT)?;
         let next = self.seal_cluster_row(&place, &rows::TenantCounters { rev: counters.rev + 1, keys, ..counters });
-        Ok((Write::Put(place.clone(), next), Precondition::Equals(place, record)))
+        Ok((Write::Put(place.clone(), next), Precondition::Equals(place, before)))
+    }
+
+    /// Reads the tenant's counters: where they lie, their record as stored, and what they say.
+    pub(super) async fn counters(&self, tenant: Uid) -> Result<(RowKey, Vec<u8>, rows::TenantCounters), Error> {
+        let place = row_key::tenant_counters(tenant);
+        let (record, counters) =
+            self.read_cluster_row(&place).await?.ok_or(Error::Damaged("a tenant without its counters"))?;
+        Ok((place, record, counters))
     }
 }
+
+/// A count that went below none or beyond all numbers.
+pub(super) const IMPOSSIBLE_COUNT: Error = Error::Damaged("a count of keys that cannot be");
 
 /// A version that was made and is not stored yet.
 pub(super) struct NewVersion {

@@ -68,8 +68,7 @@ impl Keyring {
         let (at, at_name) = (row_key::tenant(tenant.uid), row_key::tenant_name(name));
         let named = self.read_cluster_row::<rows::TenantName>(&at_name).await?;
         let (name_record, named) = named.ok_or(Error::Damaged("a tenant without its name"))?;
-        let counters = self.read_cluster_row::<rows::TenantCounters>(&row_key::tenant_counters(tenant.uid)).await?;
-        let (_, counters) = counters.ok_or(Error::Damaged("a tenant without its counters"))?;
+        let (_, _, counters) = self.counters(tenant.uid).await?;
 
         let commitment = tenant.wrapped.commitment();
         let mut writes = vec![Write::Delete(at.clone())];

@@ -261,6 +261,10 @@ impl OpenTenant {
         TenantPlace { name: &self.name, uid: self.uid, version: self.version }
     }
 
+    pub(super) fn name(&self) -> &TenantName {
+        &self.name
+    }
+
     fn audit_ctx_key(&self) -> Result<AuditCtxKey, Error> {
         let root =
             self.key.unwrap_index_root(self.place(), &wrapped(&self.row.wrapped_index_root)?).map_err(chain_error)?;

@@ -16,6 +16,7 @@ pub mod due;
 mod error;
 mod gate;
 pub mod init;
+mod key_target;
 mod list;
 mod load;
 mod mutation;
@@ -36,7 +37,7 @@ mod row_vectors;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
@@ -51,7 +52,7 @@ pub use who::Who;
 
 use crate::audit::Log;
 use crate::crypto::{EpochKey, EpochPlace, PageTokenKey, RecordMacKey};
-use crate::noun::{Clock, KeyName, KeyVersion, Random, TenantName, Uid};
+use crate::noun::{Clock, KeyName, KeyVersion, Random, TenantName, Uid, UnixMillis};
 use crate::store::{Store, StoreError};
 use cache::Cache;
 
@@ -86,6 +87,8 @@ pub struct Keyring {
     epoch: Epoch,
     cache: Cache,
     jobs: mpsc::Sender<mutation::Job>,
+    /// Mutations applied since `init`.
+    seq: AtomicU64,
     broken: AtomicBool,
 }
 
@@ -100,6 +103,7 @@ pub(crate) struct ClusterKeys {
 /// The epoch that wraps tenant keys.
 pub(crate) struct Epoch {
     pub(crate) place: EpochPlace,
+    pub(crate) created: UnixMillis,
     pub(crate) key: EpochKey,
 }
 
@@ -334,6 +338,16 @@ impl Keyring {
     /// Returns the epoch that wraps tenant keys.
     pub fn epoch(&self) -> EpochPlace {
         self.epoch.place
+    }
+
+    /// Returns when that epoch began.
+    pub fn epoch_began(&self) -> UnixMillis {
+        self.epoch.created
+    }
+
+    /// Returns how many changes were made since `init`.
+    pub fn seq(&self) -> u64 {
+        self.seq.load(Ordering::Relaxed)
     }
 
     /// Returns what is in memory.

@@ -16,6 +16,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
@@ -278,6 +279,7 @@ impl Mutator {
             return Ok(());
         }
         let before = std::mem::replace(&mut self.position, position.position);
+        self.keyring.seq.store(self.position.seq, Ordering::Relaxed);
 
         // Memory, before anybody is let in again.
         for made in &made {

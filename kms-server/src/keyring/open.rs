@@ -9,7 +9,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use tokio::sync::mpsc;
 
@@ -253,9 +253,10 @@ impl Opening<'_> {
                 record_mac: Arc::new(record_mac),
                 page_token: secret.page_token_key().map_err(memory)?,
             },
-            epoch: Epoch { place, key },
+            epoch: Epoch { place, created: epoch.created_ms, key },
             cache: Cache::new(self.settings.tenants_max, self.settings.keys_max),
             jobs,
+            seq: AtomicU64::new(position.seq),
             broken: AtomicBool::new(false),
         });
         let mutator = Mutator::new(Arc::clone(&keyring), waiting, position);

@@ -322,7 +322,7 @@ async fn states_of_keys_and_versions_are_obeyed_at_once() {
     running.change(schedule("acme", Some(version(1)), 0)).await.unwrap();
     assert!(matches!(running.open("acme", &old).await, Err(Error::VersionState(KeyState::Destroyed))));
     assert!(running.open("acme", &new).await.is_ok());
-    assert!(matches!(running.change(set(Some(version(1)), true)).await, Err(Error::Transition { .. })));
+    assert!(matches!(running.change(set(Some(version(1)), true)).await, Err(Error::VersionState(KeyState::Destroyed))));
     running.change(schedule("acme", None, 0)).await.unwrap();
     assert!(matches!(running.open("acme", &new).await, Err(Error::KeyState(KeyState::Destroyed))));
     let again =

@@ -44,20 +44,14 @@ impl Operation for GetStatus {
                 slots_max: count(arena.slots),
             }),
             audit_log: Some(v1::AuditLogStatus { origin: log.settings().origin.clone(), size: log.durable_size() }),
-            store: Some(v1::StoreStatus { kind: facts.store_kind.to_owned(), detail: String::new(), seq: 0 }),
-            caches: vec![
-                v1::CacheStatus {
-                    name: "tenants".to_owned(),
-                    entries: count(cache.tenants),
-                    ..v1::CacheStatus::default()
-                },
-                v1::CacheStatus {
-                    name: "keys".to_owned(),
-                    entries: count(cache.keys),
-                    entries_max: count(cache.keys_max),
-                    ..v1::CacheStatus::default()
-                },
-            ],
+            store: Some(v1::StoreStatus { kind: facts.store_kind.to_owned(), seq: keyring.seq() }),
+            caches: [("tenants", cache.tenants, cache.tenants_max), ("keys", cache.keys, cache.keys_max)]
+                .map(|(name, entries, max)| v1::CacheStatus {
+                    name: name.to_owned(),
+                    entries: count(entries),
+                    entries_max: count(max),
+                })
+                .to_vec(),
             warnings: facts.warnings.clone(),
         }))
     }

@@ -87,12 +87,14 @@ pub(super) fn blob(blob: &[u8], kind: Kind) -> Result<Header, keyring::Error> {
 // The kinds that callers hold; see doc/formats.md.
 const CALLERS_KINDS: std::ops::RangeInclusive<u8> = 0x01..=0x07;
 
-/// Reads a waiting time: unset is the service's default.
+/// Reads a waiting time, rounded up to milliseconds; unset is the service's default.
 pub(super) fn wait_ms(wait: Option<prost_types::Duration>) -> Result<Option<u64>, Error> {
     let Some(wait) = wait else { return Ok(None) };
-    let wait = std::time::Duration::try_from(wait)
-        .map_err(|_| Error::Field { field: "wait", rule: "must not be negative" })?;
-    Ok(Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))
+    let rule = "must be a duration that is not negative, with from 0 to 999,999,999 nanoseconds";
+    let seconds = u64::try_from(wait.seconds).map_err(|_| Error::Field { field: "wait", rule })?;
+    let nanos = u64::try_from(wait.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    let nanos = nanos.ok_or(Error::Field { field: "wait", rule })?;
+    Ok(Some(seconds.saturating_mul(1000).saturating_add(nanos.div_ceil(1_000_000))))
 }
 
 /// A page that is asked for.

@@ -65,12 +65,12 @@ pub(super) enum Record {
 /// Why an operation did nothing, and what is known of what it touched.
 pub(super) struct Failed {
     error: Error,
-    leaf: Leaf,
+    leaf: Box<Leaf>,
 }
 
 impl Failed {
     pub(super) fn new(error: impl Into<Error>, leaf: Leaf) -> Self {
-        Self { error: error.into(), leaf }
+        Self { error: error.into(), leaf: Box::new(leaf) }
     }
 }
 
@@ -226,7 +226,7 @@ fn remember<O: Operation>(
         Err(Failed { error, leaf }) => {
             let end =
                 if matches!(error, Error::Denied | Error::NoIdentity(_)) { Outcome::Denied } else { Outcome::Failed };
-            let leaf = Leaf { why: Some(status::why(&error).into()), ..joined(about, leaf) };
+            let leaf = Leaf { why: Some(status::why(&error).into()), ..joined(about, *leaf) };
             (leaf.ended(end), None, Err(error))
         }
     };

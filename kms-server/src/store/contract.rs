@@ -270,7 +270,7 @@ async fn random_batches_do_what_they_do_in_memory(store: &dyn Store, seed: u64) 
 async fn batches_sent_at_once_do_what_they_do_in_memory(store: &dyn Store, seed: u64) {
     let memory = MemoryStore::new();
     let mut dice = Dice(seed);
-    for _ in 0..40 {
+    for _ in 0..100 {
         let batches: Vec<_> = (0..1 + dice.roll(20)).map(|_| dice.batch()).collect();
         let outcomes = futures_util::future::join_all(batches.iter().map(|batch| store.commit(batch.clone()))).await;
         for (batch, outcome) in batches.into_iter().zip(outcomes) {
@@ -407,7 +407,7 @@ impl Dice {
     }
 
     fn key(&mut self) -> Vec<u8> {
-        (0..self.roll(4)).map(|_| [0, 7, 0xfe, 0xff][self.roll(4)]).collect()
+        (0..self.roll(3)).map(|_| [7, 0xff][self.roll(2)]).collect()
     }
 
     fn row(&mut self) -> RowKey {
@@ -426,7 +426,7 @@ impl Dice {
             })
             .collect();
         let writes = (0..self.roll(6))
-            .map(|_| match self.roll(8) {
+            .map(|_| match self.roll(4) {
                 0 => Write::Delete(self.row()),
                 1 => {
                     let mut prefix = self.row();

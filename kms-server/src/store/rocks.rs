@@ -142,18 +142,17 @@ enum Peek {
 impl Database {
     /// Reads a row if that waits for nothing.
     fn peek(&self, row: &RowKey) -> Result<Peek, StoreError> {
-        let Ok(db) = self.db.try_read() else { return Err(StoreError::closed()) }; // It is about to be.
-        let db = db.as_ref().ok_or_else(StoreError::closed)?;
-        match db.get_cf_opt(column(db, row.family), &row.key, &self.in_memory) {
+        self.with(|db| match db.get_cf_opt(column(db, row.family), &row.key, &self.in_memory) {
             Ok(value) => Ok(Peek::Known(value)),
             Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Peek::OnDisk),
             Err(error) => Err(StoreError::failed(error)),
-        }
+        })
     }
 
-    /// Works with the database, which stays open meanwhile. For our own threads: it may block.
+    /// Works with the database, which stays open meanwhile. Does not wait for it: whoever holds it
+    /// alone is closing it.
     fn with<T>(&self, work: impl FnOnce(&DB) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let db = self.db.read().expect("nothing panics while it takes the database away");
+        let db = self.db.try_read().map_err(|_| StoreError::closed())?;
         work(db.as_ref().filter(|_| !self.closing.load(Ordering::Relaxed)).ok_or_else(StoreError::closed)?)
     }
 
@@ -250,15 +249,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("store");
         let store = open(&dir);
-        let put = |n: u8| Batch {
-            preconditions: vec![],
-            writes: vec![Write::Put(RowKey::new(Family::Ops, [n]), vec![n; 100])],
-        };
-        let commits = futures_util::future::join_all((0..50).map(|n| store.commit(put(n))));
-        let (commits, closed) = futures_util::future::join(commits, store.close()).await;
+        let put = |n: u32| Write::Put(RowKey::new(Family::Ops, n.to_be_bytes()), vec![7; 100]);
+        let batch = |writes| Batch { preconditions: vec![], writes };
+        store.commit(batch((100..5000).map(put).collect())).await.unwrap();
+
+        let commits = futures_util::future::join_all((0..50).map(|n| store.commit(batch(vec![put(n)]))));
+        let lists = futures_util::future::join_all((0..50).map(|_| store.list(Family::Ops, b"", None, 9999)));
+        let (commits, lists, closed) = futures_util::future::join3(commits, lists, store.close()).await;
         closed.unwrap();
         assert!(commits.iter().all(Result::is_ok));
-        assert_eq!(open(&dir).list(Family::Ops, b"", None, 999).await.unwrap().rows.len(), 50);
+        assert!(lists.iter().all(Result::is_ok));
+        assert_eq!(open(&dir).list(Family::Ops, b"", None, 9999).await.unwrap().rows.len(), 4950);
     }
 
     #[test]

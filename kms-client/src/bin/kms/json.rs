@@ -295,7 +295,6 @@ struct AuditLogStatus<'a> {
 #[serde(rename_all = "camelCase")]
 struct StoreStatus<'a> {
     kind: &'a str,
-    detail: &'a str,
     seq: Number64,
 }
 
@@ -305,8 +304,6 @@ struct CacheStatus<'a> {
     name: &'a str,
     entries: Number64,
     entries_max: Number64,
-    hits: Number64,
-    misses: Number64,
 }
 
 impl<'a> From<&'a kms::Status> for Status<'a> {
@@ -341,11 +338,7 @@ impl<'a> From<&'a kms::Status> for Status<'a> {
                 .audit_log
                 .as_ref()
                 .map(|log| AuditLogStatus { origin: &log.origin, size: Number64(log.size) }),
-            store: status.store.as_ref().map(|store| StoreStatus {
-                kind: &store.kind,
-                detail: &store.detail,
-                seq: Number64(store.seq),
-            }),
+            store: status.store.as_ref().map(|store| StoreStatus { kind: &store.kind, seq: Number64(store.seq) }),
             caches: status
                 .caches
                 .iter()
@@ -353,8 +346,6 @@ impl<'a> From<&'a kms::Status> for Status<'a> {
                     name: &cache.name,
                     entries: Number64(cache.entries),
                     entries_max: Number64(cache.entries_max),
-                    hits: Number64(cache.hits),
-                    misses: Number64(cache.misses),
                 })
                 .collect(),
             warnings: &status.warnings,

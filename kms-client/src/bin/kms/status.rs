@@ -43,10 +43,7 @@ fn table(status: &kms_client::Status) -> String {
         .as_ref()
         .map(|memory| format!("{}, {} of {} slots used", memory.protection, memory.slots_used, memory.slots_max));
     let log = status.audit_log.as_ref().map(|log| format!("{}, {} records", log.origin, log.size));
-    let store = status.store.as_ref().map(|store| {
-        let detail = if store.detail.is_empty() { String::new() } else { format!(": {}", store.detail) };
-        format!("{}, {} mutations{detail}", store.kind, store.seq)
-    });
+    let store = status.store.as_ref().map(|store| format!("{}, {} mutations", store.kind, store.seq));
     let mut text = fields([
         ("state", state),
         ("version", status.version.clone()),
@@ -61,12 +58,12 @@ fn table(status: &kms_client::Status) -> String {
     ]);
     if !status.caches.is_empty() {
         let row = |cache: &kms_client::CacheStatus| {
-            let numbers = [cache.entries, cache.entries_max, cache.hits, cache.misses].map(|number| number.to_string());
-            let [entries, max, hits, misses] = numbers;
-            [cache.name.clone(), entries, max, hits, misses]
+            let numbers = [cache.entries, cache.entries_max].map(|number| number.to_string());
+            let [entries, max] = numbers;
+            [cache.name.clone(), entries, max]
         };
         text.push('\n');
-        text += &rows(["CACHE", "ENTRIES", "MAX", "HITS", "MISSES"], status.caches.iter().map(row));
+        text += &rows(["CACHE", "ENTRIES", "MAX"], status.caches.iter().map(row));
     }
     if !status.warnings.is_empty() {
         text.push('\n');
