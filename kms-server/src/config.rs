@@ -140,6 +140,7 @@ struct DestructionSection {
 struct LimitsSection {
     connections: Option<usize>,
     connections_per_peer: Option<usize>,
+    bytes_in_flight: Option<usize>,
     request_time: Option<String>,
 }
 
@@ -160,6 +161,8 @@ struct LogSection {
 /// All settings, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The file they came from.
+    pub config_file: Option<PathBuf>,
     /// The directory of store, log and keystore.
     pub data_dir: PathBuf,
     /// The node's name in the audit log.
@@ -188,6 +191,8 @@ pub struct Settings {
     pub keyring: KeyringSettings,
     /// How many connections there may be.
     pub connections: ConnectionLimits,
+    /// The bytes of all messages in flight.
+    pub bytes_in_flight_max: usize,
     /// The longest that one request may take.
     pub request_time_max: std::time::Duration,
     /// How to log.
@@ -207,14 +212,39 @@ impl Settings {
         self.data_dir.join("seg")
     }
 
+    /// Returns the files that the settings name, which may lie in the data directory.
+    pub fn named_files(&self) -> Vec<&Path> {
+        let BackendSettings::Software { pin_file, .. } = &self.backend;
+        let tls =
+            self.tls.iter().flat_map(|tls| tls.client_cas.iter().chain(&tls.crls).chain([&tls.cert_chain, &tls.key]));
+        let others = [&self.bindings_file, pin_file];
+        others.into_iter().chain(tls).chain(&self.config_file).map(PathBuf::as_path).collect()
+    }
+
     /// Puts the settings together.
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        refuse_unknown_variables()?;
         let (file, base) = match &flags.config {
             None => (File::default(), PathBuf::new()),
             Some(path) => (read(path)?, path.parent().unwrap_or(Path::new("")).to_owned()),
         };
         resolve(flags, file, &base)
     }
+}
+
+/// A variable that is misspelt would be a setting that silently is not one.
+fn refuse_unknown_variables() -> Result<(), ConfigError> {
+    use clap::Args as _;
+    let known = Flags::augment_args(clap::Command::new("settings"));
+    for (name, _) in std::env::vars_os() {
+        let ours = name.to_str().is_some_and(|name| name.starts_with("KMS_SERVER_"));
+        if ours && !known.get_arguments().any(|flag| flag.get_env() == Some(&name)) {
+            return Err(ConfigError(format!(
+                "the environment has {name:?}, which is no setting: see `kms-server serve --help`"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<File, ConfigError> {
@@ -291,18 +321,19 @@ fn resolve(flags: &Flags, file: File, base: &Path) -> Result<Settings, ConfigErr
     within("memory.keys", keys_max as u64, 16, 1 << 23)?;
     let tenants_max = file.memory.tenants.unwrap_or(16_384);
     within("memory.tenants", tenants_max as u64, 16, 1 << 22)?;
-    let connections = ConnectionLimits {
-        total: file.limits.connections.unwrap_or(4096),
-        per_peer: file.limits.connections_per_peer.unwrap_or(64),
-    };
+    let total = file.limits.connections.unwrap_or(4096);
+    let connections = ConnectionLimits { total, per_peer: file.limits.connections_per_peer.unwrap_or(total.min(64)) };
     within("limits.connections", connections.total as u64, 1, 1 << 20)?;
     within("limits.connections_per_peer", connections.per_peer as u64, 1, connections.total as u64)?;
+    let bytes_in_flight_max = file.limits.bytes_in_flight.unwrap_or(256 << 20);
+    within("limits.bytes_in_flight", bytes_in_flight_max as u64, 8 << 20, 1 << 36)?;
     let request_time = milliseconds("limits.request_time", file.limits.request_time.as_deref().unwrap_or("5s"))?;
     within("limits.request_time (in ms)", request_time, 10, 600_000)?;
     let cores = file.cores.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     within("cores", cores as u64, 1, 1024)?;
 
     Ok(Settings {
+        config_file: flags.config.clone(),
         data_dir,
         node,
         cores,
@@ -317,6 +348,7 @@ fn resolve(flags: &Flags, file: File, base: &Path) -> Result<Settings, ConfigErr
         segment_bytes,
         keyring: KeyringSettings { wait_ms_min, wait_ms_default, tenants_max, keys_max },
         connections,
+        bytes_in_flight_max,
         request_time_max: std::time::Duration::from_millis(request_time),
         log_format: file.log.format,
         log_filter: flags.log_filter.clone().or(file.log.filter).unwrap_or_else(|| "info".to_owned()),

@@ -1,7 +1,7 @@
 //! The data directory: who has it, and what is in it.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -37,6 +37,12 @@ pub enum DataDirError {
         "{0} has a {1} directory that is not of a cluster: the data directory is somebody else's; give `init` an empty one, or check data_dir"
     )]
     Foreign(PathBuf, &'static str),
+    /// It holds something else.
+    #[error("{0} holds {1:?}, which is not of a cluster: give `init` a directory of its own")]
+    Strange(PathBuf, std::ffi::OsString),
+    /// Others could change what is in it.
+    #[error("{0} can be written by others (mode {1:04o}): take that away with `chmod go-w`")]
+    Writable(PathBuf, u32),
     /// There is nothing.
     #[error("{0} holds no cluster: make one with `kms-server init`, or check data_dir")]
     Empty(PathBuf),
@@ -49,12 +55,17 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Takes a directory to make a cluster in; makes it if there is none.
-    pub fn take_for_init(dir: &Path) -> Result<Self, DataDirError> {
+    /// Takes a directory to make a cluster in; makes it if there is none. Beside what a cluster is
+    /// made of it may hold only `ours`, files that the settings name.
+    pub fn take_for_init(dir: &Path, ours: &[&Path]) -> Result<Self, DataDirError> {
         let unusable = |error| DataDirError::Unusable(dir.to_owned(), error);
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
-        let taken = Self::take(dir)?;
-        if look(dir)? { Err(DataDirError::Made(dir.to_owned())) } else { Ok(taken) }
+        refuse_if_others_write(dir)?;
+        if look(dir)? {
+            return Err(DataDirError::Made(dir.to_owned()));
+        }
+        refuse_strangers(dir, ours)?;
+        Self::take(dir)
     }
 
     /// Takes a directory to serve the cluster in it.
@@ -63,11 +74,13 @@ impl DataDir {
         if !look(dir)? {
             return Err(DataDirError::Empty(dir.to_owned()));
         }
+        refuse_if_others_write(dir)?;
         let taken = Self::take(dir)?;
         if look(dir)? { Ok(taken) } else { Err(DataDirError::Empty(dir.to_owned())) }
     }
 
-    fn take(dir: &Path) -> Result<Self, DataDirError> {
+    /// Takes a directory for this process alone, whatever is in it.
+    pub fn take(dir: &Path) -> Result<Self, DataDirError> {
         let unusable = |error| DataDirError::Unusable(dir.to_owned(), error);
         let lock = OpenOptions::new()
             .write(true)
@@ -82,6 +95,25 @@ impl DataDir {
             Err(error) => Err(unusable(error.into())),
         }
     }
+}
+
+fn refuse_if_others_write(dir: &Path) -> Result<(), DataDirError> {
+    let found = std::fs::metadata(dir).map_err(|error| DataDirError::Unusable(dir.to_owned(), error))?;
+    let mode = found.permissions().mode() & 0o777;
+    if mode & 0o022 == 0 { Ok(()) } else { Err(DataDirError::Writable(dir.to_owned(), mode)) }
+}
+
+fn refuse_strangers(dir: &Path, ours: &[&Path]) -> Result<(), DataDirError> {
+    let unusable = |error| DataDirError::Unusable(dir.to_owned(), error);
+    for entry in std::fs::read_dir(dir).map_err(unusable)? {
+        let entry = entry.map_err(unusable)?;
+        let name = entry.file_name();
+        let known = PARTS.iter().chain(&["lock", "lost+found"]).any(|known| name == *known);
+        if !known && !ours.iter().any(|path| **path == entry.path()) {
+            return Err(DataDirError::Strange(dir.to_owned(), name));
+        }
+    }
+    Ok(())
 }
 
 /// Answers whether there is a cluster, or nothing; all else is told apart, because the advice for one

@@ -1,7 +1,7 @@
 //! `kms-server dev`: a daemon to try things on. Loopback only, throw-away certificates, no waiting
 //! times; says what to type next.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -12,18 +12,25 @@ use rcgen::{
 };
 
 use crate::config::{Flags, Settings};
+use crate::data_dir::DataDir;
 use crate::init::init;
 use crate::noun::Principal;
 use crate::server::{Addresses, StoreKind, serve};
 use crate::telemetry;
 
+/// The highest `port`: two more follow it.
+pub const PORT_MAX: u16 = u16::MAX - 2;
+
 /// Serves out of `dir` until it is told to stop. Data stays there; certificates are made anew at
-/// every start.
-pub fn dev(dir: &Path) -> anyhow::Result<()> {
+/// every start. Listens on `port` and the two after it; on any three free ones if it is 0.
+pub fn dev(dir: &Path, port: u16) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let dir = dir.canonicalize()?;
+    let settings = settings(&dir, port)?;
+    // Before anything is written: the certificates here may be those of a daemon that runs.
+    let _lock = DataDir::take(&dir)?;
+    check_ports(&settings)?;
     write_certificates(&dir)?;
-    let settings = settings(&dir)?;
     telemetry::start_logs(settings.log_format, &settings.log_filter).map_err(|error| anyhow::anyhow!("{error}"))?;
     let store = store(&settings)?;
     if !settings.store_dir().exists() {
@@ -58,13 +65,16 @@ fn store(settings: &Settings) -> anyhow::Result<StoreKind> {
     Ok(StoreKind::Memory(std::sync::Arc::new(crate::store::memory::MemoryStore::new())))
 }
 
-fn settings(dir: &Path) -> anyhow::Result<Settings> {
-    let local = |port| Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+fn settings(dir: &Path, port: u16) -> anyhow::Result<Settings> {
+    let local = |offset| {
+        let port = if port == 0 { 0 } else { port.saturating_add(offset) };
+        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    };
     let flags = Flags {
         data_dir: Some(dir.join("data")),
-        listen_services: local(8443),
-        listen_operator: local(8444),
-        listen_probes: local(8445),
+        listen_services: local(0),
+        listen_operator: local(1),
+        listen_probes: local(2),
         tls_certificate_file: Some(dir.join("server.pem")),
         tls_key_file: Some(dir.join("server.key")),
         tls_client_ca_file: Some(dir.join("ca.pem")),
@@ -73,6 +83,15 @@ fn settings(dir: &Path) -> anyhow::Result<Settings> {
         ..Flags::default()
     };
     Ok(Settings { segment_bytes: 4 << 20, ..Settings::load(&flags)? })
+}
+
+/// Finds out early that a port is taken, when nothing was made yet and the remedy is a flag.
+fn check_ports(settings: &Settings) -> anyhow::Result<()> {
+    for address in [settings.services, settings.operator, settings.probes] {
+        TcpListener::bind(address)
+            .with_context(|| format!("cannot listen on {address}: give three free ports with --port FIRST"))?;
+    }
+    Ok(())
 }
 
 fn add_application(settings: &Settings) -> anyhow::Result<()> {
@@ -129,15 +148,24 @@ fn tell(dir: &Path, addresses: Addresses) {
     if let Err(error) = std::fs::write(&path, client) {
         tracing::warn!(%error, "the settings of the kms command could not be written");
     }
+    // Where cargo has put both programs, neither is found by its name alone.
+    let programs = std::env::current_exe().ok();
+    let programs = programs.as_deref().and_then(Path::parent).filter(|folder| folder.join("kms").is_file());
+    let programs =
+        programs.map(|folder| format!("\x20 export PATH=\"{}:$PATH\"\n", folder.display())).unwrap_or_default();
     eprintln!(
         "\nkms-server dev: for trying things out on this machine, and for nothing else.\n\
-         Certificates are thrown away at the next start; there are no waiting times before destruction.\n\n\
+         Data stays in {}; certificates are made anew at each start.\n\
+         There is no shortest waiting time: a destruction with --wait 0s takes effect at once.\n\
+         Ctrl-C stops it.\n\n\
          In another terminal:\n\
-         \x20 export KMS_CONFIG={}\n\
+         {programs}\
+         \x20 export KMS_CONFIG=\"{}\"\n\
          \x20 kms tenant create acme\n\
          \x20 kms key create --tenant acme app\n\
          \x20 echo hello | kms --profile app encrypt --key tenants/acme/keys/app --context table=users > hello.kms\n\
          \x20 kms --profile app decrypt --key tenants/acme/keys/app --context table=users --in hello.kms\n",
+        dir.display(),
         path.display()
     );
 }

@@ -36,7 +36,12 @@ pub struct Made {
 
 /// Makes a cluster whose first administrator is `admin`.
 pub async fn init(settings: &Settings, store: StoreKind, admin: &Principal) -> anyhow::Result<Made> {
-    let _data_dir = DataDir::take_for_init(&settings.data_dir)?;
+    let backend::BackendSettings::Software { pin_file, .. } = &settings.backend;
+    let ours = settings.named_files();
+    let _data_dir = DataDir::take_for_init(&settings.data_dir, &ours)?;
+    // First, and inert alone: an init that ends here can be run again, one that ends later has its
+    // administrator.
+    let bindings_kept = write_first_binding(settings, admin)?;
     let rng: Arc<dyn Random> = Arc::new(OsRandom::new());
     let cluster = Uid::generate(&*rng);
     backend::init(&settings.backend, Arc::clone(&rng)).await.context("the master key backend could not be made")?;
@@ -59,9 +64,6 @@ pub async fn init(settings: &Settings, store: StoreKind, admin: &Principal) -> a
     let made =
         birth.run(|| async { store.create(&settings.store_dir()).map_err(crate::keyring::Error::Store) }).await?;
     made.close().await?;
-    // Last, and not needed by anything before: a failed init leaves no administrator behind.
-    let bindings_kept = write_first_binding(settings, admin)?;
-    let backend::BackendSettings::Software { pin_file, .. } = &settings.backend;
     Ok(Made {
         cluster: cluster.to_string(),
         origin,
@@ -74,7 +76,7 @@ pub async fn init(settings: &Settings, store: StoreKind, admin: &Principal) -> a
 
 fn write_first_binding(settings: &Settings, admin: &Principal) -> anyhow::Result<bool> {
     let text = format!(
-        "# Who may do what. Deny by default; the roles are described in the manual.\n\
+        "# Who may do what. Deny by default; read at start. README.md describes the roles.\n\
          # Administrators manage tenants and keys, and use none of them.\n\n\
          [[binding]]\nid = \"first-administrator\"\n\
          roles = [\"tenant-admin\", \"key-admin\", \"auditor\", \"operator\"]\n\

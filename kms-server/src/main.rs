@@ -16,7 +16,11 @@ static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
 
 /// An envelope-encryption key management service.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "To try it: kms-server dev. For good: kms-server init, then kms-server serve; README.md says how."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -25,6 +29,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Makes a cluster: master key, first epoch, audit log, store, first administrator.
+    #[command(after_help = SETTINGS_HELP)]
     Init {
         #[command(flatten)]
         flags: Box<Flags>,
@@ -35,19 +40,32 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Serves until it is told to stop (SIGTERM).
+    /// Serves until it is told to stop (SIGTERM or Ctrl-C).
+    #[command(after_help = SETTINGS_HELP)]
     Serve {
         #[command(flatten)]
         flags: Box<Flags>,
     },
-    /// Serves on loopback with throw-away certificates, to try things on.
+    /// Serves on loopback with throw-away certificates, to try things on. Data stays in its directory.
     #[cfg(feature = "dev")]
     Dev {
         /// Where certificates, settings and data go.
         #[arg(long, default_value = ".kms-dev", value_name = "DIR")]
         dir: std::path::PathBuf,
+        /// The first of three ports: services, operator, probes. 0 takes any three that are free.
+        #[arg(
+            long,
+            default_value_t = 8443,
+            value_name = "FIRST",
+            value_parser = clap::value_parser!(u16).range(..=i64::from(kms_server::dev::PORT_MAX))
+        )]
+        port: u16,
     },
 }
+
+const SETTINGS_HELP: &str = "\
+A flag beats its environment variable, which beats the file of settings. The file has more settings
+than there are flags, such as limits; README.md shows all of them with their defaults.";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Output {
@@ -74,7 +92,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             start_logs(&settings)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let made = runtime.block_on(init(&settings, durable_store()?, &admin))?;
-            tell(&made, output)
+            tell(&made, settings.tls.is_some(), output)
         }
         Command::Serve { flags } => {
             let settings = Settings::load(&flags)?;
@@ -82,7 +100,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             serve(&settings, &durable_store()?, |_| {})
         }
         #[cfg(feature = "dev")]
-        Command::Dev { dir } => kms_server::dev::dev(&dir),
+        Command::Dev { dir, port } => kms_server::dev::dev(&dir, port),
     }
 }
 
@@ -105,7 +123,7 @@ fn durable_store() -> anyhow::Result<StoreKind> {
 }
 
 #[allow(clippy::print_stdout)] // What was made is the command's answer.
-fn tell(made: &Made, output: Output) -> anyhow::Result<()> {
+fn tell(made: &Made, has_certificates: bool, output: Output) -> anyhow::Result<()> {
     match output {
         Output::Json => println!("{}", serde_json::to_string(made)?),
         Output::Text => {
@@ -121,7 +139,12 @@ fn tell(made: &Made, output: Output) -> anyhow::Result<()> {
                 ""
             };
             println!("  bindings    {}{kept}", bindings_file.display());
-            println!("next: kms-server serve, with the same settings");
+            if has_certificates {
+                println!("next: kms-server serve, with the same settings");
+            } else {
+                println!("next: have a certificate issued for the daemon, and set tls.certificate_file,");
+                println!("      tls.key_file and tls.client_ca_file; then kms-server serve, with the same settings");
+            }
         }
     }
     Ok(())

@@ -2,14 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::keyring::Keyring;
 
@@ -25,19 +31,43 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Answers until `stop`.
+    /// Answers until `stop`. The listener is plain, so it has few places, and short ones.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let router = Router::new()
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(ready))
             .route("/metrics", get(async |State(probes): State<Probes>| probes.metrics.render()))
             .with_state(self);
-        let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
-        if let Err(error) = served {
-            tracing::error!(%error, "the probes' listener failed");
+        let (places, tasks) = (Arc::new(Semaphore::new(PLACES)), TaskTracker::new());
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let place = Arc::clone(&places).try_acquire_owned();
+            let (Ok((stream, _)), Ok(place)) = (accepted, place) else {
+                tokio::time::sleep(PAUSE_WHEN_FULL).await;
+                continue;
+            };
+            let service = TowerToHyperService::new(router.clone());
+            tasks.spawn(async move {
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(TIME_MAX)
+                    .keep_alive(false)
+                    .serve_connection(TokioIo::new(stream), service);
+                if let Ok(Err(error)) = tokio::time::timeout(TIME_MAX, connection).await {
+                    tracing::debug!(%error, "a probe's connection ended with an error");
+                }
+                drop(place);
+            });
         }
     }
 }
+
+const PLACES: usize = 64;
+const TIME_MAX: Duration = Duration::from_secs(5);
+const PAUSE_WHEN_FULL: Duration = Duration::from_millis(50);
 
 async fn ready(State(probes): State<Probes>) -> (StatusCode, String) {
     if let Err(error) = probes.keyring.check_whole() {

@@ -17,14 +17,16 @@ use crate::config::Settings;
 use crate::crypto::arena::{self, Protection};
 use crate::data_dir::DataDir;
 use crate::keyring::open::{Opened, Opening, cluster_uid};
+use crate::keyring::{Keyring, KeyringSettings};
 use crate::noun::clock::SystemClock;
 use crate::noun::random::OsRandom;
 use crate::noun::{Clock, Random};
 use crate::policy::Policy;
 use crate::probes::Probes;
-use crate::rpc::accept::{Places, accept};
+use crate::rpc::accept::{ConnectionLimits, Places, accept};
+use crate::rpc::budget::Budget;
 use crate::rpc::cores::{CoreSettings, Cores};
-use crate::rpc::{Api, Endpoint, Facts, Health, Listener};
+use crate::rpc::{Api, Endpoint, Ends, Facts, Health, Listener};
 use crate::shutdown::StopSignals;
 use crate::store::memory::MemoryStore;
 #[cfg(feature = "rocksdb")]
@@ -92,7 +94,12 @@ pub fn serve(settings: &Settings, store: &StoreKind, serving: impl FnOnce(Addres
     // What needs no core yet runs here; the keyring's own work joins it later.
     let opening = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let metrics = telemetry::start_metrics()?;
-    let warnings = prepare_memory(settings);
+    let (keyring_settings, mut warnings) = prepare_memory(settings.keyring);
+    let settings = &Settings {
+        keyring: keyring_settings,
+        connections: prepare_files(settings.connections, &mut warnings),
+        ..settings.clone()
+    };
     let _data_dir = DataDir::take_to_serve(&settings.data_dir)?;
     let files = settings
         .tls
@@ -118,13 +125,14 @@ pub fn serve(settings: &Settings, store: &StoreKind, serving: impl FnOnce(Addres
         policy: ArcSwap::from_pointee(policy),
         clock,
         request_time_max: settings.request_time_max,
+        budget: Budget::new(settings.bytes_in_flight_max),
         backend,
         facts,
     });
     let tokens = Tokens::default();
     let core_settings =
         CoreSettings { tls: ArcSwap::new(tls), identities: settings.identities.clone(), log: Arc::clone(&log) };
-    let cores = Cores::start(settings.cores, &Arc::new(core_settings), &tokens.drain)?;
+    let cores = Cores::start(settings.cores, &Arc::new(core_settings), &tokens.ends)?;
 
     let ended = runtime.block_on(async {
         let mut signals = StopSignals::listen()?;
@@ -132,9 +140,8 @@ pub fn serve(settings: &Settings, store: &StoreKind, serving: impl FnOnce(Addres
         changes.spawn(mutator.run(tokens.stop_changes.clone()));
         others.spawn(Arc::clone(&keyring).run_due(last_record, tokens.stop_accepting.clone()));
 
-        let (services_health, operator_health, addresses, is_serving) =
-            listen(settings, &api, &cores, &others, &tokens, metrics).await?;
-        for health in [&services_health, &operator_health] {
+        let (mut healths, addresses, is_serving) = listen(settings, &api, &cores, &others, &tokens, metrics).await?;
+        for health in &healths {
             health.set_serving(true).await;
         }
         is_serving.store(true, Ordering::Release);
@@ -142,19 +149,23 @@ pub fn serve(settings: &Settings, store: &StoreKind, serving: impl FnOnce(Addres
         tracing::info!(%services, %operator, %probes, "serving");
         serving(addresses);
 
-        let failed = watch(&mut signals, &keyring).await;
+        let failed = watch(&mut signals, &keyring, &healths).await;
         is_serving.store(false, Ordering::Release);
-        for health in [&services_health, &operator_health] {
+        for health in &mut healths {
             health.set_serving(false).await;
+            health.end_watches().await;
         }
         tracing::info!("stopping: no new connections; requests under way are finished");
         tokens.stop_accepting.cancel();
-        tokens.drain.cancel();
+        tokens.ends.drain.cancel();
         let joining = Arc::clone(&cores);
         let joined = others.spawn_blocking(move || joining.join());
         tokio::select! {
             _ = joined => {}
-            () = signals.next() => tracing::warn!("a second signal: what is still under way is cut off"),
+            () = signals.next() => {
+                tracing::warn!("a second signal: what is still under way is cut off");
+                tokens.ends.cut.cancel();
+            }
         }
         tokens.stop_changes.cancel();
         changes.close();
@@ -174,29 +185,83 @@ pub fn serve(settings: &Settings, store: &StoreKind, serving: impl FnOnce(Addres
 #[derive(Default)]
 struct Tokens {
     stop_accepting: CancellationToken,
-    drain: CancellationToken,
+    ends: Ends,
     stop_changes: CancellationToken,
 }
 
-fn prepare_memory(settings: &Settings) -> Vec<String> {
-    // Beside keys, each tenant has three secrets and the cluster a few.
-    let memory = arena::init(
-        settings.keyring.keys_max.saturating_add(4 * settings.keyring.tenants_max.min(settings.keyring.keys_max)),
-    );
-    tracing::info!(protection = memory.protection.describe(), keys = memory.slots, "memory for keys");
-    if memory.protection == Protection::Unlocked {
-        let warning = "keys lie in memory that is not locked: raise RLIMIT_MEMLOCK".to_owned();
-        tracing::warn!("{warning}");
-        return vec![warning];
+/// Makes the locked memory, and fits what is kept in it to what the system gave. Returns that, and
+/// what an operator should look at.
+fn prepare_memory(wanted: KeyringSettings) -> (KeyringSettings, Vec<String>) {
+    let slots_wanted = wanted.keys_max + SECRETS_OF_TENANT * wanted.tenants_max + SLOTS_APART;
+    let memory = arena::init(slots_wanted);
+    tracing::info!(protection = memory.protection.describe(), slots = memory.slots, "memory for keys");
+    let mut warnings = Vec::new();
+    let mut settings = wanted;
+    if memory.slots < slots_wanted {
+        let fits =
+            |count: usize| (count * memory.slots.saturating_sub(SLOTS_APART) / (slots_wanted - SLOTS_APART)).max(8);
+        settings = KeyringSettings { keys_max: fits(wanted.keys_max), tenants_max: fits(wanted.tenants_max), ..wanted };
+        warnings.push(format!(
+            "locked memory has room for {} of {slots_wanted} secrets: {} keys and {} tenants stay in memory; raise RLIMIT_MEMLOCK",
+            memory.slots, settings.keys_max, settings.tenants_max
+        ));
     }
-    Vec::new()
+    if memory.protection == Protection::Unlocked {
+        warnings.push("keys lie in memory that is not locked: raise RLIMIT_MEMLOCK".to_owned());
+    }
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    (settings, warnings)
 }
+
+/// Raises the limit of open files to what is allowed, and keeps connections below it: the log and
+/// the store need files of their own, whatever happens on the network.
+fn prepare_files(wanted: ConnectionLimits, warnings: &mut Vec<String>) -> ConnectionLimits {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+    let files =
+        getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    let total = wanted.total.min(files.saturating_sub(FILES_APART).max(16));
+    if total < wanted.total {
+        let warning = format!(
+            "the limit of open files ({files}) allows {total} connections, not {}: raise RLIMIT_NOFILE",
+            wanted.total
+        );
+        tracing::warn!("{warning}");
+        warnings.push(warning);
+    }
+    ConnectionLimits { total, per_peer: wanted.per_peer.min(total) }
+}
+
+/// Tenant key, record MAC, audit contexts.
+const SECRETS_OF_TENANT: usize = 3;
+/// Epoch, cluster, and what is opened for the length of a call.
+const SLOTS_APART: usize = 64;
+/// Files of the store, the log, operators and probes.
+const FILES_APART: usize = 512;
 
 fn load_policy(path: &Path) -> anyhow::Result<Policy> {
     let label = path.display().to_string();
+    refuse_if_others_write(path)?;
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("the bindings {label} cannot be read: without them nobody may do anything"))?;
     Ok(Policy::load(&text, &label)?)
+}
+
+/// Whoever can write the bindings can give himself everything.
+fn refuse_if_others_write(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(path).map(|found| found.permissions().mode() & 0o777).unwrap_or(0);
+    anyhow::ensure!(
+        mode & 0o022 == 0,
+        "the bindings {} can be written by others (mode {mode:04o}): take that away with `chmod go-w`",
+        path.display()
+    );
+    Ok(())
 }
 
 async fn open(settings: &Settings, store: &Arc<dyn Store>, clock: &Arc<dyn Clock>) -> anyhow::Result<Opened> {
@@ -225,8 +290,10 @@ async fn listen(
     tasks: &TaskTracker,
     tokens: &Tokens,
     metrics: metrics_exporter_prometheus::PrometheusHandle,
-) -> anyhow::Result<(Health, Health, Addresses, Arc<AtomicBool>)> {
+) -> anyhow::Result<([Health; 2], Addresses, Arc<AtomicBool>)> {
+    // Operators have places of their own, whatever happens on the other listener.
     let places = Places::new(settings.connections);
+    let operator_places = Places::new(OPERATOR_CONNECTIONS);
     let services = bind(settings.services, "listen.services").await?;
     let operator = bind(settings.operator, "listen.operator").await?;
     let probes = bind(settings.probes, "listen.probes").await?;
@@ -234,8 +301,9 @@ async fn listen(
         Addresses { services: services.local_addr()?, operator: operator.local_addr()?, probes: probes.local_addr()? };
     let (services_endpoint, services_health) = Endpoint::new(Listener::Services, Arc::clone(api)).await;
     let (operator_endpoint, operator_health) = Endpoint::new(Listener::Operator, Arc::clone(api)).await;
-    for (listener, endpoint) in [(services, services_endpoint), (operator, operator_endpoint)] {
-        tasks.spawn(accept(listener, endpoint, Arc::clone(&places), Arc::clone(cores), tokens.stop_accepting.clone()));
+    let listeners = [(services, services_endpoint, places), (operator, operator_endpoint, operator_places)];
+    for (listener, endpoint, places) in listeners {
+        tasks.spawn(accept(listener, endpoint, places, Arc::clone(cores), tokens.stop_accepting.clone()));
     }
     let serving = Arc::new(AtomicBool::new(false));
     let prober = Probes { serving: Arc::clone(&serving), keyring: Arc::clone(&api.keyring), metrics: metrics.clone() };
@@ -247,7 +315,7 @@ async fn listen(
             metrics.run_upkeep();
         }
     });
-    Ok((services_health, operator_health, addresses, serving))
+    Ok(([services_health, operator_health], addresses, serving))
 }
 
 async fn bind(address: std::net::SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
@@ -255,11 +323,24 @@ async fn bind(address: std::net::SocketAddr, setting: &str) -> anyhow::Result<Tc
     bound.with_context(|| format!("cannot listen on {address}: set {setting} to a free address of this machine"))
 }
 
-/// Returns at the first signal.
-async fn watch(signals: &mut StopSignals, keyring: &crate::keyring::Keyring) -> anyhow::Result<()> {
-    signals.next().await;
-    // A node that failed says so in its exit code.
+/// Returns at the first signal. A node that failed is not healthy any more.
+async fn watch(signals: &mut StopSignals, keyring: &Keyring, healths: &[Health; 2]) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            () = signals.next() => break,
+            () = tokio::time::sleep(LOOK_EVERY), if keyring.check_whole().is_ok() => {
+                if keyring.check_whole().is_err() {
+                    for health in healths {
+                        health.set_serving(false).await;
+                    }
+                }
+            }
+        }
+    }
+    // And says so in its exit code.
     keyring.check_whole().context("this node stopped serving before it was asked to")
 }
 
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const OPERATOR_CONNECTIONS: ConnectionLimits = ConnectionLimits { total: 64, per_peer: 16 };
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);

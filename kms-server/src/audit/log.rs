@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -164,7 +164,8 @@ impl Log {
             if pending.closed {
                 return Err(LogFailed::Failed);
             }
-            if pending.bytes > PENDING_BYTES_MAX {
+            // Leaves of changes are few, and one that cannot be settled stops all changes.
+            if pending.bytes > PENDING_BYTES_MAX && leaf.seq.is_none() {
                 return Err(LogFailed::Behind);
             }
             if !pending.open.has_room(bytes_max) {
@@ -304,11 +305,8 @@ impl Log {
             if stop {
                 return;
             }
-            if let Some((path, bytes)) = spare
-                && let Err(error) = make_spare(&path, bytes)
-            {
-                // The segment itself will be made, or fail, when it is needed.
-                tracing::warn!(%error, "no spare segment could be made for the audit log");
+            if let Some((path, bytes)) = spare {
+                make_spare_apart(path, bytes);
             }
         }
     }
@@ -388,6 +386,19 @@ impl LogSettings {
     /// Returns what binds a segment to this log.
     pub fn origin_hash(&self) -> [u8; 32] {
         crate::crypto::sha256(self.origin.as_bytes())
+    }
+}
+
+/// Makes a spare on a thread of its own: nobody's record waits for it. One that fails is tried again
+/// only in the next segment; the segment itself will be made, or fail, when it is needed.
+fn make_spare_apart(path: PathBuf, bytes: u64) {
+    let make = move || {
+        if let Err(error) = make_spare(&path, bytes) {
+            tracing::warn!(%error, "no spare segment could be made for the audit log");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("kms-log-spare".into()).spawn(make) {
+        tracing::warn!(%error, "no thread could be made for a spare segment of the audit log");
     }
 }
 

@@ -23,6 +23,7 @@ pub(super) struct SegmentWriter {
     first: u64,
     offset: u64,
     capacity: u64,
+    spare_asked_for: bool,
     /// The MAC of the last frame written.
     pub(super) previous: FrameMac,
 }
@@ -48,8 +49,11 @@ impl SegmentWriter {
         segment_bytes: u64,
         previous: FrameMac,
     ) -> io::Result<Self> {
-        std::fs::create_dir(dir)?;
+        std::fs::create_dir_all(dir)?;
         sync_dir(dir.parent().unwrap_or(dir))?;
+        if !list(dir)?.is_empty() {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        }
         let (file, capacity) = make_segment(dir, SegmentHead { origin_hash, first: 0, previous }, segment_bytes)?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -59,16 +63,17 @@ impl SegmentWriter {
             first: 0,
             offset: SEGMENT_HEAD_BYTES as u64,
             capacity,
+            spare_asked_for: false,
             previous,
         })
     }
 
     /// Opens the last segment to go on at its tail.
     pub(super) fn resume(dir: &Path, origin_hash: [u8; 32], segment_bytes: u64, tail: Tail) -> io::Result<Self> {
-        // A spare that was never used may be half made.
-        remove_if_there(&dir.join(SPARE))?;
+        remove_leftovers(dir)?;
         let file = OpenOptions::new().read(true).write(true).open(path_of(dir, tail.segment))?;
         let capacity = file.metadata()?.len();
+        rewrite(&file, tail.offset)?;
         Ok(Self {
             dir: dir.to_owned(),
             origin_hash,
@@ -77,6 +82,7 @@ impl SegmentWriter {
             first: tail.segment,
             offset: tail.offset,
             capacity,
+            spare_asked_for: false,
             previous: tail.previous,
         })
     }
@@ -100,6 +106,7 @@ impl SegmentWriter {
         (self.file, self.capacity) = make_segment(&self.dir, head, bytes)?;
         self.first = first;
         self.offset = SEGMENT_HEAD_BYTES as u64;
+        self.spare_asked_for = false;
         Ok(())
     }
 
@@ -108,10 +115,10 @@ impl SegmentWriter {
         self.first
     }
 
-    /// Tells where a spare is wanted: once half of this segment is used.
-    pub(super) fn wants_spare(&self) -> Option<(PathBuf, u64)> {
-        let spare = self.dir.join(SPARE);
-        (self.offset > self.capacity / 2 && !spare.exists()).then_some((spare, self.segment_bytes))
+    /// Tells once for each segment, when half of it is used, where a spare is wanted.
+    pub(super) fn wants_spare(&mut self) -> Option<(PathBuf, u64)> {
+        let wanted = self.offset > self.capacity / 2 && !std::mem::replace(&mut self.spare_asked_for, true);
+        wanted.then(|| (self.dir.join(SPARE), self.segment_bytes))
     }
 
     #[cfg(test)]
@@ -120,11 +127,37 @@ impl SegmentWriter {
     }
 }
 
+/// Writes what a start has read once more, and syncs it: a frame that was read may lie in memory
+/// only, if the last run was killed before its sync, or after one that failed.
+fn rewrite(file: &File, end: u64) -> io::Result<()> {
+    let mut buffer = vec![0; ZEROS_BYTES];
+    let mut at = 0;
+    while at < end {
+        let part = usize::try_from(end - at).unwrap_or(usize::MAX).min(ZEROS_BYTES);
+        file.read_exact_at(&mut buffer[..part], at)?;
+        file.write_all_at(&buffer[..part], at)?;
+        at += part as u64;
+    }
+    file.sync_all()
+}
+
+/// Removes what the last run was making and never used.
+fn remove_leftovers(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "making") {
+            remove_if_there(&path)?;
+        }
+    }
+    remove_if_there(&dir.join(SPARE))
+}
+
 /// Makes a file of zeros, to become the next segment. May take a while.
 pub(super) fn make_spare(spare: &Path, bytes: u64) -> io::Result<()> {
     let making = spare.with_extension("making");
     remove_if_there(&making)?;
-    make_zeros(&making, bytes)?;
+    // What failed half way must not take the space that the store needs.
+    make_zeros(&making, bytes).inspect_err(|_| drop(remove_if_there(&making)))?;
     std::fs::rename(&making, spare)
 }
 
@@ -161,17 +194,20 @@ pub(super) fn zero_tail(dir: &Path, first: u64, offset: u64) -> io::Result<()> {
 }
 
 fn make_segment(dir: &Path, head: SegmentHead, bytes: u64) -> io::Result<(File, u64)> {
-    let spare = dir.join(SPARE);
-    let usable = spare.metadata().is_ok_and(|meta| meta.len() >= bytes);
-    if !usable {
-        remove_if_there(&spare)?;
-        make_spare(&spare, bytes)?;
+    // Somebody may be making the next spare: only what has the spare's name is taken, by one rename,
+    // and nothing that is being made is touched.
+    let path = path_of(dir, head.first);
+    let making = path.with_extension("making");
+    let taken = std::fs::rename(dir.join(SPARE), &making).is_ok();
+    if !taken || making.metadata()?.len() < bytes {
+        remove_if_there(&making)?;
+        make_zeros(&making, bytes)?;
     }
-    let file = OpenOptions::new().read(true).write(true).open(&spare)?;
+    let file = OpenOptions::new().read(true).write(true).open(&making)?;
     file.write_all_at(&head.to_bytes(), 0)?;
     file.sync_all()?;
     // The name appears only with a durable head under it.
-    std::fs::rename(&spare, path_of(dir, head.first))?;
+    std::fs::rename(&making, path)?;
     sync_dir(dir)?;
     let capacity = file.metadata()?.len();
     Ok((file, capacity))

@@ -12,6 +12,7 @@ impl<const N: usize> KeyType for Bytes<N> {
 }
 
 /// Fills `out` with HKDF-Expand-SHA-512(key, info).
+#[inline(never)] // So that `scrub_stack`, called after it, wipes its frame.
 pub(super) fn expand<const N: usize>(key: &[u8; 32], info: &[&[u8]], out: &mut [u8; N]) {
     Prk::new_less_safe(HKDF_SHA512, key)
         .expand(info, Bytes::<N>)

@@ -119,24 +119,25 @@ impl AuditCtxKey {
     /// Returns what the log shows of a context: equal for equal contexts of one tenant, and
     /// nothing to anybody else.
     pub fn shown_in_log(&self, context: &ContextHash) -> [u8; 16] {
-        let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.bytes()), context.as_bytes());
-        kdf::scrub_stack();
-        let mut shown = [0; 16];
-        shown.copy_from_slice(&mac.as_ref()[..16]);
-        shown
+        let mac = hmac_sha256(self.bytes(), &[context.as_bytes()]);
+        *mac.first_chunk().expect("16 of 32 bytes")
     }
 }
 
 impl AuditSeed {
     /// Returns the Ed25519 public key of the seed.
     pub fn public_key(&self) -> [u8; 32] {
-        use ring::signature::{Ed25519KeyPair, KeyPair as _};
-        let pair = Ed25519KeyPair::from_seed_unchecked(self.bytes()).expect("a seed has 32 bytes");
-        let mut public = [0; 32];
-        public.copy_from_slice(pair.public_key().as_ref());
+        let public = public_key_in_leaf(self.bytes());
         kdf::scrub_stack();
         public
     }
+}
+
+#[inline(never)]
+fn public_key_in_leaf(seed: &[u8; 32]) -> [u8; 32] {
+    use ring::signature::{Ed25519KeyPair, KeyPair as _};
+    let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("a seed has 32 bytes");
+    pair.public_key().as_ref().try_into().expect("a public key has 32 bytes")
 }
 
 impl EpochKey {
@@ -261,13 +262,20 @@ impl Dek {
 
 /// Computes HMAC-SHA-256 and leaves nothing of the key on the stack.
 pub(super) fn hmac_sha256(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+    let out = hmac_in_leaf(key, parts);
+    kdf::scrub_stack();
+    out
+}
+
+// A frame of its own: what `scrub_stack` wipes lies below its caller's.
+#[inline(never)]
+fn hmac_in_leaf(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
     for part in parts {
         context.update(part);
     }
     let mut out = [0; 32];
     out.copy_from_slice(context.sign().as_ref());
-    kdf::scrub_stack();
     out
 }
 

@@ -227,31 +227,39 @@ impl Cache {
         Counted(Arc::clone(&self.keys))
     }
 
+    /// Makes room below the limits.
+    fn evict(&self) {
+        self.evict_to(self.keys_max - self.keys_max / 8, self.tenants_max - self.tenants_max / 8);
+    }
+
+    /// Makes room in locked memory, which may be full below the limits: drops an eighth of what there is.
+    pub(super) fn make_room(&self) {
+        let (keys, tenants) = (self.keys.load(Ordering::Relaxed), self.tenants.load(Ordering::Relaxed));
+        self.evict_to(keys - keys.div_ceil(8), tenants - tenants.div_ceil(8));
+    }
+
     /// Drops what was not used since the last time; where that is too little, of the rest as well.
-    pub(super) fn evict(&self) {
-        let keys_target = self.keys_max - self.keys_max / 8;
-        let tenants_target = self.tenants_max - self.tenants_max / 8;
+    fn evict_to(&self, keys_target: usize, tenants_target: usize) {
         for _round in 0..2 {
             for shard in &self.shards {
                 let mut shard = write(shard);
                 shard.retain(|_, entry| {
-                    let mut kept = 0;
-                    if let Some(tenant) = entry.loaded.load_full() {
-                        let mut keys = write(&tenant.keys);
-                        keys.retain(|_, key| {
-                            key.used.swap(false, Ordering::Relaxed) || self.keys.load(Ordering::Relaxed) <= keys_target
-                        });
-                        kept = keys.len();
-                    }
-                    let idle = !entry.used.swap(false, Ordering::Relaxed)
-                        && kept == 0
-                        && self.tenants.load(Ordering::Relaxed) > tenants_target;
-                    let gone = idle && entry.turn.try_lock().is_ok_and(|_turn| entry.gate.evict());
-                    if gone {
+                    let unused = !entry.used.swap(false, Ordering::Relaxed);
+                    // A tenant goes with its keys.
+                    if unused
+                        && self.tenants.load(Ordering::Relaxed) > tenants_target
+                        && entry.turn.try_lock().is_ok_and(|_turn| entry.gate.evict())
+                    {
                         entry.forget();
                         self.tenants.fetch_sub(1, Ordering::Relaxed);
+                        return false;
                     }
-                    !gone
+                    if let Some(tenant) = entry.loaded.load_full() {
+                        write(&tenant.keys).retain(|_, key| {
+                            key.used.swap(false, Ordering::Relaxed) || self.keys.load(Ordering::Relaxed) <= keys_target
+                        });
+                    }
+                    true
                 });
             }
             if self.keys.load(Ordering::Relaxed) <= keys_target

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::audit::{Leaf, Phase};
 use crate::crypto::chain::commitment_of;
-use crate::noun::{KeyName, KeyVersion, TenantName, Uid};
+use crate::noun::{KeyName, KeyVersion, TenantName, Uid, UnixMillis};
 use crate::rows;
 use crate::store::{Precondition, Write};
 
@@ -69,11 +69,12 @@ impl Keyring {
         tenant: &TenantName,
         name: &KeyName,
         version: Option<KeyVersion>,
+        by: UnixMillis,
     ) -> Result<Plan, Error> {
         // A suspended tenant's dates come all the same.
         let tenant = self.open_tenant(tenant).await?;
         let target = self.key_target(tenant, name, version).await?;
-        let is_due = target.destroy_ms().is_some_and(|due| due <= self.clock.now());
+        let is_due = target.destroy_ms().is_some_and(|due| due <= by);
         if target.state()? != KeyState::PendingDestruction || !is_due {
             return Err(target.transition(KeyState::Destroyed)?);
         }

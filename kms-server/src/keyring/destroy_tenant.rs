@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use crate::audit::{Leaf, Phase};
-use crate::noun::TenantName;
+use crate::noun::{TenantName, UnixMillis};
 use crate::rows;
 use crate::store::{Precondition, Write};
 
@@ -53,10 +53,10 @@ impl Keyring {
         )
     }
 
-    pub(super) async fn plan_destroy_due_tenant(&self, name: &TenantName) -> Result<Plan, Error> {
+    pub(super) async fn plan_destroy_due_tenant(&self, name: &TenantName, by: UnixMillis) -> Result<Plan, Error> {
         let tenant = self.open_tenant(name).await?;
         let state = TenantState::of_row(tenant.row.state)?;
-        let is_due = tenant.row.destroy_ms.is_some_and(|due| due <= self.clock.now());
+        let is_due = tenant.row.destroy_ms.is_some_and(|due| due <= by);
         if state != TenantState::PendingDestruction || !is_due {
             return Err(Error::Transition { what: "a tenant", from: state.as_str(), to: TenantState::Fenced.as_str() });
         }

@@ -65,16 +65,18 @@ impl Keyring {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
+            // The time is taken before the look: a step after it changes nothing.
+            let by = self.clock.now();
             if guard.is_steady(&*self.clock)
-                && let Err(error) = self.destroy_due().await
+                && let Err(error) = self.destroy_due(by).await
             {
                 tracing::error!(%error, "due destructions could not be carried out; they are tried again in a minute");
             }
         }
     }
 
-    /// Destroys everything whose date has come, and returns how many that were.
-    pub async fn destroy_due(&self) -> Result<usize, Error> {
+    /// Destroys everything whose date has come by then, and returns how many that were.
+    pub async fn destroy_due(&self, by: UnixMillis) -> Result<usize, Error> {
         let prefix = row_key::schedules();
         let (mut after, mut destroyed) = (None, 0);
         loop {
@@ -82,7 +84,7 @@ impl Keyring {
             for (place, _) in &page.rows {
                 let target =
                     row_key::parse_schedule(place).ok_or(Error::Damaged("a row among the dates that is none"))?;
-                match self.destroy_if_due(target).await {
+                match self.destroy_if_due(target, by).await {
                     Ok(true) => destroyed += 1,
                     Ok(false) => {}
                     // One bad date must not keep the others from coming.
@@ -96,11 +98,11 @@ impl Keyring {
         }
     }
 
-    async fn destroy_if_due(&self, target: ScheduleTarget) -> Result<bool, Error> {
+    async fn destroy_if_due(&self, target: ScheduleTarget, by: UnixMillis) -> Result<bool, Error> {
         let Some((_, schedule)) = self.read_cluster_row::<rows::Schedule>(&row_key::schedule(target)).await? else {
             return Ok(false);
         };
-        if schedule.due_ms > self.clock.now() {
+        if schedule.due_ms > by {
             return Ok(false);
         }
         let (ScheduleTarget::Tenant(tenant)
@@ -108,13 +110,16 @@ impl Keyring {
         | ScheduleTarget::KeyVersion(tenant, _, _)) = target;
         let Some(name) = self.tenant_name_of(tenant).await? else { return Ok(false) };
         let change = match target {
-            ScheduleTarget::Tenant(_) => Change::DestroyDueTenant { tenant: name },
+            ScheduleTarget::Tenant(_) => Change::DestroyDueTenant { tenant: name, by },
             ScheduleTarget::Key(_, key) => {
-                Change::DestroyDueKey { key: self.key_name_of(&name, key).await?, tenant: name, version: None }
+                Change::DestroyDueKey { key: self.key_name_of(&name, key).await?, tenant: name, version: None, by }
             }
-            ScheduleTarget::KeyVersion(_, key, version) => {
-                Change::DestroyDueKey { key: self.key_name_of(&name, key).await?, tenant: name, version: Some(version) }
-            }
+            ScheduleTarget::KeyVersion(_, key, version) => Change::DestroyDueKey {
+                key: self.key_name_of(&name, key).await?,
+                tenant: name,
+                version: Some(version),
+                by,
+            },
         };
         self.change(change, Who::service()).await?;
         Ok(true)

@@ -55,11 +55,11 @@ pub enum Error {
     /// The key has as many versions as a key may have.
     #[error("a key has at most {} versions", super::VERSIONS_MAX)]
     VersionsExhausted,
-    /// A waiting time below the setting.
-    #[error("the waiting time is shorter than this service allows: at least {0} s")]
+    /// A waiting time below the setting, in milliseconds.
+    #[error("the waiting time is shorter than this service allows: at least {} s", *.0 as f64 / 1000.0)]
     WaitTooShort(u64),
-    /// A waiting time above the limit.
-    #[error("the waiting time is longer than {0} s")]
+    /// A waiting time above the limit, in milliseconds.
+    #[error("the waiting time is longer than {} days", .0 / 86_400_000)]
     WaitTooLong(u64),
     /// Not a purpose of this release.
     #[error("keys of this purpose cannot be created yet")]

@@ -203,7 +203,7 @@ impl Keyring {
     pub(super) fn with_room<T>(&self, make: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
         match make() {
             Err(Error::CacheFull) => {
-                self.cache.evict();
+                self.cache.make_room();
                 make()
             }
             other => other,

@@ -26,6 +26,7 @@ mod row;
 pub mod row_key;
 mod set_key_state;
 mod set_tenant_state;
+mod settle;
 pub mod state;
 mod update_key;
 mod view;
@@ -46,6 +47,7 @@ pub use error::Error;
 pub use list::Listed;
 pub use load::{InUse, KeyInUse, Want, Which};
 pub use mutation::{Changed, Mutator, Object};
+pub use settle::Settled;
 pub use state::{KeyState, TenantState};
 pub use view::{KeyPurpose, KeyView, Labels, TenantView, VersionView};
 pub use who::Who;
@@ -141,6 +143,8 @@ pub enum Change {
     DestroyDueTenant {
         /// Its name.
         tenant: TenantName,
+        /// The time by which it must be due: when the clock was last found steady.
+        by: UnixMillis,
     },
     /// Makes a key with its first version.
     CreateKey {
@@ -208,6 +212,8 @@ pub enum Change {
         key: KeyName,
         /// One version, or the whole key.
         version: Option<KeyVersion>,
+        /// The time by which it must be due: when the clock was last found steady.
+        by: UnixMillis,
     },
 }
 
@@ -220,7 +226,7 @@ impl Change {
             | Change::ResumeTenant { tenant }
             | Change::DestroyTenant { tenant, .. }
             | Change::CancelTenantDestruction { tenant }
-            | Change::DestroyDueTenant { tenant }
+            | Change::DestroyDueTenant { tenant, .. }
             | Change::CreateKey { tenant, .. }
             | Change::UpdateKey { tenant, .. }
             | Change::RotateKey { tenant, .. }
@@ -273,7 +279,7 @@ impl Keyring {
                 )
                 .await
             }
-            Change::DestroyDueTenant { tenant } => self.plan_destroy_due_tenant(tenant).await,
+            Change::DestroyDueTenant { tenant, by } => self.plan_destroy_due_tenant(tenant, *by).await,
             Change::CreateKey { tenant, key, purpose, labels } => {
                 self.plan_create_key(tenant, key, *purpose, labels).await
             }
@@ -286,7 +292,9 @@ impl Keyring {
                 self.plan_schedule_key(tenant, key, *version, *wait_ms, who).await
             }
             Change::CancelKeyDestruction { tenant, key, version } => self.plan_cancel_key(tenant, key, *version).await,
-            Change::DestroyDueKey { tenant, key, version } => self.plan_destroy_due_key(tenant, key, *version).await,
+            Change::DestroyDueKey { tenant, key, version, by } => {
+                self.plan_destroy_due_key(tenant, key, *version, *by).await
+            }
         }
     }
 
@@ -294,10 +302,10 @@ impl Keyring {
     fn wait_ms(&self, asked: Option<u64>) -> Result<u64, Error> {
         let wait_ms = asked.unwrap_or(self.settings.wait_ms_default);
         if wait_ms < self.settings.wait_ms_min {
-            return Err(Error::WaitTooShort(self.settings.wait_ms_min / 1000));
+            return Err(Error::WaitTooShort(self.settings.wait_ms_min));
         }
         if wait_ms > WAIT_MS_MAX {
-            return Err(Error::WaitTooLong(WAIT_MS_MAX / 1000));
+            return Err(Error::WaitTooLong(WAIT_MS_MAX));
         }
         Ok(wait_ms)
     }

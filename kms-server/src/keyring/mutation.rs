@@ -412,6 +412,15 @@ impl Mutator {
     }
 }
 
+impl Drop for Mutator {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("making changes ended in a panic: this node makes no more until it is restarted");
+            self.keyring.mark_broken();
+        }
+    }
+}
+
 impl Making {
     /// What the intent says, and every leaf after it.
     fn signed(&self) -> Leaf {
@@ -539,6 +548,7 @@ fn merged(intent: Leaf, outcome: Leaf) -> Leaf {
         rid: intent.rid,
         rule: intent.rule,
         to: outcome.to.or(intent.to),
+        why: outcome.why.or(intent.why),
         ..outcome
     }
 }

@@ -13,18 +13,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use tokio::sync::mpsc;
 
-use crate::audit::replay::{ReplayError, Replayed, replay};
-use crate::audit::{Anchor, Leaf, Log, LogSettings, Outcome, Phase, StoredLeaf};
+use crate::audit::replay::{ReplayError, replay};
+use crate::audit::{Anchor, Leaf, Log, LogSettings, Outcome};
 use crate::backend::{EpochContext, MasterKeyBackend, MasterKeyRef};
-use crate::crypto::{EpochPlace, RecordMacKey};
-use crate::noun::{Clock, EpochNumber, KeyVersion, Random, TenantName, Uid, UnixMillis};
+use crate::crypto::EpochPlace;
+use crate::noun::{Clock, EpochNumber, KeyVersion, Random, Uid, UnixMillis};
 use crate::rows;
 use crate::store::{Store, StoreError};
 
 use super::cache::Cache;
 use super::load::wrapped;
 use super::mutation::{Mutator, Position};
-use super::{ClusterKeys, Epoch, Error, Keyring, KeyringSettings, LEASE_MS, row, row_key};
+use super::settle::{Settled, Settling, Story, append_durable};
+use super::{ClusterKeys, Epoch, Error, Keyring, KeyringSettings, row, row_key};
 
 /// Why a cluster does not open. Each says what was found, what was expected, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -131,17 +132,6 @@ pub struct Opened {
     pub settled: Settled,
 }
 
-/// What a crash had left.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Settled {
-    /// Changes that were done and had no outcome in the log.
-    pub recovered: usize,
-    /// Changes that were not done.
-    pub aborted: usize,
-    /// Bytes of a torn group cut off.
-    pub torn_bytes: u64,
-}
-
 /// Reads the cluster's uid without trusting it: enough to look for its backend.
 pub async fn cluster_uid(store: &dyn Store) -> Result<Uid, OpenClusterError> {
     let record = store.get(&row_key::cluster()).await?.ok_or(OpenClusterError::Unfinished)?;
@@ -229,7 +219,13 @@ impl Opening<'_> {
         let log_write = |error: std::io::Error| OpenClusterError::LogWrite(error.into());
         let log = Log::resume(self.log_dir, log_settings, frame_mac, Arc::clone(&self.clock), replayed.tail)
             .map_err(log_write)?;
-        let settled = story.settle(&log, &mut position, &*self.store, &record_mac, &replayed, number).await?;
+        let settled = story
+            .settle(
+                &log,
+                &mut position,
+                &Settling { store: &*self.store, record_mac: &record_mac, epoch: number, now: self.clock.now() },
+            )
+            .await?;
         let start = Leaf {
             log: Some("kms1-audit".into()),
             cluster: Some(cluster_uid.to_string().into()),
@@ -266,116 +262,6 @@ impl Opening<'_> {
     async fn row_or_unfinished(&self, place: &crate::store::RowKey) -> Result<Vec<u8>, OpenClusterError> {
         self.store.get(place).await?.ok_or(OpenClusterError::Unfinished)
     }
-}
-
-/// What the mutation leaves of the log say, since the store's last batch.
-struct Story {
-    last_mutation: Option<u64>,
-    last_destruction: Option<u64>,
-    /// Intents without outcome, in order.
-    open: Vec<StoredLeaf>,
-}
-
-impl Story {
-    fn read(replayed: &Replayed, store_seq: u64) -> Result<Self, OpenClusterError> {
-        let (mut last_mutation, mut last_destruction, mut log_seq) = (None, None, 0);
-        let mut open: Vec<StoredLeaf> = Vec::new();
-        for stored in &replayed.mutations {
-            let leaf = &stored.leaf;
-            if leaf.ph == Some(Phase::Intent) {
-                open.push(stored.clone());
-                continue;
-            }
-            open.retain(|intent| Some(intent.index) != leaf.in_);
-            if matches!(leaf.res, Some(Outcome::Ok | Outcome::Recovered)) {
-                last_mutation = Some(stored.index);
-                log_seq = leaf.seq.unwrap_or(0).max(log_seq);
-                if leaf.ph == Some(Phase::Fenced) {
-                    last_destruction = Some(stored.index);
-                }
-            }
-        }
-        if log_seq > store_seq {
-            return Err(OpenClusterError::StoreOlder { lacks: log_seq - store_seq, store: store_seq, log: log_seq });
-        }
-        Ok(Self { last_mutation, last_destruction, open })
-    }
-
-    /// Writes the outcomes that a crash kept from being written.
-    async fn settle(
-        &self,
-        log: &Log,
-        position: &mut Position,
-        store: &dyn Store,
-        record_mac: &RecordMacKey,
-        replayed: &Replayed,
-        epoch: EpochNumber,
-    ) -> Result<Settled, OpenClusterError> {
-        let mut settled = Settled { torn_bytes: replayed.torn_bytes, ..Settled::default() };
-        for intent in &self.open {
-            let was_done = intent.leaf.seq.is_some_and(|seq| seq <= position.seq);
-            let mut outcome = Leaf { ph: None, in_: Some(intent.index), ..intent.leaf.clone() };
-            if !was_done {
-                append_durable(log, outcome.ended(Outcome::Aborted)).await?;
-                settled.aborted += 1;
-                continue;
-            }
-            outcome.pm = position.last_mutation;
-            let is_destruction = matches!(outcome.op.as_deref(), Some("DestroyKey" | "DestroyKeyVersion"));
-            if is_destruction {
-                outcome.ph = Some(Phase::Fenced);
-                outcome.lease = Some(intent.time + LEASE_MS);
-                outcome.epoch = Some(epoch.get());
-            } else if let Some(tombstone) = fenced_by(store, record_mac, intent).await? {
-                outcome.ph = Some(Phase::Fenced);
-                outcome.tkc = tombstone
-                    .tkc_complement
-                    .first()
-                    .map(|c| hex::encode(c.iter().map(|byte| !byte).collect::<Vec<u8>>()).into());
-                outcome.keys = Some(tombstone.keys);
-                outcome.deks = Some(tombstone.deks);
-                outcome.lease = Some(tombstone.fenced_ms + LEASE_MS);
-                outcome.epoch = Some(tombstone.epoch);
-            }
-            let fenced = outcome.ph == Some(Phase::Fenced);
-            if fenced {
-                outcome.pd = position.last_destruction;
-            }
-            let index = append_durable(log, outcome.ended(Outcome::Recovered)).await?;
-            position.last_mutation = Some(index);
-            if fenced {
-                position.last_destruction = Some(index);
-            }
-            settled.recovered += 1;
-        }
-        Ok(settled)
-    }
-}
-
-/// Returns the tombstone that this intent made, if it fenced a tenant.
-async fn fenced_by(
-    store: &dyn Store,
-    record_mac: &RecordMacKey,
-    intent: &StoredLeaf,
-) -> Result<Option<rows::Tombstone>, OpenClusterError> {
-    let at = |source| OpenClusterError::Row { what: "destroyed tenant", source };
-    if intent.leaf.op.as_deref() != Some("DestroyTenant") {
-        return Ok(None);
-    }
-    let Some(name) = intent.leaf.ten.as_deref().and_then(|name| name.parse::<TenantName>().ok()) else {
-        return Ok(None);
-    };
-    let place = row_key::tenant_name(&name);
-    let Some(record) = store.get(&place).await? else { return Ok(None) };
-    let named: rows::TenantName = row::open(record_mac, &place, &record).map_err(at)?;
-    Ok(named.tombstone.filter(|tombstone| tombstone.intent_index == intent.index))
-}
-
-async fn append_durable(log: &Log, leaf: Leaf) -> Result<u64, OpenClusterError> {
-    let failed = |error: crate::audit::LogFailed| OpenClusterError::LogWrite(error.into());
-    let index = log.append(leaf).map_err(failed)?;
-    log.durable(index).await.map_err(failed)?;
-    Ok(index)
 }
 
 /// The most changes that may wait.

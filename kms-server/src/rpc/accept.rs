@@ -49,6 +49,7 @@ impl Places {
     }
 
     fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+        let peer = network_of(peer);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = taken.by_peer.get(&peer).copied().unwrap_or(0);
         if taken.total >= self.limits.total || of_peer >= self.limits.per_peer {
@@ -57,6 +58,14 @@ impl Places {
         taken.total += 1;
         taken.by_peer.insert(peer, of_peer + 1);
         Some(Place { places: Arc::clone(self), peer })
+    }
+}
+
+/// Whoever has one address of an IPv6 network has all of its /64.
+fn network_of(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -128,5 +137,9 @@ mod tests {
         assert!(places.take(b).is_none(), "three are enough");
         drop(first);
         assert!(places.take(b).is_some());
+        let places = Places::new(ConnectionLimits { total: 3, per_peer: 1 });
+        let _first = places.take("2001:db8::1".parse().unwrap()).unwrap();
+        assert!(places.take("2001:db8::2".parse().unwrap()).is_none(), "the same /64");
+        assert!(places.take("2001:db8:0:1::1".parse().unwrap()).is_some());
     }
 }

@@ -1,10 +1,15 @@
-//! Completes what tonic answers by itself: unknown methods, messages that are too large or none,
-//! requests whose message never ends. Each gets a reason, and its record.
+//! Answers one HTTP request: lets in what is gRPC from somebody, and completes what tonic answers by
+//! itself: unknown methods, messages that are too large or none, requests whose message never ends.
+//! Each gets a reason, and its record.
 //!
 //! What the pipeline answered has its reason already and passes as it is. Health is the one
 //! service without records.
 
-use http::{HeaderValue, Request, Response};
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use kms_proto::v1::ErrorReason as Reason;
 use tonic::body::Body;
@@ -13,9 +18,11 @@ use tonic::{Code, Status};
 use tower::ServiceExt as _;
 
 use super::Api;
+use super::budget::{Budgeted, Keeping, Share};
 use super::connection::ConnectionInfo;
+use super::error::Error;
 use super::pipeline::{code_name, request_id};
-use super::status::with_reason;
+use super::status::{status, why, with_reason};
 use crate::audit::{Leaf, Outcome};
 use crate::keyring::Who;
 use crate::policy::Action;
@@ -25,21 +32,55 @@ pub(super) async fn answer(
     api: &Api,
     routes: Routes,
     connection: ConnectionInfo,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Response<Body> {
     let path = request.uri().path().to_owned();
-    request.extensions_mut().insert(connection.clone());
+    let is_health = path.starts_with(HEALTH);
+    // Before anything is read for somebody who is nobody.
+    if let Err(none) = connection.identity.as_ref()
+        && !is_health
+    {
+        return refuse(api, &connection, &path, &Error::NoIdentity(*none));
+    }
+    // A browser sends other things to other sites without asking; this it must ask for.
+    if request.method() != Method::POST || !is_grpc(request.headers()) {
+        let found = (Code::InvalidArgument, Reason::MessageInvalid, "this is no gRPC: POST application/grpc");
+        return complete(api, &connection, &path, found);
+    }
+    let is_compressed = request.headers().get("grpc-encoding").is_some_and(|encoding| encoding != "identity");
+    let share = Share::default();
+    let (mut head, body) = request.into_parts();
+    head.extensions.insert(connection.clone());
+    let request = Request::from_parts(head, Budgeted::new(body, api.budget.clone(), share.clone()));
     // The pipeline has its own limit; this one is for messages that never end.
     let limit = api.request_time_max + api.request_time_max;
-    let found = match tokio::time::timeout(limit, routes.oneshot(request)).await {
-        Ok(Ok(response)) => match own_status(&response) {
-            Some(code) if !path.starts_with(HEALTH) => meaning(code),
-            Some(_) | None => return response,
+    let answering = AssertUnwindSafe(routes.oneshot(request)).catch_unwind();
+    let found = match tokio::time::timeout(limit, answering).await {
+        Ok(Ok(Ok(response))) => match own_status(&response) {
+            Some(_) if is_health => return response,
+            Some(Code::Unimplemented) if is_compressed => (
+                Code::InvalidArgument,
+                Reason::MessageInvalid,
+                "messages are not compressed here: use grpc-encoding identity",
+            ),
+            Some(code) => meaning(code),
+            None => return response.map(|body| Body::new(Keeping::new(body, share))),
         },
-        Ok(Err(never)) => match never {},
+        Ok(Ok(Err(never))) => match never {},
+        Ok(Err(_panic)) => {
+            // The panic itself was reported where it happened.
+            metrics::counter!("kms_panics_total").increment(1);
+            tracing::error!("a request ended in a panic");
+            (Code::Internal, Reason::Internal, "internal error; the server's log has the cause")
+        }
         Err(_) => (Code::DeadlineExceeded, Reason::Deadline, "the message did not end in time"),
     };
     complete(api, &connection, &path, found)
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    content_type.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
 }
 
 /// Returns the status of a reply that tonic made: it has a code and no details.
@@ -52,11 +93,12 @@ fn meaning(code: Code) -> (Code, Reason, &'static str) {
     match code {
         Code::Unimplemented => (Code::Unimplemented, Reason::MethodUnknown, "this service has no such method"),
         Code::OutOfRange | Code::ResourceExhausted => {
-            (Code::ResourceExhausted, Reason::MessageTooLarge, "the message has more than 4 MiB")
+            (Code::ResourceExhausted, Reason::MessageTooLarge, "the message is larger than this service takes")
         }
         Code::Internal | Code::InvalidArgument => {
             (Code::InvalidArgument, Reason::MessageInvalid, "the message cannot be decoded")
         }
+        Code::Unavailable => (Code::Unavailable, Reason::Overloaded, "too much is in flight"),
         Code::Cancelled | Code::DeadlineExceeded => {
             (Code::DeadlineExceeded, Reason::Deadline, "it took longer than asked for")
         }
@@ -67,10 +109,14 @@ fn meaning(code: Code) -> (Code, Reason, &'static str) {
         | Code::PermissionDenied
         | Code::FailedPrecondition
         | Code::Aborted
-        | Code::Unavailable
         | Code::DataLoss
         | Code::Unauthenticated => (Code::Internal, Reason::Internal, "internal error; the server's log has the cause"),
     }
+}
+
+fn refuse(api: &Api, connection: &ConnectionInfo, path: &str, error: &Error) -> Response<Body> {
+    let request_id = record(api, connection, path, why(error), Outcome::Denied, Code::Unauthenticated);
+    status(error, &request_id).into_http()
 }
 
 fn complete(
@@ -79,19 +125,31 @@ fn complete(
     path: &str,
     (code, reason, sentence): (Code, Reason, &'static str),
 ) -> Response<Body> {
+    let request_id = record(api, connection, path, reason.as_reason().to_owned(), Outcome::Failed, code);
+    with_reason(code, reason, sentence, &request_id).into_http()
+}
+
+/// Writes the record of a request that did not get as far as the pipeline; returns its id.
+fn record(
+    api: &Api,
+    connection: &ConnectionInfo,
+    path: &str,
+    why: String,
+    outcome: Outcome,
+    code: Code,
+) -> std::sync::Arc<str> {
     // Only names of ours go into the log: a path is whatever somebody sent.
-    let method = path.rsplit('/').next().and_then(|name| name.parse::<Action>().ok());
-    let op = method.map_or("Unknown", Action::as_str);
+    let method = path.strip_prefix("/kms.v1.").and_then(|path| path.split_once('/')).map(|(_, method)| method);
+    let op = method.and_then(|name| name.parse::<Action>().ok()).map_or("Unknown", Action::as_str);
     let request_id = request_id(api.keyring.rng(), api.clock.now());
     let sub = connection.identity.as_ref().as_ref().ok().map(|principal| principal.as_str().into());
     let who = Who { sub, net: Some(connection.net), rid: Some(request_id.clone()), rule: None };
-    let leaf = who.sign(Leaf { why: Some(reason.as_reason().into()), ..Leaf::of(op) }).ended(Outcome::Failed);
-    match api.keyring.log().append(leaf) {
+    match api.keyring.log().append(who.sign(Leaf { why: Some(why.into()), ..Leaf::of(op) }).ended(outcome)) {
         Ok(index) => connection.hold.until_durable(index),
         Err(_) => connection.hold.sever(),
     }
     metrics::counter!("kms_requests_total", "method" => op, "code" => code_name(code)).increment(1);
-    with_reason(code, reason, sentence, &request_id).into_http()
+    request_id
 }
 
 const HEALTH: &str = "/grpc.health.v1.Health/";

@@ -13,12 +13,11 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::accept::Place;
 use super::connection::ConnectionInfo;
-use super::serve::Endpoint;
+use super::serve::{Endpoint, Ends};
 use crate::audit::{HeldStream, Log};
 use crate::authn::{IdentityMapping, NoIdentity, identify};
 
@@ -52,16 +51,16 @@ pub struct Cores {
 }
 
 impl Cores {
-    /// Starts so many cores. After `drain` each ends its connections and then itself.
-    pub fn start(count: usize, settings: &Arc<CoreSettings>, drain: &CancellationToken) -> std::io::Result<Arc<Self>> {
+    /// Starts so many cores. After `ends.drain` each ends its connections and then itself.
+    pub fn start(count: usize, settings: &Arc<CoreSettings>, ends: &Ends) -> std::io::Result<Arc<Self>> {
         let (mut cores, mut threads) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for number in 0..count {
             let runtime = runtime(&settings.log)?;
             // Bounded by the places that accepted connections take.
             let (accepted, arriving) = mpsc::unbounded_channel();
             let connections = Arc::new(AtomicUsize::new(0));
-            let (settings, drain, counted) = (Arc::clone(settings), drain.clone(), Arc::clone(&connections));
-            let run = move || runtime.block_on(run_core(arriving, settings, counted, drain));
+            let (settings, ends, counted) = (Arc::clone(settings), ends.clone(), Arc::clone(&connections));
+            let run = move || runtime.block_on(run_core(arriving, settings, counted, ends));
             threads.push(std::thread::Builder::new().name(format!("kms-core-{number}")).spawn(run)?);
             cores.push(Core { accepted, connections });
         }
@@ -98,20 +97,20 @@ async fn run_core(
     mut arriving: mpsc::UnboundedReceiver<Accepted>,
     settings: Arc<CoreSettings>,
     connections: Arc<AtomicUsize>,
-    drain: CancellationToken,
+    ends: Ends,
 ) {
     let tracker = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
-            () = drain.cancelled() => break,
+            () = ends.drain.cancelled() => break,
             accepted = arriving.recv() => match accepted {
                 Some(accepted) => accepted,
                 None => break,
             },
         };
-        let (settings, connections, drain) = (Arc::clone(&settings), Arc::clone(&connections), drain.clone());
+        let (settings, connections, ends) = (Arc::clone(&settings), Arc::clone(&connections), ends.clone());
         tracker.spawn(async move {
-            serve(accepted, &settings, drain).await;
+            serve(accepted, &settings, &ends).await;
             connections.fetch_sub(1, Ordering::Relaxed);
         });
     }
@@ -119,7 +118,7 @@ async fn run_core(
     tracker.wait().await;
 }
 
-async fn serve(accepted: Accepted, settings: &CoreSettings, drain: CancellationToken) {
+async fn serve(accepted: Accepted, settings: &CoreSettings, ends: &Ends) {
     let Accepted { stream, peer, endpoint, place } = accepted;
     let stream = match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
         Ok(stream) => stream,
@@ -137,7 +136,7 @@ async fn serve(accepted: Accepted, settings: &CoreSettings, drain: CancellationT
     let identity =
         certificate.ok_or(NoIdentity::NoSan).and_then(|certificate| identify(certificate, &settings.identities));
     let info = ConnectionInfo { net: peer.ip().to_canonical(), identity: Arc::new(identity), hold };
-    endpoint.serve(stream, info, drain).await;
+    endpoint.serve(stream, info, ends).await;
     drop(place);
 }
 

@@ -37,6 +37,6 @@ pub enum Error {
     #[error(transparent)]
     Keyring(#[from] keyring::Error),
     /// It took too long.
-    #[error("it took longer than a request may")]
+    #[error("it took longer than a request may; a change that was asked for may still be made")]
     Deadline,
 }

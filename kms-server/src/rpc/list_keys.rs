@@ -31,8 +31,10 @@ impl Operation for ListKeys {
         let listing = format!("ListKeys tenants/{}", self.tenant);
         let after = self.page.after(call, &listing)?;
         let listed = call.keyring().keys(&self.tenant, after.as_ref(), self.page.size).await?;
-        let next_page_token =
-            parse::next_page(call, &listing, listed.more, listed.items.last().map(|key| key.name.as_str()));
-        Ok(Done::read(ListKeysResponse { keys: listed.items.iter().map(convert::key).collect(), next_page_token }))
+        let mut keys: Vec<_> = listed.items.iter().map(convert::key).collect();
+        let more = parse::cut_page(&mut keys) || listed.more;
+        let last = keys.len().checked_sub(1).and_then(|last| listed.items.get(last));
+        let next_page_token = parse::next_page(call, &listing, more, last.map(|key| key.name.as_str()));
+        Ok(Done::read(ListKeysResponse { keys, next_page_token }))
     }
 }

@@ -5,6 +5,7 @@
 //! `services.rs` names it.
 
 pub mod accept;
+pub mod budget;
 mod caller_identity;
 mod cancel_key_destruction;
 mod complete;
@@ -43,12 +44,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-pub use serve::{Endpoint, Health, Listener};
+pub use serve::{Endpoint, Ends, Health, Listener};
 
 use crate::backend::MasterKeyBackend;
 use crate::keyring::Keyring;
 use crate::noun::{Clock, UnixMillis};
 use crate::policy::Policy;
+
+/// The longest message, in both directions: gRPC's default.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 /// What the RPCs work with.
 pub struct Api {
@@ -60,6 +64,8 @@ pub struct Api {
     pub clock: Arc<dyn Clock>,
     /// The longest that one request may take.
     pub request_time_max: Duration,
+    /// The bytes of all messages in flight.
+    pub budget: budget::Budget,
     /// The master key's backend, for its status.
     pub backend: Arc<dyn MasterKeyBackend>,
     /// What does not change while the daemon runs.

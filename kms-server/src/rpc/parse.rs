@@ -128,6 +128,20 @@ impl Page {
     }
 }
 
+/// Ends a page where it has enough bytes; returns whether anything was left out. One item is a page
+/// in any case.
+pub(super) fn cut_page<M: prost::Message>(items: &mut Vec<M>) -> bool {
+    let mut bytes = 0;
+    let fits = items.iter().take_while(|item| {
+        bytes += item.encoded_len();
+        bytes <= PAGE_BYTES_MAX
+    });
+    let kept = fits.count().max(1);
+    let cut = kept < items.len();
+    items.truncate(kept);
+    cut
+}
+
 /// Makes the token of the next page, if there is one.
 pub(super) fn next_page(call: &Call<'_>, listing: &str, more: bool, last: Option<&str>) -> String {
     let Some(last) = last.filter(|_| more) else { return String::new() };
@@ -139,6 +153,7 @@ fn listing_of(call: &Call<'_>, listing: &str) -> String {
     format!("{listing} {}", call.principal)
 }
 
+const PAGE_BYTES_MAX: usize = 1 << 20;
 const PAGE_SIZE_DEFAULT: usize = 100;
 const PAGE_SIZE_MAX: i32 = 1_000;
 const TOKEN_BYTES_MAX: usize = 512;

@@ -55,9 +55,9 @@ pub(super) struct Done<R> {
 
 /// How what was done is remembered.
 pub(super) enum Record {
-    /// By a leaf that says this beside what every leaf does. Keys in use are let go of when it has
-    /// its index.
-    Leaf(Box<Leaf>, Option<InUse>),
+    /// By leaves, mostly one, that say this beside what every leaf does. Keys in use are let go of
+    /// when they have their indices.
+    Leaves(Vec<Leaf>, Option<InUse>),
     /// By an outcome that is durable already.
     Written(u64),
 }
@@ -83,12 +83,17 @@ impl<E: Into<Error>> From<E> for Failed {
 impl<R> Done<R> {
     /// Done without the use of a key.
     pub(super) fn read(reply: R) -> Self {
-        Self { reply, record: Record::Leaf(Box::default(), None) }
+        Self { reply, record: Record::Leaves(vec![Leaf::default()], None) }
     }
 
     /// Done with keys that are still in use.
     pub(super) fn used(reply: R, leaf: Leaf, in_use: InUse) -> Self {
-        Self { reply, record: Record::Leaf(Box::new(leaf), Some(in_use)) }
+        Self::used_for(reply, vec![leaf], in_use)
+    }
+
+    /// Done with keys that are still in use, with a leaf for each key that was told of.
+    pub(super) fn used_for(reply: R, leaves: Vec<Leaf>, in_use: InUse) -> Self {
+        Self { reply, record: Record::Leaves(leaves, Some(in_use)) }
     }
 
     /// Done by a change whose outcome is durable.
@@ -194,7 +199,7 @@ fn authorize(
         }
         if !decision.allowed {
             let rule = Some(decision.rule.to_string().into());
-            return Err(Failed::new(Error::Denied, Leaf { rule, ..Leaf::default() }));
+            return Err(Failed::new(Error::Denied, Leaf { rule, ..about(Some(resource)) }));
         }
         if !rules.contains(&decision.rule) {
             rules.push(decision.rule);
@@ -215,36 +220,38 @@ fn remember<O: Operation>(
     about: Leaf,
     outcome: Result<Done<O::Reply>, Failed>,
 ) -> Result<O::Reply, Error> {
-    let (leaf, in_use, answer) = match outcome {
+    let (leaves, in_use, answer) = match outcome {
         Ok(Done { reply, record: Record::Written(index) }) => {
             connection.hold.until_durable(index);
             return Ok(reply);
         }
-        Ok(Done { reply, record: Record::Leaf(leaf, in_use) }) => {
-            (joined(about, *leaf).ended(Outcome::Ok), in_use, Ok(reply))
+        Ok(Done { reply, record: Record::Leaves(leaves, in_use) }) => {
+            let leaves = leaves.into_iter().map(|leaf| joined(&about, leaf).ended(Outcome::Ok)).collect();
+            (leaves, in_use, Ok(reply))
         }
         Err(Failed { error, leaf }) => {
-            let end =
-                if matches!(error, Error::Denied | Error::NoIdentity(_)) { Outcome::Denied } else { Outcome::Failed };
-            let leaf = Leaf { why: Some(status::why(&error).into()), ..joined(about, *leaf) };
-            (leaf.ended(end), None, Err(error))
+            let denied = matches!(error, Error::Denied | Error::NoIdentity(_));
+            let end = if denied { Outcome::Denied } else { Outcome::Failed };
+            let leaf = Leaf { why: Some(status::why(&error).into()), ..joined(&about, *leaf) };
+            (vec![leaf.ended(end)], None, Err(error))
         }
     };
-    let decided_by = leaf.rule.clone();
-    let mut leaf = who.sign(Leaf { op: Some(O::NAME.into()), ..leaf });
-    leaf.rule = leaf.rule.or(decided_by);
-    match api.keyring.log().append(leaf) {
-        Ok(index) => {
-            connection.hold.until_durable(index);
-            drop(in_use);
-            answer
-        }
-        Err(failed) => {
-            // No record, no reply.
-            connection.hold.sever();
-            Err(keyring::Error::Log(failed).into())
+    for leaf in leaves {
+        let decided_by = leaf.rule.clone();
+        let mut leaf = who.sign(Leaf { op: Some(O::NAME.into()), ..leaf });
+        leaf.rule = leaf.rule.or(decided_by);
+        match api.keyring.log().append(leaf) {
+            Ok(index) => connection.hold.until_durable(index),
+            Err(failed) => {
+                // No record, no reply.
+                connection.hold.sever();
+                return Err(keyring::Error::Log(failed).into());
+            }
         }
     }
+    // The gate is left once every leaf has its index.
+    drop(in_use);
+    answer
 }
 
 /// Says by name what a resource is.
@@ -266,8 +273,9 @@ pub(super) fn about(resource: Option<&Resource>) -> Leaf {
 }
 
 /// What was known before, and what came to be known.
-fn joined(about: Leaf, more: Leaf) -> Leaf {
-    Leaf { ten: more.ten.or(about.ten), kn: more.kn.or(about.kn), kv: more.kv.or(about.kv), ..more }
+fn joined(about: &Leaf, more: Leaf) -> Leaf {
+    let (ten, kn) = (more.ten.or_else(|| about.ten.clone()), more.kn.or_else(|| about.kn.clone()));
+    Leaf { ten, kn, kv: more.kv.or(about.kv), ..more }
 }
 
 fn with_request_id<R>(reply: R, request_id: &str) -> Response<R> {

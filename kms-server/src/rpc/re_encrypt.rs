@@ -11,6 +11,7 @@ use super::error::Error;
 use super::parse;
 use super::pipeline::{Call, Done, Failed, Operation};
 use super::record::key_leaf;
+use crate::audit::Leaf;
 use crate::crypto::{ContextHash, Header, Kind, OpenError};
 use crate::keyring::{self, KeyInUse, Want, Which};
 use crate::noun::{KeyName, Random, TenantName};
@@ -89,16 +90,17 @@ impl Operation for ReEncrypt {
                 ));
             }
         };
-        // The record names the blob that was made and the key it is under; the one it was made of
-        // stays usable, so both are told: `ids` has that one's.
-        let mut leaf = key_leaf(&in_use, to, to_context, &ciphertext);
-        leaf.ids = key_leaf(&in_use, from, &self.context, &self.ciphertext).bid;
-        if self.destination.is_some() {
-            leaf.kn = Some(to_key.to_string().into());
-        }
+        let source = key_leaf(&in_use, from, &self.context, &self.ciphertext);
+        let made = key_leaf(&in_use, to, to_context, &ciphertext);
+        let leaves = match &self.destination {
+            // One key: its record names the blob that was made, and in `ids` the one it was made of.
+            None => vec![Leaf { ids: source.bid, ..made }],
+            // Two keys, a record each: what was opened under one, and what was sealed under the other.
+            Some(to) => vec![source, Leaf { kn: Some(to.key.to_string().into()), ..made }],
+        };
         let reply =
             ReEncryptResponse { ciphertext, key_version: to.version().get(), source_key_version: from.version().get() };
-        Ok(Done::used(reply, leaf, in_use))
+        Ok(Done::used_for(reply, leaves, in_use))
     }
 }
 

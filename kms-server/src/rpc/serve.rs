@@ -18,10 +18,10 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
-use super::Api;
 use super::complete::answer;
 use super::connection::ConnectionInfo;
 use super::services::Services;
+use super::{Api, MESSAGE_BYTES_MAX};
 
 /// Which services a listener offers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -53,18 +53,33 @@ impl Endpoint {
                 names.extend([name_of::<KeyServiceServer<Services>>(), name_of::<AccessServiceServer<Services>>()]);
                 routes = routes
                     .add_service(
-                        CryptoServiceServer::new(services.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+                        CryptoServiceServer::new(services.clone())
+                            .max_decoding_message_size(CRYPTO_REQUEST_BYTES_MAX)
+                            .max_encoding_message_size(MESSAGE_BYTES_MAX),
                     )
                     .add_service(
-                        TenantServiceServer::new(services.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+                        TenantServiceServer::new(services.clone())
+                            .max_decoding_message_size(REQUEST_BYTES_MAX)
+                            .max_encoding_message_size(MESSAGE_BYTES_MAX),
                     )
-                    .add_service(KeyServiceServer::new(services.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-                    .add_service(AccessServiceServer::new(services).max_decoding_message_size(MESSAGE_BYTES_MAX));
+                    .add_service(
+                        KeyServiceServer::new(services.clone())
+                            .max_decoding_message_size(REQUEST_BYTES_MAX)
+                            .max_encoding_message_size(MESSAGE_BYTES_MAX),
+                    )
+                    .add_service(
+                        AccessServiceServer::new(services)
+                            .max_decoding_message_size(REQUEST_BYTES_MAX)
+                            .max_encoding_message_size(MESSAGE_BYTES_MAX),
+                    );
             }
             Listener::Operator => {
                 names.push(name_of::<OperatorServiceServer<Services>>());
-                routes = routes
-                    .add_service(OperatorServiceServer::new(services).max_decoding_message_size(MESSAGE_BYTES_MAX));
+                routes = routes.add_service(
+                    OperatorServiceServer::new(services)
+                        .max_decoding_message_size(REQUEST_BYTES_MAX)
+                        .max_encoding_message_size(MESSAGE_BYTES_MAX),
+                );
             }
         }
         let health = Health { reporter, names };
@@ -74,7 +89,7 @@ impl Endpoint {
 
     /// Serves a connection to its end: until the peer leaves, it grows too old, or `drain` is
     /// asked for; requests under way are finished in the last two cases.
-    pub async fn serve<S>(&self, stream: S, info: ConnectionInfo, drain: CancellationToken)
+    pub async fn serve<S>(&self, stream: S, info: ConnectionInfo, ends: &Ends)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -98,15 +113,26 @@ impl Endpoint {
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => return report(ended),
-            () = drain.cancelled() => {}
+            () = ends.drain.cancelled() => {}
             // A revoked certificate or a new policy of the network must not live for ever.
             () = tokio::time::sleep(CONNECTION_AGE_MAX) => {}
         }
         connection.as_mut().graceful_shutdown();
-        if let Ok(ended) = tokio::time::timeout(DRAIN_TIME_MAX, connection).await {
-            report(ended);
+        tokio::select! {
+            ended = connection => report(ended),
+            () = ends.cut.cancelled() => {}
+            () = tokio::time::sleep(DRAIN_TIME_MAX) => {}
         }
     }
+}
+
+/// What ends connections.
+#[derive(Clone, Debug, Default)]
+pub struct Ends {
+    /// No new requests; those under way are finished.
+    pub drain: CancellationToken,
+    /// Nothing is finished any more.
+    pub cut: CancellationToken,
 }
 
 fn report(ended: hyper::Result<()>) {
@@ -124,6 +150,13 @@ pub struct Health {
 }
 
 impl Health {
+    /// Ends every watch of a service's health, which else would outlast all requests.
+    pub async fn end_watches(&mut self) {
+        for name in &self.names {
+            self.reporter.clear_service_status(name).await;
+        }
+    }
+
     /// Says of all services whether they serve.
     pub async fn set_serving(&self, serving: bool) {
         let status =
@@ -138,8 +171,10 @@ fn name_of<S: NamedService>() -> &'static str {
     S::NAME
 }
 
-/// gRPC's default, in both directions.
-const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// A plaintext or ciphertext with its context, and room to say that it is too long. Batches will want more.
+const CRYPTO_REQUEST_BYTES_MAX: usize = 256 << 10;
+/// Names, labels, page tokens.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(30 * 60);
 /// How long requests under way may take to end.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);

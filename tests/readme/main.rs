@@ -1,0 +1,231 @@
+//! README.md is true: its commands are run, its settings are read by the daemon's own reader, its
+//! example is the one that is compiled, its links lead somewhere.
+//!
+//! A fenced block of `sh` is run as it stands, the blocks of a section one after the other in one
+//! shell; a block of `text` right behind it is what they print, where `...` stands for anything.
+//! Blocks of other languages are not run: `console` is for what needs a build or does not end.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod child;
+mod document;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use kms_server::config::{Flags, Settings};
+use kms_server::policy::Policy;
+use kms_tests::{Authority, program, run};
+use tokio::process::Command;
+
+use child::Child;
+use document::{Step, block, blocks, first_not_printed, root, steps, text};
+
+#[tokio::test]
+async fn the_first_ten_minutes_go_as_they_are_told() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut dev = Command::new(program("kms-server")?);
+    dev.args(["dev", "--port", "0"]).current_dir(folder.path());
+    let dev = Child::start(&mut dev, "In another terminal").await?;
+    let blocks = blocks(&text());
+    let mut told = steps(&blocks, "The first ten minutes");
+    told.extend(steps(&blocks, "The Rust client"));
+    walk(&told, folder.path()).await?;
+
+    let client = fs::read_to_string(folder.path().join(".kms-dev/client.toml"))?;
+    let address = client.lines().find_map(|line| line.strip_prefix("address = \"")?.strip_suffix('"'));
+    let example =
+        program("examples/quickstart").context("cargo build --workspace --features kms-client/cli --examples")?;
+    let mut example = Command::new(example);
+    example.env("KMS_ADDR", address.context("client.toml names the address")?).current_dir(folder.path());
+    let printed = String::from_utf8(run(&mut example).await?.success()?.stdout)?;
+    let shown = &block(&blocks, "text", "107 bytes").text;
+    ensure!(first_not_printed(shown, &printed).is_none(), "the example printed {printed:?}, README shows {shown:?}");
+    dev.stop().await
+}
+
+#[tokio::test]
+async fn running_it_for_real_goes_as_it_is_told() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let blocks = blocks(&text());
+    // The files have the places that a test may write to, and nothing else is changed.
+    let here = |text: &str| text.replace("/etc/kms/", "").replace("/var/lib/kms", "data");
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), here(text));
+    write("kms.toml", &block(&blocks, "toml", "# /etc/kms/kms.toml").text)?;
+    write("config.toml", &block(&blocks, "toml", "# ~/.config/kms/config.toml").text)?;
+    let authority = Authority::new()?;
+    write("ca.pem", &authority.pem())?;
+    for (name, identity) in [
+        ("server", authority.server()?),
+        ("admin", authority.client("spiffe://example.com/admin")?),
+        ("billing", authority.client("spiffe://example.com/billing")?),
+    ] {
+        write(&format!("{name}.pem"), &identity.certificate)?;
+        let key = format!("{name}.key");
+        write(&key, &identity.key)?;
+        fs::set_permissions(folder.path().join(key), fs::Permissions::from_mode(0o600))?;
+    }
+
+    let told = steps(&blocks, "Running it");
+    let told: Vec<Step> = told
+        .into_iter()
+        .map(|step| Step { commands: here(&step.commands), printed: step.printed.map(|text| here(&text)) })
+        .collect();
+    walk(&told, folder.path()).await?;
+    let mut bindings = fs::read_to_string(folder.path().join("bindings.toml"))?;
+    bindings += &block(&blocks, "toml", "# added to /etc/kms/bindings.toml").text;
+    write("bindings.toml", &bindings)?;
+
+    let mut serve = Command::new(program("kms-server")?);
+    serve.args(["serve", "--config", "kms.toml"]).current_dir(folder.path());
+    for listener in ["SERVICES", "OPERATOR", "PROBES"] {
+        serve.env(format!("KMS_SERVER_LISTEN_{listener}"), "127.0.0.1:0");
+    }
+    let serve = Child::start(&mut serve, "\"message\":\"serving\"").await?;
+    let address = format!("https://{}", serve.field("services")?);
+    for (profile, binding) in [("admin", "first-administrator"), ("billing", "billing-acme")] {
+        let mut whoami = Command::new(program("kms")?);
+        whoami.args(["--config", "config.toml", "--address", &address, "--profile", profile, "whoami"]);
+        let answer = run(whoami.current_dir(folder.path())).await?.success()?;
+        let answer = String::from_utf8(answer.stdout)?;
+        ensure!(answer.contains(binding), "{profile} is not bound by {binding}: {answer}");
+    }
+    serve.stop().await
+}
+
+/// Runs the steps in one shell, and holds what each printed against what README shows.
+async fn walk(steps: &[Step], folder: &Path) -> Result<()> {
+    let mut script = "exec 2>&1\n".to_owned();
+    for step in steps {
+        writeln!(script, "{}\necho '{MARK}'", step.commands)?;
+    }
+    let programs = program("kms")?.parent().context("it lies in a folder")?.to_owned();
+    ensure!(programs.join("kms-server").is_file(), "kms and kms-server lie side by side");
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut shell = Command::new("bash");
+    shell.args(["-eu", "-o", "pipefail", "-c", &script]).current_dir(folder);
+    shell.env("PATH", format!("{}:{path}", programs.display()));
+    // Whoever runs the tests may have settings of their own.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KMS_")) {
+        shell.env_remove(name);
+    }
+    let ended = run(&mut shell).await?;
+    let printed = String::from_utf8(ended.stdout)?;
+    let mut parts: Vec<&str> = printed.split(&format!("{MARK}\n")).collect();
+    let last = parts.pop().unwrap_or_default();
+    if ended.code != Some(0) {
+        bail!("step {} ended with {:?}:\n{}\n{last}", parts.len() + 1, ended.code, steps[parts.len()].commands);
+    }
+    for (step, printed) in steps.iter().zip(parts) {
+        if let Some(line) = step.printed.as_deref().and_then(|shown| first_not_printed(shown, printed)) {
+            bail!("README shows {line:?}, but\n{}printed\n{printed}", step.commands);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_settings_are_all_there_and_none_besides() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.toml");
+    let load = |text: &str| {
+        fs::write(&file, text).unwrap();
+        Settings::load(&Flags { config: Some(file.clone()), ..Flags::default() }).map_err(|error| error.to_string())
+    };
+    let blocks = blocks(&text());
+    let shown = &block(&blocks, "toml", "# /etc/kms/kms.toml").text;
+    load(shown).unwrap();
+    // What has no default to show stands there as a comment.
+    let optional = |line: &str| {
+        line.strip_prefix("# ").filter(|rest| rest.starts_with("[[") || is_setting(rest)).unwrap_or(line).to_owned()
+    };
+    let with_optional = shown.lines().map(optional).collect::<Vec<_>>().join("\n");
+    load(&with_optional).unwrap();
+
+    // The reader itself lists what it knows, when it is asked for something that it does not know.
+    let known = |text: &str| -> BTreeSet<String> {
+        let error = load(text).unwrap_err();
+        let list = error.split_once("expected ").map(|(_, list)| list).unwrap_or_default();
+        list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let mut missing = Vec::new();
+    let top = known("no_such_setting = 1");
+    assert!(top.contains("data_dir") && top.contains("limits"), "{top:?}");
+    for name in top {
+        let of_section = known(&format!("[{name}]\nno_such_setting = 1"));
+        if of_section.is_empty() || name == "identity" {
+            let there = with_optional.lines().any(|line| line.starts_with(&format!("{name} = ")))
+                || with_optional.contains(&format!("[[{name}]]"));
+            missing.extend((!there).then(|| name.clone()));
+        }
+        for setting in of_section {
+            let section =
+                with_optional.split(&format!("\n[{name}]\n")).nth(1).and_then(|rest| rest.split("\n[").next());
+            let there = section.is_some_and(|text| text.lines().any(|line| line.starts_with(&format!("{setting} = "))));
+            missing.extend((!there && name != "identity").then(|| format!("{name}.{setting}")));
+        }
+    }
+    assert!(missing.is_empty(), "README does not show: {}", missing.join(", "));
+}
+
+fn is_setting(line: &str) -> bool {
+    let name = line.split(" = ").next().unwrap_or_default();
+    name.len() < line.len()
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+#[test]
+fn what_is_shown_as_default_is_the_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = |text: &str| {
+        let file = folder.path().join("kms.toml");
+        fs::write(&file, text).unwrap();
+        Settings::load(&Flags { config: Some(file), ..Flags::default() }).unwrap()
+    };
+    let blocks = blocks(&text());
+    // What differs on purpose: where things lie, and the certificates, which have no default.
+    let shown = load(&block(&blocks, "toml", "# /etc/kms/kms.toml").text);
+    let mut default = load("data_dir = \"/var/lib/kms\"");
+    default.tls.clone_from(&shown.tls);
+    default.bindings_file.clone_from(&shown.bindings_file);
+    default.backend.clone_from(&shown.backend);
+    assert_eq!(format!("{shown:?}"), format!("{default:?}"));
+}
+
+#[test]
+fn the_bindings_are_understood() {
+    let blocks = blocks(&text());
+    Policy::load(&block(&blocks, "toml", "# added to /etc/kms/bindings.toml").text, "README.md").unwrap();
+}
+
+#[test]
+fn the_example_is_the_one_that_is_compiled() {
+    let example = fs::read_to_string(root().join("kms-client/examples/quickstart.rs")).unwrap();
+    let code = &example[example.find("use kms_client").unwrap()..];
+    assert_eq!(block(&blocks(&text()), "rust", "use kms_client").text, code);
+}
+
+#[test]
+fn every_link_leads_to_a_file() {
+    let text = text();
+    let links: Vec<&str> = text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+    assert!(links.len() > 5, "{links:?}");
+    let headings: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .map(|heading| format!("#{}", heading.to_lowercase().replace(' ', "-").replace([',', '\''], "")))
+        .collect();
+    let leads_nowhere = |link: &&str| match link.starts_with('#') {
+        true => !headings.iter().any(|heading| heading == link),
+        false => !link.starts_with("https://") && !root().join(link).exists(),
+    };
+    let broken: Vec<&str> = links.into_iter().filter(leads_nowhere).collect();
+    assert!(broken.is_empty(), "{broken:?}");
+}
+
+/// What no command prints.
+const MARK: &str = "-- the end of a step of README --";
