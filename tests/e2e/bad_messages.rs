@@ -65,13 +65,24 @@ async fn messages_over_the_limit_are_refused_without_taking_their_memory() -> Re
     let mut expected = Expected::of("messages over the limit");
     let of_bytes = |bytes: usize| {
         let mut request = encrypt(ACME_KEY, &[], &[]);
-        request.plaintext = vec![7; bytes - request.encoded_len() - 5];
+        // The plaintext's tag and its length come before it.
+        let left = bytes - request.encoded_len() - 1;
+        request.plaintext = vec![7; left - prost::length_delimiter_len(left)];
         assert_eq!(request.encoded_len(), bytes);
         request
     };
     let limit = 4 << 20;
-    let got = app.ask(of_bytes(limit)).await;
-    expected.refused("exactly 4 MiB", InvalidArgument, "PLAINTEXT_TOO_LARGE", got);
+    // The longest that any limit of a field allows, which every limit of messages must leave room for.
+    let largest = encrypt(ACME_KEY, &[7; 65_536], &[("a", &"x".repeat(4_096)), ("b", &"y".repeat(4_000))]);
+    let moved = app.ask(encrypt(ACME_KEY, &[7; 65_536], &[])).await?.ciphertext;
+    let moved = move_to(ACME_KEY, &moved, &[], ACME_KEY, &[("a", &"x".repeat(4_096)), ("b", &"y".repeat(4_000))]);
+    expected.works("the longest plaintext with the longest context", app.ask(largest).await);
+    expected.works("the longest ciphertext to the longest context", app.ask(moved).await);
+    for (what, bytes) in [("128 KiB", 128 << 10), ("1 MiB", 1 << 20), ("exactly 4 MiB", limit)] {
+        let got = app.ask(of_bytes(bytes)).await;
+        let right = got.as_ref().is_err_and(|r| r.is("PLAINTEXT_TOO_LARGE") || r.is("MESSAGE_TOO_LARGE"));
+        expected.row(right, what, "PLAINTEXT_TOO_LARGE or MESSAGE_TOO_LARGE", &format!("{got:?}"));
+    }
     for (what, bytes) in [("4 MiB and a byte", limit + 1), ("5 MiB", 5 << 20), ("16 MiB", 16 << 20)] {
         expected.refused(what, ResourceExhausted, "MESSAGE_TOO_LARGE", app.ask(of_bytes(bytes)).await);
     }
