@@ -29,7 +29,7 @@ pub use daemon::Daemon;
 pub use ledger::{Ledger, Reply};
 pub use output::{Addresses, Output};
 pub use process::Process;
-pub use program::{Ended, command, run, run_with};
+pub use program::{Ended, command, program, run, run_with};
 pub use rpc::{Listener, NAMES, Rpc};
 pub use site::{Settings, Site};
 

@@ -34,7 +34,7 @@ impl Ended {
 /// It lies in the directory of the running program or above it: cargo puts programs into
 /// `target/<profile>` and tests into `deps` below. Cargo does not build other packages' programs
 /// for a test, hence the message.
-fn program(name: &str) -> Result<PathBuf> {
+pub fn program(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("the path of this program")?;
     own.ancestors()
         .skip(1)
