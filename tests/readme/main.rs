@@ -19,7 +19,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail, ensure};
 use kms_server::config::{Flags, Settings};
 use kms_server::policy::Policy;
-use kms_tests::{Authority, program, run};
+use kms_tests::{Authority, command, program, run};
 use tokio::process::Command;
 
 use child::Child;
@@ -28,7 +28,7 @@ use document::{Step, block, blocks, first_not_printed, root, steps, text};
 #[tokio::test]
 async fn the_first_ten_minutes_go_as_they_are_told() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut dev = Command::new(program("kms-server")?);
+    let mut dev = command("kms-server")?;
     dev.args(["dev", "--port", "0"]).current_dir(folder.path());
     let dev = Child::start(&mut dev, "In another terminal").await?;
     let blocks = blocks(&text());
@@ -80,7 +80,7 @@ async fn running_it_for_real_goes_as_it_is_told() -> Result<()> {
     bindings += &block(&blocks, "toml", "# added to /etc/kms/bindings.toml").text;
     write("bindings.toml", &bindings)?;
 
-    let mut serve = Command::new(program("kms-server")?);
+    let mut serve = command("kms-server")?;
     serve.args(["serve", "--config", "kms.toml"]).current_dir(folder.path());
     for listener in ["SERVICES", "OPERATOR", "PROBES"] {
         serve.env(format!("KMS_SERVER_LISTEN_{listener}"), "127.0.0.1:0");
@@ -88,7 +88,7 @@ async fn running_it_for_real_goes_as_it_is_told() -> Result<()> {
     let serve = Child::start(&mut serve, "\"message\":\"serving\"").await?;
     let address = format!("https://{}", serve.field("services")?);
     for (profile, binding) in [("admin", "first-administrator"), ("billing", "billing-acme")] {
-        let mut whoami = Command::new(program("kms")?);
+        let mut whoami = command("kms")?;
         whoami.args(["--config", "config.toml", "--address", &address, "--profile", profile, "whoami"]);
         let answer = run(whoami.current_dir(folder.path())).await?.success()?;
         let answer = String::from_utf8(answer.stdout)?;

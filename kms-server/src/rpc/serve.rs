@@ -54,7 +54,7 @@ impl Endpoint {
                 routes = routes
                     .add_service(
                         CryptoServiceServer::new(services.clone())
-                            .max_decoding_message_size(CRYPTO_REQUEST_BYTES_MAX)
+                            .max_decoding_message_size(MESSAGE_BYTES_MAX)
                             .max_encoding_message_size(MESSAGE_BYTES_MAX),
                     )
                     .add_service(
@@ -171,8 +171,6 @@ fn name_of<S: NamedService>() -> &'static str {
     S::NAME
 }
 
-/// A plaintext or ciphertext with its context, and room to say that it is too long. Batches will want more.
-const CRYPTO_REQUEST_BYTES_MAX: usize = 256 << 10;
 /// Names, labels, page tokens.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(30 * 60);
