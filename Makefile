@@ -5,7 +5,7 @@
 FEATURES := --workspace --features kms-client/cli --locked
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 
-.PHONY: help setup build demo dev test lint fmt check-format check-deps check-clippy check-proto
+.PHONY: help setup build demo dev test prove lint fmt check-format check-deps check-clippy check-proto
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -22,8 +22,15 @@ demo: build ## the main job on real input: a customer table encrypted column by 
 dev: build ## a daemon to try things on, with throw-away certificates
 	$(BIN)/kms-server dev
 
-test: build ## all tests
-	cargo test $(FEATURES)
+test: build ## all tests; those that measure or count something show it
+	cargo test $(FEATURES) -- --show-output
+
+# The tests that are worth more at full scale, in some minutes. What they printed is kept in
+# kms-server/doc/proof.
+PROVE := KMS_TESTS_AT_FULL_SCALE=1 cargo test $(FEATURES) --test e2e -- --show-output --test-threads 1
+
+prove: build ## fences and failing logs at full scale
+	$(PROVE) destruction:: log_failure::
 
 lint: setup check-format check-deps check-clippy check-proto ## format, dependencies, clippy, proto
 

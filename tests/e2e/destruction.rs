@@ -9,13 +9,15 @@ use kms_tests::request::*;
 use kms_tests::{Caller, Refused};
 use tonic::Code;
 
-use crate::{ACME_KEY, Load, World, refused};
+use crate::{ACME_KEY, Load, World, at_scale, refused};
 
 const CLIENTS: usize = 16;
 
 /// Tenants that are destroyed one after another. Where a fence leaks, it leaks for microseconds: one
 /// would miss it, several do not.
-const TENANTS: usize = 8;
+fn tenants() -> usize {
+    at_scale(8, 400)
+}
 
 /// A tenant with something sealed for it.
 #[derive(Clone)]
@@ -120,7 +122,7 @@ async fn no_success_of_a_destroyed_tenant_lies_above_its_fence() -> Result<()> {
     let world = World::new().await?;
     let neighbour = Victim::create(&world, "neighbour").await?;
     let mut victims = Vec::new();
-    for number in 0..TENANTS {
+    for number in 0..tenants() {
         victims.push(Victim::create(&world, &format!("leaves-{number}")).await?);
     }
     let for_neighbour = neighbour.under_load(connected(&world, 4).await?);
@@ -150,7 +152,8 @@ async fn no_success_of_a_destroyed_tenant_lies_above_its_fence() -> Result<()> {
         above += after;
     }
     println!(
-        "{TENANTS} tenants, {CLIENTS} clients on each: {above} successes above a fence; the other tenant had {others}"
+        "{} tenants, {CLIENTS} clients on each: {above} successes above a fence; the other tenant had {others}",
+        victims.len()
     );
     assert_eq!(above, 0);
 
@@ -170,7 +173,7 @@ async fn no_success_of_a_destroyed_tenant_lies_above_its_fence() -> Result<()> {
 async fn a_tenant_that_is_destroyed_while_its_keys_are_being_loaded_is_not_served() -> Result<()> {
     let world = World::new().await?;
     let mut victims = Vec::new();
-    for number in 0..TENANTS {
+    for number in 0..tenants() {
         victims.push(Victim::create(&world, &format!("leaves-{number}")).await?);
     }
     // After a start no key is in memory: the first decryption and the destruction meet at the load.

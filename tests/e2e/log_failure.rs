@@ -5,7 +5,7 @@ use kms_tests::records::{Records, end_in_segment};
 use kms_tests::request::*;
 use kms_tests::{Caller, Refused, Settings};
 
-use crate::{ACME, ACME_KEY, Load, World};
+use crate::{ACME, ACME_KEY, Load, World, at_scale};
 
 const CLIENTS: usize = 16;
 
@@ -77,8 +77,9 @@ async fn no_reply_leaves_without_a_record_when_the_log_fails_at_once() -> Result
 
 #[tokio::test]
 async fn no_reply_leaves_without_a_record_when_the_log_fails_in_the_middle_of_a_frame() -> Result<()> {
-    for bytes in [100, 1_337, 50_000] {
-        fail_after(bytes).await?;
+    // Some of all sizes, so that the failure meets a frame's every part.
+    for number in 0..at_scale(3, 100) as u64 {
+        fail_after([100, 1_337, 50_000][number as usize % 3] + number * 7).await?;
     }
     Ok(())
 }

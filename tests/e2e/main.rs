@@ -29,3 +29,8 @@ mod world;
 
 use expect::{Expected, refused};
 use world::{ACME, ACME_KEY, GLOBEX, GLOBEX_KEY, Load, World};
+
+/// Returns how much of something a test does: the usual, or at full scale (`make prove`) the other.
+fn at_scale(usual: usize, full: usize) -> usize {
+    if std::env::var_os("KMS_TESTS_AT_FULL_SCALE").is_some() { full } else { usual }
+}

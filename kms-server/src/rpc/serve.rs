@@ -59,17 +59,17 @@ impl Endpoint {
                     )
                     .add_service(
                         TenantServiceServer::new(services.clone())
-                            .max_decoding_message_size(REQUEST_BYTES_MAX)
+                            .max_decoding_message_size(MESSAGE_BYTES_MAX)
                             .max_encoding_message_size(MESSAGE_BYTES_MAX),
                     )
                     .add_service(
                         KeyServiceServer::new(services.clone())
-                            .max_decoding_message_size(REQUEST_BYTES_MAX)
+                            .max_decoding_message_size(MESSAGE_BYTES_MAX)
                             .max_encoding_message_size(MESSAGE_BYTES_MAX),
                     )
                     .add_service(
                         AccessServiceServer::new(services)
-                            .max_decoding_message_size(REQUEST_BYTES_MAX)
+                            .max_decoding_message_size(MESSAGE_BYTES_MAX)
                             .max_encoding_message_size(MESSAGE_BYTES_MAX),
                     );
             }
@@ -77,7 +77,7 @@ impl Endpoint {
                 names.push(name_of::<OperatorServiceServer<Services>>());
                 routes = routes.add_service(
                     OperatorServiceServer::new(services)
-                        .max_decoding_message_size(REQUEST_BYTES_MAX)
+                        .max_decoding_message_size(MESSAGE_BYTES_MAX)
                         .max_encoding_message_size(MESSAGE_BYTES_MAX),
                 );
             }
@@ -171,8 +171,6 @@ fn name_of<S: NamedService>() -> &'static str {
     S::NAME
 }
 
-/// Names, labels, page tokens.
-const REQUEST_BYTES_MAX: usize = 64 << 10;
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(30 * 60);
 /// How long requests under way may take to end.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
