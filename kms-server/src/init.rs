@@ -10,12 +10,13 @@ use anyhow::Context as _;
 use crate::audit::LogSettings;
 use crate::backend;
 use crate::config::Settings;
+use crate::crypto::arena;
 use crate::data_dir::DataDir;
 use crate::keyring::init::Birth;
 use crate::noun::clock::SystemClock;
 use crate::noun::random::OsRandom;
 use crate::noun::{Principal, Random, Uid};
-use crate::server::StoreKind;
+use crate::server::{StoreKind, slots_wanted};
 
 /// What was made, for people and programs.
 #[derive(Debug, serde::Serialize)]
@@ -42,6 +43,8 @@ pub async fn init(settings: &Settings, store: StoreKind, admin: &Principal) -> a
     // First, and inert alone: an init that ends here can be run again, one that ends later has its
     // administrator.
     let bindings_kept = write_first_binding(settings, admin)?;
+    // As large as a daemon wants it: `dev` goes on in this process.
+    arena::init(slots_wanted(&settings.keyring));
     let rng: Arc<dyn Random> = Arc::new(OsRandom::new());
     let cluster = Uid::generate(&*rng);
     backend::init(&settings.backend, Arc::clone(&rng)).await.context("the master key backend could not be made")?;

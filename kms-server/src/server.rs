@@ -189,10 +189,15 @@ struct Tokens {
     stop_changes: CancellationToken,
 }
 
+/// Returns how many secrets lie in locked memory when all is full.
+pub(crate) fn slots_wanted(settings: &KeyringSettings) -> usize {
+    settings.keys_max + SECRETS_OF_TENANT * settings.tenants_max + SLOTS_APART
+}
+
 /// Makes the locked memory, and fits what is kept in it to what the system gave. Returns that, and
 /// what an operator should look at.
 fn prepare_memory(wanted: KeyringSettings) -> (KeyringSettings, Vec<String>) {
-    let slots_wanted = wanted.keys_max + SECRETS_OF_TENANT * wanted.tenants_max + SLOTS_APART;
+    let slots_wanted = slots_wanted(&wanted);
     let memory = arena::init(slots_wanted);
     tracing::info!(protection = memory.protection.describe(), slots = memory.slots, "memory for keys");
     let mut warnings = Vec::new();

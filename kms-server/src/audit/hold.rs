@@ -120,3 +120,71 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeldStream<S> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::path::Path;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+    use crate::audit::{Leaf, LogSettings};
+    use crate::crypto::ClusterSecret;
+    use crate::noun::clock::SystemClock;
+    use crate::noun::random::OsRandom;
+
+    fn log(dir: &Path) -> Arc<Log> {
+        let key = ClusterSecret::generate(&OsRandom::new()).unwrap().frame_mac_key().unwrap();
+        let settings =
+            LogSettings { node: "n".into(), origin: "test/log".into(), segment_bytes: 1 << 16, flush_on_cores: false };
+        Log::create(&dir.join("seg"), settings, key, Arc::new(SystemClock)).unwrap()
+    }
+
+    /// Tries to write once, and answers whether a byte passed.
+    async fn passes(stream: &mut HeldStream<tokio::io::DuplexStream>) -> Option<bool> {
+        poll_fn(|cx| match Pin::new(&mut *stream).poll_write(cx, b"x") {
+            Poll::Ready(Ok(_)) => Poll::Ready(Some(true)),
+            Poll::Ready(Err(_)) => Poll::Ready(None),
+            Poll::Pending => Poll::Ready(Some(false)),
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn no_byte_passes_before_the_last_record_is_durable() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(dir.path());
+        let (near, mut far) = duplex(64);
+        let mut held = HeldStream::new(near, Arc::clone(&log));
+        assert_eq!(passes(&mut held).await, Some(true), "nothing to wait for");
+        // As if the third record of three were this connection's.
+        held.hold().until_durable(2);
+        assert_eq!(passes(&mut held).await, Some(false));
+        for _ in 0..2 {
+            let index = log.append(Leaf::of("Test")).unwrap();
+            log.durable(index).await.unwrap();
+            assert_eq!(passes(&mut held).await, Some(false), "two of three");
+        }
+        // It is woken, and not only found free by asking again.
+        let writing = tokio::spawn(async move { held.write_all(b"y").await });
+        let index = log.append(Leaf::of("Test")).unwrap();
+        log.durable(index).await.unwrap();
+        writing.await.unwrap().unwrap();
+        let mut got = [0; 2];
+        far.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"xy");
+        log.close();
+    }
+
+    #[tokio::test]
+    async fn a_severed_connection_never_sends_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(dir.path());
+        let (near, _far) = duplex(64);
+        let mut held = HeldStream::new(near, Arc::clone(&log));
+        held.hold().sever();
+        assert_eq!(passes(&mut held).await, None);
+        log.close();
+    }
+}

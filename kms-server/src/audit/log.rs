@@ -73,6 +73,8 @@ pub struct Log {
     anchor: Mutex<Anchor>,
     /// Leaves that are durable.
     durable: AtomicU64,
+    /// Index of the first leaf in the segment now written to.
+    segment: AtomicU64,
     failed: AtomicBool,
     waiting: Mutex<Vec<(u64, Arc<AtomicWaker>)>>,
     /// A smoothed time of one write and sync, in nanoseconds.
@@ -135,6 +137,7 @@ impl Log {
             key,
             clock,
             pending: Mutex::new(pending),
+            segment: AtomicU64::new(writer.first()),
             writer: Mutex::new(writer),
             anchor: Mutex::new(anchor),
             durable: AtomicU64::new(anchor.size),
@@ -201,7 +204,7 @@ impl Log {
 
     /// Returns the index of the first leaf in the segment now written to.
     pub fn segment_first(&self) -> u64 {
-        lock(&self.writer).first()
+        self.segment.load(Ordering::Acquire)
     }
 
     /// Returns the settings.
@@ -326,6 +329,7 @@ impl Log {
             }
             self.observe_sync(began.elapsed());
             *lock(&self.anchor) = Anchor { size: end, mac };
+            self.segment.store(writer.first(), Ordering::Release);
             self.durable.store(end, Ordering::Release);
             self.wake_waiting();
         }

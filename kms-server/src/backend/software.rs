@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 
 use crate::crypto::keystore_file::{self, KeystoreError, KeystoreHead, PinCost};
-use crate::crypto::{EpochKey, MasterKey, OpenError, WrappedKey};
+use crate::crypto::{EpochKey, MasterKey, WrappedKey};
 use crate::noun::{EpochNumber, Random, Uid};
 
 use super::{Assurance, BackendError, BackendStatus, EpochContext, MasterKeyBackend, MasterKeyRef};
@@ -153,17 +153,8 @@ impl MasterKeyBackend for SoftwareHsm {
         // First the file, then the wrap: what cannot be reached is never called a wrong key.
         let (name, master) = self.master_of(version).await?;
         let wrapped = WrappedKey::from_slice(wrapped).ok_or(BackendError::WrongKey)?;
-        master.unwrap_epoch_key(name.master_id, context.cluster, context.epoch, &wrapped).map_err(|error| match error {
-            OpenError::ArenaFull => BackendError::Unavailable(error.into()),
-            OpenError::Short
-            | OpenError::Magic
-            | OpenError::Suite
-            | OpenError::Kind
-            | OpenError::Key
-            | OpenError::Version
-            | OpenError::Commitment
-            | OpenError::Tag
-            | OpenError::Length => BackendError::WrongKey,
+        master.unwrap_epoch_key(name.master_id, context.cluster, context.epoch, &wrapped).map_err(|error| {
+            if error.is_for_want_of_room() { BackendError::Unavailable(error.into()) } else { BackendError::WrongKey }
         })
     }
 

@@ -68,6 +68,13 @@ pub enum OpenError {
     ArenaFull,
 }
 
+impl OpenError {
+    /// Tells whether nothing is wrong with the blob: there was no room for the key in it.
+    pub const fn is_for_want_of_room(self) -> bool {
+        matches!(self, OpenError::ArenaFull)
+    }
+}
+
 impl From<super::arena::ArenaFull> for OpenError {
     fn from(_: super::arena::ArenaFull) -> Self {
         OpenError::ArenaFull

@@ -152,18 +152,11 @@ pub fn open(file: &[u8], cluster: Uid, pin: &[u8]) -> Result<(KeystoreHead, Mast
     let pin_key = pin_key(pin, &head)?;
     let context = context(cluster, &file[..HEAD_BYTES]);
     let master = MasterKey::fill_with(|out| unwrap(pin_key.bytes(), head.blob_header(), &context, &blob, out))
-        .map_err(|error| match error {
-            OpenError::ArenaFull => KeystoreError::ArenaFull,
-            OpenError::Short
-            | OpenError::Magic
-            | OpenError::Suite
-            | OpenError::Kind
-            | OpenError::Key
-            | OpenError::Version
-            | OpenError::Commitment
-            | OpenError::Tag
-            | OpenError::Length => KeystoreError::PinOrDamage,
-        })?;
+        .map_err(
+            |error: OpenError| {
+                if error.is_for_want_of_room() { KeystoreError::ArenaFull } else { KeystoreError::PinOrDamage }
+            },
+        )?;
     Ok((head, master))
 }
 

@@ -400,17 +400,10 @@ impl Keyring {
 /// The chain's own blobs lie under rows that verify: one that does not open is damage, and not
 /// something a caller gave.
 pub(super) fn chain_error(error: OpenError) -> Error {
-    match error {
-        OpenError::ArenaFull => Error::CacheFull,
-        OpenError::Short
-        | OpenError::Magic
-        | OpenError::Suite
-        | OpenError::Kind
-        | OpenError::Key
-        | OpenError::Version
-        | OpenError::Commitment
-        | OpenError::Tag
-        | OpenError::Length => Error::Damaged("a wrapped key does not open under the key above it"),
+    if error.is_for_want_of_room() {
+        Error::CacheFull
+    } else {
+        Error::Damaged("a wrapped key does not open under the key above it")
     }
 }
 
