@@ -66,7 +66,7 @@ pub async fn init(settings: &Settings, store: StoreKind, admin: &Principal) -> a
     };
     let made =
         birth.run(|| async { store.create(&settings.store_dir()).map_err(crate::keyring::Error::Store) }).await?;
-    made.close().await?;
+    store.release(&*made).await?;
     Ok(Made {
         cluster: cluster.to_string(),
         origin,

@@ -62,17 +62,27 @@ impl StoreKind {
                 Ok(Arc::new(made))
             }
             StoreKind::Memory(store) => {
-                std::fs::create_dir_all(dir).map_err(|error| StoreError::Failed(error.into()))?;
+                let made = std::fs::create_dir_all(dir);
+                let noted = made.and_then(|()| std::fs::write(dir.join("README"), "The rows are in memory only.\n"));
+                noted.map_err(|error| StoreError::Failed(error.into()))?;
                 Ok(Arc::clone(store) as Arc<dyn Store>)
             }
         }
+    }
+
+    /// Lets go of a store that was just made, so that it can be opened: one in memory just goes on.
+    pub(crate) async fn release(&self, made: &dyn Store) -> Result<(), StoreError> {
+        if matches!(self, StoreKind::Memory(_)) { Ok(()) } else { made.close().await }
     }
 
     fn open(&self, dir: &Path) -> anyhow::Result<Arc<dyn Store>> {
         match self {
             #[cfg(feature = "rocksdb")]
             StoreKind::Local => Ok(Arc::new(RocksStore::open(dir, &Limits::default())?)),
-            StoreKind::Memory(store) => Ok(Arc::clone(store) as Arc<dyn Store>),
+            StoreKind::Memory(store) => {
+                anyhow::ensure!(dir.is_dir(), "{} is not there", dir.display());
+                Ok(Arc::clone(store) as Arc<dyn Store>)
+            }
         }
     }
 }
