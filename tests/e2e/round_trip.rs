@@ -92,7 +92,8 @@ async fn every_rpc_does_what_it_says() -> Result<()> {
     assert_eq!(me.bindings.iter().map(|binding| &*binding.id).collect::<Vec<_>>(), ["app"]);
     let status = admin.ask(GetStatusRequest {}).await?;
     assert_eq!((&*status.node, status.state(), status.cluster_uid.len()), ("node-1", ServerState::Serving, 32));
-    assert_eq!(status.epoch.unwrap().number, 1);
+    let epoch = status.epoch.unwrap();
+    assert_eq!((epoch.number, epoch.create_time.is_some()), (1, true));
     assert_eq!(status.backend.unwrap().assurance, "software-file");
     assert!(status.audit_log.unwrap().size > 0);
 

@@ -36,7 +36,11 @@ impl Operation for GetStatus {
             state: if keyring.check_whole().is_ok() { v1::ServerState::Serving } else { v1::ServerState::Failed }
                 .into(),
             start_time: Some(timestamp(facts.started)),
-            epoch: Some(v1::EpochStatus { number: epoch.number.get(), uid: epoch.id.to_string(), create_time: None }),
+            epoch: Some(v1::EpochStatus {
+                number: epoch.number.get(),
+                uid: epoch.id.to_string(),
+                create_time: Some(timestamp(keyring.epoch_began())),
+            }),
             backend: Some(backend(call).await),
             memory: Some(v1::MemoryStatus {
                 protection: arena.protection.describe().to_owned(),
