@@ -97,7 +97,7 @@ pub struct Globals {
         long,
         global = true,
         value_name = "NAME",
-        env = "KMS_SERVER_NAME",
+        env = "KMS_TLS_SERVER_NAME",
         hide_env_values = true,
         hide_short_help = true
     )]
