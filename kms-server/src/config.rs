@@ -259,8 +259,7 @@ fn read(path: &Path) -> Result<File, ConfigError> {
 }
 
 fn resolve(flags: &Flags, file: File, base: &Path) -> Result<Settings, ConfigError> {
-    let path =
-        |flag: &Option<PathBuf>, in_file: Option<PathBuf>| flag.clone().or_else(|| in_file.map(|path| base.join(path)));
+    let path = |flag: &Option<PathBuf>, in_file| path(flag, in_file, base);
     let data_dir = path(&flags.data_dir, file.data_dir).ok_or_else(|| {
         ConfigError("there is no data directory: set data_dir in the file of settings, or give --data-dir".to_owned())
     })?;
@@ -355,9 +354,13 @@ fn resolve(flags: &Flags, file: File, base: &Path) -> Result<Settings, ConfigErr
     })
 }
 
+/// Returns the path of a flag, else the one in the file, which is relative to the file.
+fn path(flag: &Option<PathBuf>, in_file: Option<PathBuf>, base: &Path) -> Option<PathBuf> {
+    flag.clone().or_else(|| in_file.map(|path| base.join(path)))
+}
+
 fn tls(flags: &Flags, section: TlsSection, base: &Path) -> Result<Option<TlsFiles>, ConfigError> {
-    let path =
-        |flag: &Option<PathBuf>, in_file: Option<PathBuf>| flag.clone().or_else(|| in_file.map(|path| base.join(path)));
+    let path = |flag: &Option<PathBuf>, in_file| path(flag, in_file, base);
     let certificate = path(&flags.tls_certificate_file, section.certificate_file);
     let key = path(&flags.tls_key_file, section.key_file);
     let client_ca = path(&flags.tls_client_ca_file, section.client_ca_file);

@@ -16,7 +16,7 @@ use crate::backend;
 use crate::config::Settings;
 use crate::crypto::arena::{self, Protection};
 use crate::data_dir::DataDir;
-use crate::keyring::open::{Opened, Opening, cluster_uid};
+use crate::keyring::open::{Opened, Opening};
 use crate::keyring::{Keyring, KeyringSettings};
 use crate::noun::clock::SystemClock;
 use crate::noun::random::OsRandom;
@@ -101,7 +101,7 @@ pub struct Addresses {
 /// Serves until a signal, then drains and flushes. `Ok` means that nothing was lost. `serving` is
 /// called once requests are accepted.
 pub fn serve(settings: &Settings, store: &StoreKind, serving: impl FnOnce(Addresses)) -> anyhow::Result<()> {
-    // What needs no core yet runs here; the keyring's own work joins it later.
+    // A core's runtime writes the log when it idles; until there is a log, this one opens it.
     let opening = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let metrics = telemetry::start_metrics()?;
     let (keyring_settings, mut warnings) = prepare_memory(settings.keyring);
@@ -282,7 +282,6 @@ fn refuse_if_others_write(path: &Path) -> anyhow::Result<()> {
 async fn open(settings: &Settings, store: &Arc<dyn Store>, clock: &Arc<dyn Clock>) -> anyhow::Result<Opened> {
     let rng: Arc<dyn Random> = Arc::new(OsRandom::new());
     let for_backend = Arc::clone(&rng);
-    cluster_uid(&**store).await?;
     let opening = Opening {
         store: Arc::clone(store),
         backend: &|cluster| backend::open(&settings.backend, cluster, Arc::clone(&for_backend)),

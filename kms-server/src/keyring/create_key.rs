@@ -68,7 +68,6 @@ impl Keyring {
                 ],
                 outcome: Leaf::default(),
                 main_row: record,
-                is_destruction: false,
                 after: After::Nothing,
                 object: Object::Key(view),
             }

@@ -62,7 +62,6 @@ impl Keyring {
                 ],
                 outcome: Leaf::default(),
                 main_row: record,
-                is_destruction: false,
                 after: After::Nothing,
                 object: Object::Tenant(view),
             }

@@ -146,7 +146,6 @@ impl Keyring {
                     ..Leaf::default()
                 },
                 main_row,
-                is_destruction: true,
                 after: After::ForgetKey(name),
                 object,
             }

@@ -120,7 +120,6 @@ impl Keyring {
                     ..Leaf::default()
                 },
                 main_row: record,
-                is_destruction: true,
                 after: After::Fence,
                 object: Object::Tenant(view),
             }

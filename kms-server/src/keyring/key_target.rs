@@ -132,7 +132,6 @@ impl KeyTarget {
                 writes,
                 outcome: Leaf::default(),
                 main_row: record,
-                is_destruction: false,
                 after: After::ForgetKey(view.name),
                 object: Object::Key(next),
             }
@@ -152,7 +151,6 @@ impl KeyTarget {
             writes,
             outcome: Leaf::default(),
             main_row: record,
-            is_destruction: false,
             after: After::ForgetKey(key.name.clone()),
             object: Object::Version(key, view),
         };

@@ -75,7 +75,6 @@ pub(super) struct Effect {
     pub(super) outcome: Leaf,
     /// The object's main row as written.
     pub(super) main_row: Vec<u8>,
-    pub(super) is_destruction: bool,
     pub(super) after: After,
     pub(super) object: Object,
 }
@@ -266,7 +265,6 @@ impl Mutator {
                 intent,
                 outcome: effect.outcome,
                 main_row: effect.main_row,
-                is_destruction: effect.is_destruction,
                 after: effect.after,
                 object: effect.object,
             });
@@ -278,7 +276,7 @@ impl Mutator {
             self.refuse_all(made, &intents, &error);
             return Ok(());
         }
-        let before = std::mem::replace(&mut self.position, position.position);
+        let before = std::mem::replace(&mut self.position, position);
         self.keyring.seq.store(self.position.seq, Ordering::Relaxed);
 
         // Memory, before anybody is let in again.
@@ -292,7 +290,7 @@ impl Mutator {
             match self.keyring.log.append(self.outcome(made, *intent, seq)) {
                 Ok(index) => {
                     self.position.last_mutation = Some(index);
-                    if made.is_destruction {
+                    if made.is_destruction() {
                         self.position.last_destruction = Some(index);
                     }
                     indices.push(index);
@@ -364,14 +362,14 @@ impl Mutator {
         leaf.in_ = Some(intent);
         leaf.seq = Some(seq);
         leaf.pm = self.position.last_mutation;
-        if made.is_destruction {
+        if made.is_destruction() {
             leaf.pd = self.position.last_destruction;
         }
         leaf.rh = Some(row::hash(&made.main_row).into());
         leaf.ended(Outcome::Ok)
     }
 
-    fn next_position(&self, seq: u64, first_intent: Option<u64>) -> NextPosition {
+    fn next_position(&self, seq: u64, first_intent: Option<u64>) -> Position {
         let anchor = self.keyring.log.anchor();
         let place = row_key::position();
         let message = rows::Position {
@@ -385,7 +383,7 @@ impl Mutator {
         };
         let record = row::seal(&self.keyring.cluster.record_mac, self.keyring.cluster.secret_version, &place, &message);
         let segment = self.keyring.log.segment_first();
-        NextPosition { position: Position { rev: message.rev, seq, record, segment, ..self.position.clone() } }
+        Position { rev: message.rev, seq, record, segment, ..self.position.clone() }
     }
 
     /// A closed segment moves the anchor, so that a start reads one segment and not all.
@@ -403,7 +401,7 @@ impl Mutator {
         let mut batch = Batch::default();
         next.join(&mut batch, &self.position);
         match self.keyring.store.commit(batch).await {
-            Ok(()) => self.position = next.position,
+            Ok(()) => self.position = next,
             Err(error) => {
                 tracing::error!(%error, "the store's anchor could not be moved");
                 self.break_off();
@@ -457,12 +455,15 @@ struct Made {
     intent: Leaf,
     outcome: Leaf,
     main_row: Vec<u8>,
-    is_destruction: bool,
     after: After,
     object: Object,
 }
 
 impl Made {
+    fn is_destruction(&self) -> bool {
+        self.outcome.ph == Some(Phase::Fenced)
+    }
+
     fn settle_entry(&self) {
         match &self.after {
             After::Nothing => {}
@@ -480,18 +481,6 @@ impl Made {
         if self.closes_gate {
             reopen(&self.entry);
         }
-    }
-}
-
-struct NextPosition {
-    position: Position,
-}
-
-impl NextPosition {
-    fn join(&self, batch: &mut Batch, before: &Position) {
-        let place = row_key::position();
-        batch.preconditions.push(Precondition::Equals(place.clone(), before.record.clone()));
-        batch.writes.push(Write::Put(place, self.position.record.clone()));
     }
 }
 
@@ -559,6 +548,13 @@ fn answer(reply: oneshot::Sender<Result<Changed, Error>>, answer: Result<Changed
 }
 
 impl Position {
+    /// Puts this position into a batch, which is made only where the store stands at the one before.
+    fn join(&self, batch: &mut Batch, before: &Position) {
+        let place = row_key::position();
+        batch.preconditions.push(Precondition::Equals(place.clone(), before.record.clone()));
+        batch.writes.push(Write::Put(place, self.record.clone()));
+    }
+
     /// Reads the row `s`.
     pub(super) fn open(mac: &crate::crypto::RecordMacKey, record: Vec<u8>) -> Result<(Self, rows::Position), Error> {
         let place = row_key::position();

@@ -133,7 +133,7 @@ pub struct Opened {
 }
 
 /// Reads the cluster's uid without trusting it: enough to look for its backend.
-pub async fn cluster_uid(store: &dyn Store) -> Result<Uid, OpenClusterError> {
+async fn cluster_uid(store: &dyn Store) -> Result<Uid, OpenClusterError> {
     let record = store.get(&row_key::cluster()).await?.ok_or(OpenClusterError::Unfinished)?;
     let unverified: rows::Cluster =
         row::peek(&record).map_err(|source| OpenClusterError::Row { what: "cluster", source })?;

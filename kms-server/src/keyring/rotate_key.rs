@@ -36,7 +36,6 @@ impl Keyring {
                 writes: vec![Write::Put(at, record.clone()), made.write(&tenant, view.uid, placed.now)],
                 outcome: crate::audit::Leaf::default(),
                 main_row: record,
-                is_destruction: false,
                 after: After::ForgetKey(name),
                 object: Object::Version(key_view, version_view),
             }

@@ -136,11 +136,6 @@ pub fn schedules() -> RowKey {
     row(Family::Ops, &[SCHEDULE])
 }
 
-/// What to list for the destructions of a tenant, its keys and its versions.
-pub fn schedules_of_tenant(tenant: Uid) -> RowKey {
-    row(Family::Ops, &[SCHEDULE, tenant.as_bytes()])
-}
-
 /// The prefixes under which a tenant's rows lie, and nothing else: what goes with it. Not among
 /// them: its own row, and the row of its name, which becomes the tombstone.
 pub fn everything_of_tenant(tenant: Uid) -> [RowKey; 5] {

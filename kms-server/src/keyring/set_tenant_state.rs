@@ -58,7 +58,6 @@ impl OpenTenant {
             writes,
             outcome: Leaf::default(),
             main_row: record,
-            is_destruction: false,
             // In memory are only active tenants; whatever it is now is loaded anew.
             after: After::ForgetTenant,
             object: Object::Tenant(view),

@@ -144,9 +144,9 @@ fn record(
     let request_id = request_id(api.keyring.rng(), api.clock.now());
     let sub = connection.identity.as_ref().as_ref().ok().map(|principal| principal.as_str().into());
     let who = Who { sub, net: Some(connection.net), rid: Some(request_id.clone()), rule: None };
-    match api.keyring.log().append(who.sign(Leaf { why: Some(why.into()), ..Leaf::of(op) }).ended(outcome)) {
-        Ok(index) => connection.hold.until_durable(index),
-        Err(_) => connection.hold.sever(),
+    let leaf = who.sign(Leaf { why: Some(why.into()), ..Leaf::of(op) }).ended(outcome);
+    if let Err(failed) = connection.remember(api.keyring.log(), leaf) {
+        tracing::debug!(%failed, "a connection was severed: its reply could not be recorded");
     }
     metrics::counter!("kms_requests_total", "method" => op, "code" => code_name(code)).increment(1);
     request_id

@@ -156,7 +156,7 @@ async fn go<O: Operation>(
     *leaf = operation.about();
     // may
     let now = api.clock.now();
-    who.rule = Some(authorize(api, principal, connection, now, operation.asks())?);
+    authorize(api, principal, who, now, &operation.asks())?;
     // do
     let call = Call { api, principal, who: who.clone(), now };
     tokio::time::timeout(time_max, operation.perform(&call)).await.unwrap_or_else(|_| Err(Error::Deadline.into()))
@@ -181,36 +181,37 @@ fn asked_time<W>(request: &Request<W>) -> Option<Duration> {
     }
 }
 
-/// Returns the rule that allowed it, or the rules if it took several.
+/// Asks policy for all that is needed, and notes the rule that decided, or the rules if it took several.
 fn authorize(
     api: &Api,
     principal: &Principal,
-    connection: &ConnectionInfo,
+    who: &mut Who,
     now: UnixMillis,
-    asks: Vec<(Action, Resource)>,
-) -> Result<Arc<str>, Failed> {
+    asks: &[(Action, Resource)],
+) -> Result<(), Failed> {
+    let net = who.net.ok_or(Error::Denied)?;
     let policy = api.policy.load();
     let mut rules: Vec<Arc<str>> = Vec::with_capacity(asks.len());
-    for (action, resource) in &asks {
-        let request = policy::Request { principal, net: connection.net, now, action: *action, resource };
-        let decision = policy.authorize(&request);
+    for (action, resource) in asks {
+        let decision = policy.authorize(&policy::Request { principal, net, now, action: *action, resource });
         if decision.errors {
             tracing::error!(action = action.as_str(), "a policy could not be evaluated, and denies");
         }
         if !decision.allowed {
-            let rule = Some(decision.rule.to_string().into());
-            return Err(Failed::new(Error::Denied, Leaf { rule, ..about(Some(resource)) }));
+            who.rule = Some(decision.rule);
+            return Err(Failed::new(Error::Denied, about(Some(resource))));
         }
         if !rules.contains(&decision.rule) {
             rules.push(decision.rule);
         }
     }
-    match &rules[..] {
-        [one] => Ok(Arc::clone(one)),
+    who.rule = match &rules[..] {
+        [one] => Some(Arc::clone(one)),
         // An operation that asks for nothing is allowed nothing.
-        [] => Err(Error::Denied.into()),
-        several => Ok(several.join(",").into()),
-    }
+        [] => return Err(Error::Denied.into()),
+        several => Some(several.join(",").into()),
+    };
+    Ok(())
 }
 
 fn remember<O: Operation>(
@@ -237,17 +238,8 @@ fn remember<O: Operation>(
         }
     };
     for leaf in leaves {
-        let decided_by = leaf.rule.clone();
-        let mut leaf = who.sign(Leaf { op: Some(O::NAME.into()), ..leaf });
-        leaf.rule = leaf.rule.or(decided_by);
-        match api.keyring.log().append(leaf) {
-            Ok(index) => connection.hold.until_durable(index),
-            Err(failed) => {
-                // No record, no reply.
-                connection.hold.sever();
-                return Err(keyring::Error::Log(failed).into());
-            }
-        }
+        let leaf = who.sign(Leaf { op: Some(O::NAME.into()), ..leaf });
+        connection.remember(api.keyring.log(), leaf).map_err(keyring::Error::Log)?;
     }
     // The gate is left once every leaf has its index.
     drop(in_use);
