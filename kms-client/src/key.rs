@@ -119,6 +119,7 @@ impl Client {
             key_id: key.key().to_owned(),
             purpose: purpose.to_wire(),
             labels,
+            ..Default::default()
         };
         let answer = self.call("CreateKey", request, |c, r| async move { stub(c).create_key(r).await }).await?;
         Key::from_wire(answer.key)
@@ -159,6 +160,7 @@ impl Client {
         let request = v1::UpdateKeyRequest {
             key: Some(v1::Key { name: key.to_string(), labels, ..v1::Key::default() }),
             update_mask: Some(FieldMask { paths: vec!["labels".to_owned()] }),
+            ..Default::default()
         };
         let answer = self.call("UpdateKey", request, |c, r| async move { stub(c).update_key(r).await }).await?;
         Key::from_wire(answer.key)
@@ -176,7 +178,7 @@ impl Client {
     }
 
     async fn enable_call(&self, name: String) -> Result<v1::EnableKeyResponse, Error> {
-        let request = v1::EnableKeyRequest { name };
+        let request = v1::EnableKeyRequest { name, ..Default::default() };
         self.call("EnableKey", request, |c, r| async move { stub(c).enable_key(r).await }).await
     }
 
@@ -193,13 +195,13 @@ impl Client {
     }
 
     async fn disable_call(&self, name: String) -> Result<v1::DisableKeyResponse, Error> {
-        let request = v1::DisableKeyRequest { name };
+        let request = v1::DisableKeyRequest { name, ..Default::default() };
         self.call("DisableKey", request, |c, r| async move { stub(c).disable_key(r).await }).await
     }
 
     /// Adds a version to a key and makes it primary. Earlier versions go on opening.
     pub async fn rotate_key(&self, key: &KeyRef) -> Result<KeyAndVersion, Error> {
-        let request = v1::RotateKeyRequest { name: key.to_string() };
+        let request = v1::RotateKeyRequest { name: key.to_string(), ..Default::default() };
         let answer = self.call("RotateKey", request, |c, r| async move { stub(c).rotate_key(r).await }).await?;
         KeyAndVersion::from_wire(answer.key, answer.version)
     }
@@ -252,7 +254,7 @@ impl Client {
         name: String,
         wait: Option<Duration>,
     ) -> Result<v1::ScheduleKeyDestructionResponse, Error> {
-        let request = v1::ScheduleKeyDestructionRequest { name, wait: wire_wait(wait) };
+        let request = v1::ScheduleKeyDestructionRequest { name, wait: wire_wait(wait), ..Default::default() };
         self.call("ScheduleKeyDestruction", request, |c, r| async move { stub(c).schedule_key_destruction(r).await })
             .await
     }
@@ -273,7 +275,7 @@ impl Client {
     }
 
     async fn cancel_destruction_call(&self, name: String) -> Result<v1::CancelKeyDestructionResponse, Error> {
-        let request = v1::CancelKeyDestructionRequest { name };
+        let request = v1::CancelKeyDestructionRequest { name, ..Default::default() };
         self.call("CancelKeyDestruction", request, |c, r| async move { stub(c).cancel_key_destruction(r).await }).await
     }
 }

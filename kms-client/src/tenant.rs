@@ -93,7 +93,7 @@ impl Tenant {
 impl Client {
     /// Creates a tenant with its tenant key, without keys.
     pub async fn create_tenant(&self, tenant: &TenantRef) -> Result<Tenant, Error> {
-        let request = v1::CreateTenantRequest { tenant_id: tenant.tenant().to_owned() };
+        let request = v1::CreateTenantRequest { tenant_id: tenant.tenant().to_owned(), ..Default::default() };
         let answer = self.call("CreateTenant", request, |c, r| async move { stub(c).create_tenant(r).await }).await?;
         Tenant::from_wire(answer.tenant)
     }
@@ -122,14 +122,14 @@ impl Client {
 
     /// Suspends an active tenant: once this returns, it neither seals nor opens. Nothing is lost.
     pub async fn suspend_tenant(&self, tenant: &TenantRef) -> Result<Tenant, Error> {
-        let request = v1::SuspendTenantRequest { name: tenant.to_string() };
+        let request = v1::SuspendTenantRequest { name: tenant.to_string(), ..Default::default() };
         let answer = self.call("SuspendTenant", request, |c, r| async move { stub(c).suspend_tenant(r).await }).await?;
         Tenant::from_wire(answer.tenant)
     }
 
     /// Makes a suspended tenant active again.
     pub async fn resume_tenant(&self, tenant: &TenantRef) -> Result<Tenant, Error> {
-        let request = v1::ResumeTenantRequest { name: tenant.to_string() };
+        let request = v1::ResumeTenantRequest { name: tenant.to_string(), ..Default::default() };
         let answer = self.call("ResumeTenant", request, |c, r| async move { stub(c).resume_tenant(r).await }).await?;
         Tenant::from_wire(answer.tenant)
     }
@@ -138,14 +138,15 @@ impl Client {
     /// once. A wait of zero, where the server allows it, fences it before this returns. **Irreversible after the
     /// wait.** [`TenantState`] tells how far it has come, up to that old backups open nothing of it either.
     pub async fn destroy_tenant(&self, tenant: &TenantRef, wait: Option<Duration>) -> Result<Tenant, Error> {
-        let request = v1::DestroyTenantRequest { name: tenant.to_string(), wait: wire_wait(wait) };
+        let request =
+            v1::DestroyTenantRequest { name: tenant.to_string(), wait: wire_wait(wait), ..Default::default() };
         let answer = self.call("DestroyTenant", request, |c, r| async move { stub(c).destroy_tenant(r).await }).await?;
         Tenant::from_wire(answer.tenant)
     }
 
     /// Takes back a scheduled destruction; the tenant is suspended then.
     pub async fn cancel_tenant_destruction(&self, tenant: &TenantRef) -> Result<Tenant, Error> {
-        let request = v1::CancelTenantDestructionRequest { name: tenant.to_string() };
+        let request = v1::CancelTenantDestructionRequest { name: tenant.to_string(), ..Default::default() };
         let answer = self
             .call("CancelTenantDestruction", request, |c, r| async move { stub(c).cancel_tenant_destruction(r).await })
             .await?;

@@ -20,6 +20,7 @@ pub(super) fn tenant(view: &TenantView) -> v1::Tenant {
         create_time: Some(timestamp(view.created)),
         destroy_time: view.destroy.map(timestamp),
         fence_time: view.fenced.map(timestamp),
+        etag: String::new(),
     }
 }
 
@@ -45,6 +46,7 @@ pub(super) fn key(view: &KeyView) -> v1::Key {
         create_time: Some(timestamp(view.created)),
         update_time: Some(timestamp(view.updated)),
         destroy_time: view.destroy.map(timestamp),
+        etag: String::new(),
     }
 }
 
@@ -76,6 +78,7 @@ pub(super) fn version(key: &str, view: &VersionView) -> v1::KeyVersion {
         state: key_state(view.state).into(),
         create_time: Some(timestamp(view.created)),
         destroy_time: view.destroy.map(timestamp),
+        etag: String::new(),
     }
 }
 

@@ -58,6 +58,13 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
                 .to_owned()
         }
         ErrorReason::PageTokenInvalid => "list again without --page-token".to_owned(),
+        ErrorReason::RequestIdReused => {
+            "every intended change needs an id of its own: leave --request-id away, or choose another".to_owned()
+        }
+        ErrorReason::EtagMismatch => {
+            "somebody changed it since: look at it again, and repeat the command if it is still what you want"
+                .to_owned()
+        }
         ErrorReason::NoIdentity => {
             "the server knows callers by the one spiffe:// URI in their certificate: is cert_file the right one?"
                 .to_owned()
