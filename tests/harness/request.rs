@@ -68,7 +68,7 @@ pub fn decrypt_data_key(key: &str, wrapped: &[u8], context: &[(&str, &str)]) -> 
 
 /// A request of TenantService.CreateTenant.
 pub fn create_tenant(tenant_id: &str) -> v1::CreateTenantRequest {
-    v1::CreateTenantRequest { tenant_id: tenant_id.into() }
+    v1::CreateTenantRequest { tenant_id: tenant_id.into(), ..Default::default() }
 }
 
 /// A request of TenantService.GetTenant.
@@ -83,22 +83,22 @@ pub fn list_tenants(page_size: i32, page_token: &str) -> v1::ListTenantsRequest 
 
 /// A request of TenantService.SuspendTenant.
 pub fn suspend_tenant(name: &str) -> v1::SuspendTenantRequest {
-    v1::SuspendTenantRequest { name: name.into() }
+    v1::SuspendTenantRequest { name: name.into(), ..Default::default() }
 }
 
 /// A request of TenantService.ResumeTenant.
 pub fn resume_tenant(name: &str) -> v1::ResumeTenantRequest {
-    v1::ResumeTenantRequest { name: name.into() }
+    v1::ResumeTenantRequest { name: name.into(), ..Default::default() }
 }
 
 /// A request of TenantService.DestroyTenant.
 pub fn destroy_tenant(name: &str, wait: Option<Duration>) -> v1::DestroyTenantRequest {
-    v1::DestroyTenantRequest { name: name.into(), wait }
+    v1::DestroyTenantRequest { name: name.into(), wait, ..Default::default() }
 }
 
 /// A request of TenantService.CancelTenantDestruction.
 pub fn cancel_tenant_destruction(name: &str) -> v1::CancelTenantDestructionRequest {
-    v1::CancelTenantDestructionRequest { name: name.into() }
+    v1::CancelTenantDestructionRequest { name: name.into(), ..Default::default() }
 }
 
 /// A request of KeyService.CreateKey for purpose ENCRYPT.
@@ -108,7 +108,13 @@ pub fn create_key(parent: &str, key_id: &str) -> v1::CreateKeyRequest {
 
 /// A request of KeyService.CreateKey for any purpose.
 pub fn create_key_for(parent: &str, key_id: &str, purpose: i32) -> v1::CreateKeyRequest {
-    v1::CreateKeyRequest { parent: parent.into(), key_id: key_id.into(), purpose, labels: BTreeMap::new() }
+    v1::CreateKeyRequest {
+        parent: parent.into(),
+        key_id: key_id.into(),
+        purpose,
+        labels: BTreeMap::new(),
+        ..Default::default()
+    }
 }
 
 /// A request of KeyService.GetKey.
@@ -125,22 +131,22 @@ pub fn list_keys(parent: &str, page_size: i32, page_token: &str) -> v1::ListKeys
 pub fn update_key(name: &str, labels: &[(&str, &str)], mask: &[&str]) -> v1::UpdateKeyRequest {
     let key = v1::Key { name: name.into(), labels: pairs(labels), ..v1::Key::default() };
     let update_mask = prost_types::FieldMask { paths: mask.iter().map(|path| (*path).to_owned()).collect() };
-    v1::UpdateKeyRequest { key: Some(key), update_mask: Some(update_mask) }
+    v1::UpdateKeyRequest { key: Some(key), update_mask: Some(update_mask), ..Default::default() }
 }
 
 /// A request of KeyService.EnableKey.
 pub fn enable_key(name: &str) -> v1::EnableKeyRequest {
-    v1::EnableKeyRequest { name: name.into() }
+    v1::EnableKeyRequest { name: name.into(), ..Default::default() }
 }
 
 /// A request of KeyService.DisableKey.
 pub fn disable_key(name: &str) -> v1::DisableKeyRequest {
-    v1::DisableKeyRequest { name: name.into() }
+    v1::DisableKeyRequest { name: name.into(), ..Default::default() }
 }
 
 /// A request of KeyService.RotateKey.
 pub fn rotate_key(name: &str) -> v1::RotateKeyRequest {
-    v1::RotateKeyRequest { name: name.into() }
+    v1::RotateKeyRequest { name: name.into(), ..Default::default() }
 }
 
 /// A request of KeyService.ListKeyVersions.
@@ -150,12 +156,12 @@ pub fn list_key_versions(parent: &str, page_size: i32, page_token: &str) -> v1::
 
 /// A request of KeyService.ScheduleKeyDestruction.
 pub fn schedule_key_destruction(name: &str, wait: Option<Duration>) -> v1::ScheduleKeyDestructionRequest {
-    v1::ScheduleKeyDestructionRequest { name: name.into(), wait }
+    v1::ScheduleKeyDestructionRequest { name: name.into(), wait, ..Default::default() }
 }
 
 /// A request of KeyService.CancelKeyDestruction.
 pub fn cancel_key_destruction(name: &str) -> v1::CancelKeyDestructionRequest {
-    v1::CancelKeyDestructionRequest { name: name.into() }
+    v1::CancelKeyDestructionRequest { name: name.into(), ..Default::default() }
 }
 
 /// A wait in seconds.
