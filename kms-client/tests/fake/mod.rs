@@ -227,6 +227,7 @@ fn tenant(name: &str, state: TenantState) -> Option<Tenant> {
         create_time: Some(TIME),
         destroy_time: (state == TenantState::PendingDestruction).then_some(TIME),
         fence_time: (state == TenantState::Fenced).then_some(TIME),
+        etag: "e1".to_owned(),
     })
 }
 
@@ -314,6 +315,7 @@ fn key(name: &str, state: KeyState, primary_version: u32, labels: Pairs) -> Opti
         create_time: Some(TIME),
         update_time: Some(TIME),
         destroy_time: (state == KeyState::PendingDestruction).then_some(TIME),
+        etag: "e1".to_owned(),
     })
 }
 
@@ -325,6 +327,7 @@ fn version(name: &str, state: KeyState) -> Option<KeyVersion> {
         state: state.into(),
         create_time: Some(TIME),
         destroy_time: (state == KeyState::PendingDestruction).then_some(TIME),
+        etag: "e1".to_owned(),
     })
 }
 
