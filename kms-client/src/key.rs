@@ -298,6 +298,7 @@ mod tests {
                 state: 1,
                 create_time,
                 destroy_time: None,
+                etag: String::new(),
             }))
         };
         assert_eq!(wire("tenants/a/keys/b/versions/3", 3).unwrap().version.get(), 3);
