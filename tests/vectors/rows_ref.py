@@ -56,6 +56,12 @@ SCHEMA = {
                    "destroy_ms": (7, "uint", "optional")},
     "Schedule": {"rev": (1, "uint"), "due_ms": (2, "uint"), "principal": (3, "string")},
     "TenantCounters": {"rev": (1, "uint"), "keys": (2, "uint"), "last_destruction_index": (3, "uint", "optional")},
+    "Answer": {"rev": (1, "uint"), "asked": (2, "bytes"), "made_ms": (3, "uint"), "intent_index": (4, "uint"), "tenant": (5, "AnsweredTenant"), "key": (6, "AnsweredKey"),
+               "version": (7, "AnsweredVersion")},
+    "AnsweredTenant": {"name": (1, "string"), "uid": (2, "bytes"), "state": (3, "enum"), "created_ms": (4, "uint"), "destroy_ms": (5, "uint", "optional"),
+                       "fenced_ms": (6, "uint", "optional"), "etag": (7, "bytes")},
+    "AnsweredKey": {"tenant": (1, "string"), "key": (2, "Key"), "etag": (3, "bytes")},
+    "AnsweredVersion": {"version": (1, "uint"), "state": (2, "enum"), "created_ms": (3, "uint"), "destroy_ms": (4, "uint", "optional"), "etag": (5, "bytes")},
 }
 EPOCH_CURRENT, EPOCH_GONE = 1, 6
 ACTIVE, PENDING, FENCED, UNRECOVERABLE = 1, 3, 4, 6
@@ -139,6 +145,18 @@ def main():
     add("schedule of a key version", "Schedule", "ops", {"row": "schedule", "tenant": tenant, "key": key, "number": 2}, b"\x01" + raw(tenant) + raw(key) + u24(2), "cluster", 1, **schedule)
     add("tenant counters, nothing destroyed yet", "TenantCounters", "ops", {"row": "tenant_counters", "tenant": tenant}, b"\x02" + raw(tenant), "cluster", 1, rev=1, keys=0)
     add("tenant counters", "TenantCounters", "ops", {"row": "tenant_counters", "tenant": tenant}, b"\x02" + raw(tenant), "cluster", 1, rev=12, keys=11, last_destruction_index=0)
+
+    day, found_by = 20_717, name_hash("test caller, operation and id")[:16]
+    answer_place, answer_key = {"row": "answer", "number": day, "name": found_by.hex()}, b"\x03" + bytes(16) + struct.pack(">I", day) + found_by
+    answered = {"rev": 1, "asked": name_hash("test call").hex(), "made_ms": later}
+    etag = lambda text: name_hash(text)[:16].hex()
+    key_row = {"uid": key, "name": "billing", "purpose": ENCRYPT, "state": ENABLED, "primary": 3, "created_ms": born, "updated_ms": later, "labels": [{"name": "team", "value": "caf\u00e9"}]}
+    add("answer, about a tenant", "Answer", "ops", answer_place, answer_key, "cluster", 1, **answered, intent_index=6,
+        tenant={"name": "acme", "uid": tenant, "state": FENCED, "created_ms": born, "fenced_ms": later, "etag": etag("test tenant row")})
+    add("answer, about a key", "Answer", "ops", answer_place, answer_key, "cluster", 2, **answered, intent_index=0, key={"tenant": "acme", "key": key_row, "etag": etag("test key row")})
+    add("answer, about a version", "Answer", "ops", answer_place, answer_key, "cluster", 1, **answered, intent_index=(1 << 53) - 1,
+        key={"tenant": "acme", "key": key_row, "etag": etag("test key row")},
+        version={"version": 2, "state": KEY_PENDING, "created_ms": born, "destroy_ms": due, "etag": etag("test version row")})
 
     nested = {more for fields in SCHEMA.values() for (_, more, *_) in fields.values() if more in SCHEMA}
     missing = set(SCHEMA) - nested - {row["message"] for row in rows}

@@ -9,7 +9,8 @@ use crate::store::{Precondition, RowKey, Write};
 use super::load::OpenTenant;
 use super::mutation::{After, Effect, Object, Placed, Plan};
 use super::state::{KeyState, TenantState};
-use super::view::{KeyPurpose, KeyView, Labels};
+use super::terms::Etag;
+use super::view::{KeyPurpose, KeyView, Labels, VersionView};
 use super::{Error, Keyring, row, row_key};
 
 impl Keyring {
@@ -57,13 +58,14 @@ impl Keyring {
                 labels,
             };
             let record = row::seal(&tenant.record_mac, tenant.version, &at, &key);
-            let view = KeyView::of_row(&tenant_name, &key).expect("the row was just made of a key's parts");
+            let view =
+                KeyView::of_row(&tenant_name, &key, Etag::of(&record)).expect("the row was just made of a key's parts");
             Effect {
                 preconditions: vec![Precondition::Absent(at_name.clone()), Precondition::Absent(at.clone()), counted],
                 writes: vec![
                     Write::Put(at_name, name_record),
                     Write::Put(at, record.clone()),
-                    made.write(&tenant, uid, placed.now),
+                    made.write(&tenant, uid, placed.now).0,
                     counters,
                 ],
                 outcome: Leaf::default(),
@@ -72,7 +74,7 @@ impl Keyring {
                 object: Object::Key(view),
             }
         };
-        Ok(Plan { intent, effect: Box::new(effect) })
+        Ok(Plan { intent, before: None, effect: Box::new(effect) })
     }
 
     /// Opens a tenant whose keys may be changed.
@@ -128,10 +130,11 @@ impl NewVersion {
         }
     }
 
-    pub(super) fn write(&self, tenant: &OpenTenant, key: Uid, now: UnixMillis) -> Write {
-        let place = row_key::key_version(tenant.uid, key, self.version);
-        let record = row::seal(&tenant.record_mac, tenant.version, &place, &self.row(now));
-        Write::Put(place, record)
+    pub(super) fn write(&self, tenant: &OpenTenant, key: Uid, now: UnixMillis) -> (Write, VersionView) {
+        let (place, row) = (row_key::key_version(tenant.uid, key, self.version), self.row(now));
+        let record = row::seal(&tenant.record_mac, tenant.version, &place, &row);
+        let view = VersionView::of_row(&row, Etag::of(&record)).expect("the row was just made of a version's parts");
+        (Write::Put(place, record), view)
     }
 }
 

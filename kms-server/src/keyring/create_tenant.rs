@@ -9,6 +9,7 @@ use crate::store::{Precondition, RowKey, Write};
 use super::load::Named;
 use super::mutation::{After, Effect, Object, Placed, Plan};
 use super::state::TenantState;
+use super::terms::Etag;
 use super::view::TenantView;
 use super::{Error, Keyring, row, row_key};
 
@@ -51,8 +52,8 @@ impl Keyring {
                 destroy_ms: None,
             };
             let record = row::seal(&record_mac, version, &at, &tenant);
-            let view =
-                TenantView { name, uid, state: TenantState::Active, created: placed.now, destroy: None, fenced: None };
+            let view = TenantView::of_row(&name, &tenant, Etag::of(&record))
+                .expect("the row was just made of a tenant's parts");
             Effect {
                 preconditions: vec![Precondition::Absent(at_name.clone()), Precondition::Absent(at.clone())],
                 writes: vec![
@@ -66,7 +67,7 @@ impl Keyring {
                 object: Object::Tenant(view),
             }
         };
-        Ok(Plan { intent, effect: Box::new(effect) })
+        Ok(Plan { intent, before: None, effect: Box::new(effect) })
     }
 
     /// Makes the record of a row that the cluster secret authenticates.

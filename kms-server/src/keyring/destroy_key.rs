@@ -17,6 +17,7 @@ use super::load::OpenTenant;
 use super::mutation::{After, Effect, Object, Placed, Plan};
 use super::row_key::{KeyRow, ScheduleTarget};
 use super::state::KeyState;
+use super::terms::Etag;
 use super::view::{KeyView, VersionView};
 use super::{Error, Keyring, LEASE_MS, VERSIONS_MAX, Who, row, row_key};
 
@@ -84,6 +85,7 @@ impl Keyring {
     async fn plan_destroy_now(&self, target: KeyTarget) -> Result<Plan, Error> {
         let whole_key = target.version.is_none();
         let intent = target.leaf(if whole_key { "DestroyKey" } else { "DestroyKeyVersion" });
+        let etag = target.etag();
         let KeyTarget { tenant, view, row: key, record: key_record, version } = target;
         let victims = match version {
             Some(version) => vec![(version.record, version.row)],
@@ -104,7 +106,7 @@ impl Keyring {
             writes.push(Write::Put(place, shell_record.clone()));
             writes.push(Write::Delete(row_key::schedule(ScheduleTarget::KeyVersion(tenant.uid, view.uid, number))));
             destroyed += 1;
-            last_shell = Some((VersionView::of_row(&shell)?, shell_record));
+            last_shell = Some((VersionView::of_row(&shell, Etag::of(&shell_record))?, shell_record));
         }
         let (last_version, last_record) = last_shell.ok_or(Error::Damaged("a key without versions"))?;
         let (counters_at, counters_before, counters) = self.counters(tenant.uid).await?;
@@ -128,7 +130,8 @@ impl Keyring {
                 let next = rows::Key { rev: key.rev + 1, state, updated_ms: placed.now, destroy_ms: None, ..key };
                 let record = row::seal(&tenant.record_mac, tenant.version, &at, &next);
                 writes.push(Write::Put(at, record.clone()));
-                let next = KeyView::of_row(tenant.name(), &next).expect("the row was read as a key before");
+                let next =
+                    KeyView::of_row(tenant.name(), &next, Etag::of(&record)).expect("the row was read as a key before");
                 (record, Object::Key(next))
             } else {
                 (last_record, Object::Version(view, last_version))
@@ -150,7 +153,7 @@ impl Keyring {
                 object,
             }
         };
-        Ok(Plan { intent, effect: Box::new(effect) })
+        Ok(Plan { intent, before: Some(etag), effect: Box::new(effect) })
     }
 
     /// Reads all versions of a key: there are never more than fit one batch.

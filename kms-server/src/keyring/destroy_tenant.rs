@@ -20,6 +20,7 @@ use super::load::OpenTenant;
 use super::mutation::{After, Effect, Object, Placed, Plan};
 use super::row_key::ScheduleTarget;
 use super::state::TenantState;
+use super::terms::Etag;
 use super::view::TenantView;
 use super::{Error, Keyring, LEASE_MS, Who, row, row_key};
 
@@ -90,19 +91,17 @@ impl Keyring {
         };
         let (epoch, keys, uid, name) = (tombstone.epoch, counters.keys, tenant.uid, name.clone());
         let (record_mac, secret_version) = (Arc::clone(&self.cluster.record_mac), self.cluster.secret_version);
+        let etag = Etag::of(&tenant.record);
         let effect = move |placed: &Placed| {
             let tombstone = rows::Tombstone { intent_index: placed.intent_index, fenced_ms: placed.now, ..tombstone };
-            let view = TenantView {
-                name,
-                uid,
-                state: fenced,
-                created: tombstone.created_ms,
-                destroy: None,
-                fenced: Some(placed.now),
+            let message = rows::TenantName {
+                rev: named.rev + 1,
+                uid: uid.as_bytes().to_vec(),
+                tombstone: Some(tombstone.clone()),
             };
-            let message =
-                rows::TenantName { rev: named.rev + 1, uid: uid.as_bytes().to_vec(), tombstone: Some(tombstone) };
             let record = row::seal(&record_mac, secret_version, &at_name, &message);
+            let view = TenantView::of_tombstone(&name, uid, &tombstone, Etag::of(&record))
+                .expect("the tombstone was just made of a tenant's parts");
             writes.push(Write::Put(at_name.clone(), record.clone()));
             Effect {
                 preconditions: vec![
@@ -124,7 +123,7 @@ impl Keyring {
                 object: Object::Tenant(view),
             }
         };
-        Ok(Plan { intent, effect: Box::new(effect) })
+        Ok(Plan { intent, before: Some(etag), effect: Box::new(effect) })
     }
 
     /// The write that sets a destruction's date.

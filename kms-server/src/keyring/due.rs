@@ -15,7 +15,7 @@ use crate::noun::{Clock, TenantName, UnixMillis};
 use crate::rows;
 
 use super::row_key::ScheduleTarget;
-use super::{Change, Error, Keyring, Who, row_key};
+use super::{Change, Error, Keyring, Terms, Who, row_key};
 
 /// Whether the clock may be believed about dates.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ impl Keyring {
                 by,
             },
         };
-        self.change(change, Who::service()).await?;
+        self.change(change, Terms::default(), Who::service()).await?;
         Ok(true)
     }
 

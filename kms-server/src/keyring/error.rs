@@ -73,6 +73,12 @@ pub enum Error {
     /// Somebody else changed it at the same time.
     #[error("it was changed at the same time")]
     Conflict,
+    /// Another call was made under this request id.
+    #[error("another call was carried out under this request id in the last 24 hours")]
+    RequestIdReused,
+    /// The object is in another state than the caller knows.
+    #[error("it was changed since its etag was read")]
+    EtagMismatch,
     /// No room in locked memory for one more key.
     #[error("the memory for keys is full")]
     CacheFull,

@@ -14,6 +14,7 @@ use crate::noun::{Clock, EpochNumber, KeyVersion, Random, Uid};
 use crate::rows;
 use crate::store::{Batch, Precondition, Store, Write};
 
+use super::terms::Etag;
 use super::{Error, row, row_key};
 
 /// Who makes the cluster, and how its log is called.
@@ -127,7 +128,8 @@ impl Birth<'_> {
         };
         let store = store().await?;
         store.commit(batch).await?;
-        let outcome = Leaf { in_: Some(intent), seq: Some(1), rh: Some(row::hash(&epoch_record).into()), ..begin };
+        let outcome =
+            Leaf { in_: Some(intent), seq: Some(1), rh: Some(Etag::of(&epoch_record).to_string().into()), ..begin };
         let outcome = log.append(outcome.ended(crate::audit::Outcome::Ok))?;
         log.durable(outcome).await?;
         log.close();

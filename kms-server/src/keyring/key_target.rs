@@ -10,6 +10,7 @@ use super::load::OpenTenant;
 use super::mutation::{After, Effect, Object, Placed, Plan};
 use super::row_key::ScheduleTarget;
 use super::state::KeyState;
+use super::terms::Etag;
 use super::view::{KeyView, VersionView};
 use super::{Error, Keyring, row, row_key};
 
@@ -40,7 +41,7 @@ impl Keyring {
         version: Option<KeyVersion>,
     ) -> Result<KeyTarget, Error> {
         let (record, row) = self.read_key(&tenant.record_mac, tenant.uid, name).await?;
-        let view = KeyView::of_row(tenant.name(), &row)?;
+        let view = KeyView::of_row(tenant.name(), &row, Etag::of(&record))?;
         let version = match version {
             None => None,
             Some(number) => {
@@ -69,6 +70,11 @@ impl KeyTarget {
             None => Ok(self.view.state),
             Some(version) => KeyState::of_row(version.row.state),
         }
+    }
+
+    /// Returns the etag of what is meant.
+    pub(super) fn etag(&self) -> Etag {
+        self.version.as_ref().map_or(self.view.etag, |version| Etag::of(&version.record))
     }
 
     /// Returns its date, while it waits for one.
@@ -122,10 +128,12 @@ impl KeyTarget {
     pub(super) fn plan_key(self, intent: Leaf, mut writes: Vec<Write>) -> Plan {
         let Self { tenant, view, row: key, record: before, .. } = self;
         let at = row_key::key(tenant.uid, view.uid);
+        let etag = view.etag;
         let effect = move |placed: &Placed| {
             let next = rows::Key { rev: key.rev + 1, updated_ms: placed.now, ..key };
             let record = row::seal(&tenant.record_mac, tenant.version, &at, &next);
-            let next = KeyView::of_row(tenant.name(), &next).expect("the row was read as a key before");
+            let next =
+                KeyView::of_row(tenant.name(), &next, Etag::of(&record)).expect("the row was read as a key before");
             writes.push(Write::Put(at.clone(), record.clone()));
             Effect {
                 preconditions: vec![Precondition::Equals(at, before)],
@@ -136,7 +144,7 @@ impl KeyTarget {
                 object: Object::Key(next),
             }
         };
-        Plan { intent, effect: Box::new(effect) }
+        Plan { intent, before: Some(etag), effect: Box::new(effect) }
     }
 
     fn plan_version(self, intent: Leaf, version: VersionTarget, mut writes: Vec<Write>) -> Result<Plan, Error> {
@@ -144,7 +152,8 @@ impl KeyTarget {
         let VersionTarget { number, row, record: before } = version;
         let at = row_key::key_version(tenant.uid, key.uid, number);
         let record = row::seal(&tenant.record_mac, tenant.version, &at, &row);
-        let view = VersionView::of_row(&row)?;
+        let etag = Etag::of(&before);
+        let view = VersionView::of_row(&row, Etag::of(&record))?;
         writes.push(Write::Put(at.clone(), record.clone()));
         let effect = move |_: &Placed| Effect {
             preconditions: vec![Precondition::Equals(at, before)],
@@ -154,6 +163,6 @@ impl KeyTarget {
             after: After::ForgetKey(key.name.clone()),
             object: Object::Version(key, view),
         };
-        Ok(Plan { intent, effect: Box::new(effect) })
+        Ok(Plan { intent, before: Some(etag), effect: Box::new(effect) })
     }
 }

@@ -6,6 +6,7 @@ use crate::rows;
 
 use super::load::OpenTenant;
 use super::row_key::KeyRow;
+use super::terms::Etag;
 use super::view::{KeyView, TenantView, VersionView};
 use super::{Error, Keyring, row, row_key};
 
@@ -36,8 +37,8 @@ impl Keyring {
     /// Returns a key.
     pub async fn key(&self, tenant: &TenantName, name: &KeyName) -> Result<KeyView, Error> {
         let opened = self.open_tenant(tenant).await?;
-        let (_, key) = self.read_key(&opened.record_mac, opened.uid, name).await?;
-        KeyView::of_row(tenant, &key)
+        let (record, key) = self.read_key(&opened.record_mac, opened.uid, name).await?;
+        KeyView::of_row(tenant, &key, Etag::of(&record))
     }
 
     /// Lists a tenant's keys in the byte order of their names, those after `after` only.
@@ -55,8 +56,8 @@ impl Keyring {
         for (place, _) in page.rows {
             let (_, name) =
                 row_key::parse_key_name(&place).ok_or(Error::Damaged("a row among keys' names that is none"))?;
-            let (_, key) = self.read_key(&record_mac, uid, &name).await?;
-            items.push(KeyView::of_row(tenant, &key)?);
+            let (record, key) = self.read_key(&record_mac, uid, &name).await?;
+            items.push(KeyView::of_row(tenant, &key, Etag::of(&record))?);
         }
         Ok(Listed { items, more: page.more })
     }
@@ -89,5 +90,5 @@ fn version_of(mac: &RecordMacKey, tenant: Uid, key: Uid, place: &[u8], record: &
         return Err(Error::Damaged("a row among a key's versions that is none"));
     };
     let row: rows::KeyVersion = row::open(mac, &row_key::key_version(tenant, key, number), record)?;
-    VersionView::of_row(&row)
+    VersionView::of_row(&row, Etag::of(record))
 }

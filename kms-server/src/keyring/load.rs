@@ -12,7 +12,8 @@ use crate::store::RowKey;
 use super::cache::{Entry, LoadedKey, LoadedTenant, LoadedVersion};
 use super::gate::{Gate, GateState, Inside};
 use super::state::{KeyState, TenantState};
-use super::view::{KeyPurpose, KeyView, TenantView, VersionView};
+use super::terms::Etag;
+use super::view::{KeyPurpose, KeyView, TenantView};
 use super::{Error, Keyring, row, row_key};
 
 /// Which version of a key is wanted.
@@ -159,8 +160,8 @@ impl Keyring {
     async fn load_key(&self, entry: &Arc<Entry>, tenant: &TenantName, name: &KeyName) -> Result<(), Error> {
         let _turn = entry.turn.lock().await;
         let Some(loaded) = entry.loaded.load_full().filter(|loaded| loaded.key(name).is_none()) else { return Ok(()) };
-        let (_, key) = self.read_key(&loaded.record_mac, loaded.uid, name).await?;
-        let view = KeyView::of_row(tenant, &key)?;
+        let (record, key) = self.read_key(&loaded.record_mac, loaded.uid, name).await?;
+        let view = KeyView::of_row(tenant, &key, Etag::of(&record))?;
         loaded.insert(
             name.clone(),
             Arc::new(LoadedKey::new(view.uid, view.purpose, view.state, view.primary, self.cache.count())),
@@ -186,7 +187,7 @@ impl Keyring {
                 Error::Open(OpenError::Version)
             });
         };
-        let state = VersionView::of_row(&found)?.state;
+        let state = KeyState::of_row(found.state)?;
         let kek = if state == KeyState::Enabled {
             let place = TenantPlace { name: tenant, uid: loaded.uid, version: loaded.version };
             Some(self.with_room(|| {
@@ -383,11 +384,15 @@ impl Keyring {
     pub async fn tenant(&self, name: &TenantName) -> Result<TenantView, Error> {
         // A fence may come between the name and the row: then the second look finds the tombstone.
         for _ in 0..2 {
-            match self.named(name).await?.0 {
+            let (named, record) = self.named(name).await?;
+            match named {
                 Named::Nothing => return Err(Error::TenantNotFound),
-                Named::Tombstone(uid, tombstone) => return TenantView::of_tombstone(name, uid, &tombstone),
+                Named::Tombstone(uid, tombstone) => {
+                    let etag = Etag::of(&record.unwrap_or_default());
+                    return TenantView::of_tombstone(name, uid, &tombstone, etag);
+                }
                 Named::Tenant(_) => match self.open_tenant(name).await {
-                    Ok(opened) => return TenantView::of_row(name, &opened.row),
+                    Ok(opened) => return TenantView::of_row(name, &opened.row, Etag::of(&opened.record)),
                     Err(Error::TenantState(_)) => {}
                     Err(other) => return Err(other),
                 },

@@ -7,6 +7,7 @@
 //! [`Keyring::change`], which is the one road in `mutation.rs`. A new change is a variant of
 //! [`Change`] and a file with its plan.
 
+mod answered;
 mod cache;
 mod create_key;
 mod create_tenant;
@@ -28,6 +29,7 @@ mod set_key_state;
 mod set_tenant_state;
 mod settle;
 pub mod state;
+mod terms;
 mod update_key;
 mod view;
 mod who;
@@ -42,13 +44,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
+pub use answered::REPEAT_MS_MAX;
 pub use cache::CacheStatus;
 pub use error::Error;
 pub use list::Listed;
 pub use load::{InUse, KeyInUse, Want, Which};
-pub use mutation::{Changed, Mutator, Object};
+pub use mutation::{Changed, How, Mutator, Object};
 pub use settle::Settled;
 pub use state::{KeyState, TenantState};
+pub use terms::{Etag, InvalidEtag, InvalidRequestId, RequestId, Terms};
 pub use view::{KeyPurpose, KeyView, Labels, TenantView, VersionView};
 pub use who::Who;
 
@@ -234,6 +238,26 @@ impl Change {
             | Change::ScheduleKeyDestruction { tenant, .. }
             | Change::CancelKeyDestruction { tenant, .. }
             | Change::DestroyDueKey { tenant, .. } => tenant,
+        }
+    }
+
+    /// Returns its name: for what callers ask for, the RPC's.
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Change::CreateTenant { .. } => "CreateTenant",
+            Change::SuspendTenant { .. } => "SuspendTenant",
+            Change::ResumeTenant { .. } => "ResumeTenant",
+            Change::DestroyTenant { .. } => "DestroyTenant",
+            Change::CancelTenantDestruction { .. } => "CancelTenantDestruction",
+            Change::DestroyDueTenant { .. } => "DestroyDueTenant",
+            Change::CreateKey { .. } => "CreateKey",
+            Change::UpdateKey { .. } => "UpdateKey",
+            Change::RotateKey { .. } => "RotateKey",
+            Change::SetKeyState { enabled: true, .. } => "EnableKey",
+            Change::SetKeyState { enabled: false, .. } => "DisableKey",
+            Change::ScheduleKeyDestruction { .. } => "ScheduleKeyDestruction",
+            Change::CancelKeyDestruction { .. } => "CancelKeyDestruction",
+            Change::DestroyDueKey { .. } => "DestroyDueKey",
         }
     }
 

@@ -27,8 +27,10 @@ use crate::noun::{KeyName, TenantName, UnixMillis};
 use crate::rows;
 use crate::store::{Batch, Precondition, StoreError, Write};
 
+use super::answered::Considered;
 use super::cache::Entry;
 use super::gate::GateState;
+use super::terms::{Asked, Etag, Terms};
 use super::view::{KeyView, TenantView, VersionView};
 use super::{Change, Error, Keyring, Who, row, row_key};
 
@@ -37,8 +39,22 @@ use super::{Change, Error, Keyring, Who, row, row_key};
 pub struct Changed {
     /// The object.
     pub object: Object,
-    /// The index of its outcome, which is durable.
-    pub index: u64,
+    /// How that came to be.
+    pub how: How,
+}
+
+/// How an answer to a change came to be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum How {
+    /// It was made now; the index of its outcome, which is durable.
+    Made(u64),
+    /// It was made before, under the same request id; the index of its intent.
+    Before(u64),
+    /// It was not made: this is what would be.
+    Rehearsed {
+        /// Of something that is not there yet.
+        creates: bool,
+    },
 }
 
 /// What a change was about.
@@ -56,6 +72,8 @@ pub enum Object {
 pub(super) struct Plan {
     /// What the intent says; who asked is added.
     pub(super) intent: Leaf,
+    /// The object as it was found; none for what is to be created.
+    pub(super) before: Option<Etag>,
     /// Makes the writes, once it is known where in the log the intent is.
     pub(super) effect: Box<dyn FnOnce(&Placed) -> Effect + Send + Sync>,
 }
@@ -94,17 +112,16 @@ pub(super) enum After {
 
 /// A change waiting to be made.
 pub(super) struct Job {
-    change: Change,
-    who: Who,
+    asked: Asked,
     reply: oneshot::Sender<Result<Changed, Error>>,
 }
 
 impl Keyring {
     /// Makes a change, and returns when its outcome is durable. It runs to completion even if
     /// nobody waits for it any more.
-    pub async fn change(&self, change: Change, who: Who) -> Result<Changed, Error> {
+    pub async fn change(&self, change: Change, terms: Terms, who: Who) -> Result<Changed, Error> {
         let (reply, answer) = oneshot::channel();
-        self.jobs.try_send(Job { change, who, reply }).map_err(|refused| match refused {
+        self.jobs.try_send(Job { asked: Asked { change, terms, who }, reply }).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => Error::Overloaded,
             mpsc::error::TrySendError::Closed(_) => Error::ShuttingDown,
         })?;
@@ -130,13 +147,13 @@ pub struct Mutator {
     keyring: Arc<Keyring>,
     jobs: mpsc::Receiver<Job>,
     position: Position,
+    looked_at_answers: Option<tokio::time::Instant>,
     broken: bool,
 }
 
 /// A change of the group now being made.
 struct Making {
-    change: Change,
-    who: Who,
+    asked: Asked,
     reply: oneshot::Sender<Result<Changed, Error>>,
     entry: Arc<Entry>,
     _turn: OwnedMutexGuard<()>,
@@ -145,7 +162,7 @@ struct Making {
 
 impl Mutator {
     pub(super) fn new(keyring: Arc<Keyring>, jobs: mpsc::Receiver<Job>, position: Position) -> Self {
-        Self { keyring, jobs, position, broken: false }
+        Self { keyring, jobs, position, looked_at_answers: None, broken: false }
     }
 
     /// Works until `stop`, finishes what waits, and leaves the store's anchor at the log's end.
@@ -160,7 +177,10 @@ impl Mutator {
                         None => break,
                     },
                     () = stop.cancelled() => self.jobs.close(),
-                    () = tokio::time::sleep(ANCHOR_EVERY) => self.follow_segments().await,
+                    () = tokio::time::sleep(ANCHOR_EVERY) => {
+                        self.follow_segments().await;
+                        self.forget_answers().await;
+                    }
                 }
             }
             while waiting.len() < GROUP_MAX
@@ -171,6 +191,7 @@ impl Mutator {
             let group = next_group(&mut waiting);
             if !group.is_empty() {
                 self.make(group).await;
+                self.forget_answers().await;
             }
         }
         self.move_anchor().await;
@@ -193,29 +214,29 @@ impl Mutator {
         }
     }
 
-    /// Takes the tenant's turn and plans; what cannot be done is answered here.
+    /// Takes the tenant's turn and plans; what is not to be made is answered here.
     async fn plan(&mut self, job: Job) -> Option<Making> {
-        let Job { change, who, reply } = job;
+        let Job { asked, reply } = job;
         if self.broken {
             answer(reply, Err(broken()));
             return None;
         }
         let (entry, turn) = loop {
-            let entry = self.keyring.cache.entry(change.tenant());
+            let entry = self.keyring.cache.entry(asked.change.tenant());
             let turn = Arc::clone(&entry.turn).lock_owned().await;
             if entry.gate.state() != GateState::Evicted {
                 break (entry, turn);
             }
         };
-        match self.keyring.plan(&change, &who).await {
-            Ok(plan) => Some(Making { change, who, reply, entry, _turn: turn, plan }),
-            Err(error) => {
-                drop(turn);
-                self.keyring.cache.drop_if_idle(change.tenant());
-                answer(reply, Err(error));
-                None
-            }
-        }
+        let settled = match self.keyring.consider(&asked).await {
+            Ok(Considered::Make(plan)) => return Some(Making { asked, reply, entry, _turn: turn, plan }),
+            Ok(Considered::Answer(changed)) => Ok(changed),
+            Err(error) => Err(error),
+        };
+        drop(turn);
+        self.keyring.cache.drop_if_idle(asked.change.tenant());
+        answer(reply, settled);
+        None
     }
 
     async fn make_planned(&mut self, makings: Vec<Making>) -> Result<(), (Fault, Vec<Making>)> {
@@ -240,7 +261,7 @@ impl Mutator {
         }
 
         if let [making] = &makings[..]
-            && making.change.closes_gate()
+            && making.asked.change.closes_gate()
             && let Err(fault) = close_and_drain(&making.entry).await
         {
             self.abort(&[making.signed()], &intents, "DRAIN");
@@ -252,13 +273,15 @@ impl Mutator {
         let mut batch = Batch::default();
         let mut made = Vec::with_capacity(makings.len());
         for (making, intent_index) in makings.into_iter().zip(&intents) {
-            let Making { change, who, reply, entry, _turn, plan } = making;
-            let effect = (plan.effect)(&Placed { intent_index: *intent_index, now });
+            let Making { asked, reply, entry, _turn, plan } = making;
+            let placed = Placed { intent_index: *intent_index, now };
+            let effect = (plan.effect)(&placed);
             batch.preconditions.extend(effect.preconditions);
             batch.writes.extend(effect.writes);
-            let intent = who.sign(plan.intent);
+            batch.writes.extend(self.keyring.answer_write(&asked, &effect.object, &placed));
+            let intent = asked.who.sign(plan.intent);
             made.push(Made {
-                closes_gate: change.closes_gate(),
+                closes_gate: asked.change.closes_gate(),
                 reply,
                 entry,
                 _turn,
@@ -307,7 +330,8 @@ impl Mutator {
             self.break_off();
         }
         for (place, made) in made.into_iter().enumerate() {
-            let changed = durable.map(|()| Changed { object: made.object, index: indices[place] }).map_err(Error::from);
+            let changed =
+                durable.map(|()| Changed { object: made.object, how: How::Made(indices[place]) }).map_err(Error::from);
             answer(made.reply, changed);
         }
         Ok(())
@@ -365,7 +389,7 @@ impl Mutator {
         if made.is_destruction() {
             leaf.pd = self.position.last_destruction;
         }
-        leaf.rh = Some(row::hash(&made.main_row).into());
+        leaf.rh = Some(Etag::of(&made.main_row).to_string().into());
         leaf.ended(Outcome::Ok)
     }
 
@@ -394,11 +418,33 @@ impl Mutator {
     }
 
     async fn move_anchor(&mut self) {
+        self.make_unrecorded(Vec::new()).await;
+    }
+
+    /// Removes answers that nobody may ask for again, a day at a time.
+    async fn forget_answers(&mut self) {
+        let now = tokio::time::Instant::now();
+        if self.broken || self.looked_at_answers.is_some_and(|last| now - last < FORGET_EVERY) {
+            return;
+        }
+        match self.keyring.outdated_answers().await {
+            // Perhaps more days: the next look is soon.
+            Ok(Some(day)) => self.make_unrecorded(vec![Write::DeletePrefix(day)]).await,
+            Ok(None) => self.looked_at_answers = Some(now),
+            Err(error) => {
+                tracing::error!(%error, "answers that are out of date could not be removed");
+                self.looked_at_answers = Some(now);
+            }
+        }
+    }
+
+    /// Makes writes that are no mutation, and moves the store's anchor to the log's end.
+    async fn make_unrecorded(&mut self, writes: Vec<Write>) {
         if self.broken || self.keyring.log.check().is_err() || self.keyring.log.anchor().size == 0 {
             return;
         }
         let next = self.next_position(self.position.seq, None);
-        let mut batch = Batch::default();
+        let mut batch = Batch { writes, ..Batch::default() };
         next.join(&mut batch, &self.position);
         match self.keyring.store.commit(batch).await {
             Ok(()) => self.position = next,
@@ -422,7 +468,7 @@ impl Drop for Mutator {
 impl Making {
     /// What the intent says, and every leaf after it.
     fn signed(&self) -> Leaf {
-        self.who.sign(self.plan.intent.clone())
+        self.asked.who.sign(self.plan.intent.clone())
     }
 }
 
@@ -504,13 +550,16 @@ fn reopen(entry: &Entry) {
 }
 
 /// Takes the next group: a change that closes a gate goes alone, others together if each is of
-/// another tenant. Changes of one tenant stay in their order.
+/// another tenant and no two of them have one request id. Changes of one tenant stay in their order.
 fn next_group(waiting: &mut VecDeque<Job>) -> Vec<Job> {
     let mut group = Vec::new();
     let mut tenants: HashSet<TenantName> = HashSet::new();
-    while let Some(job) = waiting.front() {
-        let alone = job.change.closes_gate();
-        if group.len() == GROUP_MAX || (alone && !group.is_empty()) || !tenants.insert(job.change.tenant().clone()) {
+    let mut names: HashSet<[u8; 16]> = HashSet::new();
+    while let Some(Job { asked, .. }) = waiting.front() {
+        let alone = asked.change.closes_gate();
+        let full = group.len() == GROUP_MAX || (alone && !group.is_empty());
+        let repeats = asked.name().is_some_and(|name| !names.insert(name));
+        if full || repeats || !tenants.insert(asked.change.tenant().clone()) {
             break;
         }
         group.extend(waiting.pop_front());
@@ -576,3 +625,4 @@ const GROUP_MAX: usize = 64;
 /// How long a change waits for those inside; they never wait for anything themselves.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const ANCHOR_EVERY: Duration = Duration::from_secs(1);
+const FORGET_EVERY: Duration = Duration::from_secs(3600);

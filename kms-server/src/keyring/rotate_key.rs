@@ -7,14 +7,15 @@ use crate::store::{Precondition, Write};
 use super::create_key::key_leaf;
 use super::mutation::{After, Effect, Object, Placed, Plan};
 use super::state::KeyState;
-use super::view::{KeyView, VersionView};
+use super::terms::Etag;
+use super::view::KeyView;
 use super::{Error, Keyring, VERSIONS_MAX, row, row_key};
 
 impl Keyring {
     pub(super) async fn plan_rotate_key(&self, tenant_name: &TenantName, name: &KeyName) -> Result<Plan, Error> {
         let tenant = self.open_tenant_for_change(tenant_name).await?;
         let (before, key) = self.read_key(&tenant.record_mac, tenant.uid, name).await?;
-        let view = KeyView::of_row(tenant_name, &key)?;
+        let view = KeyView::of_row(tenant_name, &key, Etag::of(&before))?;
         if view.state != KeyState::Enabled {
             return Err(Error::KeyState(view.state));
         }
@@ -29,17 +30,18 @@ impl Keyring {
         let effect = move |placed: &Placed| {
             let next = rows::Key { rev: key.rev + 1, primary: version.get(), updated_ms: placed.now, ..key };
             let record = row::seal(&tenant.record_mac, tenant.version, &at, &next);
-            let key_view = KeyView::of_row(&tenant_name, &next).expect("the row was read as a key before");
-            let version_view = VersionView { version, state: KeyState::Enabled, created: placed.now, destroy: None };
+            let key_view =
+                KeyView::of_row(&tenant_name, &next, Etag::of(&record)).expect("the row was read as a key before");
+            let (version_write, version_view) = made.write(&tenant, view.uid, placed.now);
             Effect {
                 preconditions: vec![Precondition::Equals(at.clone(), before), Precondition::Absent(at_version)],
-                writes: vec![Write::Put(at, record.clone()), made.write(&tenant, view.uid, placed.now)],
+                writes: vec![Write::Put(at, record.clone()), version_write],
                 outcome: crate::audit::Leaf::default(),
                 main_row: record,
                 after: After::ForgetKey(name),
                 object: Object::Version(key_view, version_view),
             }
         };
-        Ok(Plan { intent, effect: Box::new(effect) })
+        Ok(Plan { intent, before: Some(view.etag), effect: Box::new(effect) })
     }
 }

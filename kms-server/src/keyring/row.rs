@@ -25,11 +25,6 @@ pub(super) fn peek<M: Message + Default>(record: &[u8]) -> Result<M, Error> {
     M::decode(record::peek(record)?).map_err(|_| Error::Damaged("it is no row of this release"))
 }
 
-/// Returns what an outcome says of the row it wrote: the first 16 bytes of its SHA-256.
-pub(super) fn hash(record: &[u8]) -> String {
-    hex::encode(&crate::crypto::sha256(record)[..16])
-}
-
 pub(super) fn uid(bytes: &[u8]) -> Result<Uid, Error> {
     Uid::from_slice(bytes).ok_or(Error::Damaged("a uid that has not 16 bytes"))
 }

@@ -14,6 +14,7 @@
 //! ops   01 || tenant uid || ( nothing | key uid | key uid || u24 version )
 //!                                                a destruction that waits, of tenant, key or version
 //!       02 || tenant uid                         a tenant's counters
+//!       03 || 16 x 00 || u32 day || hash 16      an answer kept for its repetition
 //! ```
 //! A name comes last in its key and all before it has one length, so no key is the beginning of a
 //! key of another kind, and all of a tenant lies under one prefix for each kind.
@@ -94,6 +95,22 @@ pub fn schedule(target: ScheduleTarget) -> RowKey {
 /// The row of a tenant's counters.
 pub fn tenant_counters(tenant: Uid) -> RowKey {
     row(Family::Ops, &[TENANT_COUNTERS, tenant.as_bytes()])
+}
+
+/// The row of an answer kept for its repetition: by the day it was given, in days since 1970, and
+/// what it is found by.
+pub fn answer(day: u32, name: &[u8; 16]) -> RowKey {
+    row(Family::Ops, &[ANSWER, &NO_TENANT, &day.to_be_bytes(), name])
+}
+
+/// What to list for all answers, the oldest day first.
+pub fn answers() -> RowKey {
+    row(Family::Ops, &[ANSWER, &NO_TENANT])
+}
+
+/// What to list for the answers of one day.
+pub fn answers_of_day(day: u32) -> RowKey {
+    row(Family::Ops, &[ANSWER, &NO_TENANT, &day.to_be_bytes()])
 }
 
 /// What to list for all epochs, in the order of their numbers.
@@ -208,6 +225,13 @@ pub fn parse_schedule(row_key: &[u8]) -> Option<ScheduleTarget> {
     Some(ScheduleTarget::KeyVersion(tenant, key, KeyVersion::from_u24(rest.try_into().ok()?)?))
 }
 
+/// Takes a key of [`answers`] apart: returns its day.
+pub fn parse_answer_day(row_key: &[u8]) -> Option<u32> {
+    let rest = row_key.strip_prefix(ANSWER)?.strip_prefix(&NO_TENANT)?;
+    let (day, name) = rest.split_first_chunk::<4>()?;
+    (name.len() == 16).then(|| u32::from_be_bytes(*day))
+}
+
 fn uid_first(bytes: &[u8]) -> Option<(Uid, &[u8])> {
     let (uid, rest) = bytes.split_first_chunk::<16>()?;
     Some((Uid::from_bytes(*uid), rest))
@@ -228,6 +252,9 @@ const KEY: &[u8] = &[0x00];
 const KEY_VERSION: &[u8] = &[0x01];
 const SCHEDULE: &[u8] = &[0x01];
 const TENANT_COUNTERS: &[u8] = &[0x02];
+const ANSWER: &[u8] = &[0x03];
+/// Where a tenant's uid stands in rows of a tenant.
+const NO_TENANT: [u8; 16] = [0; 16];
 
 #[cfg(test)]
 mod tests {
@@ -262,6 +289,7 @@ mod tests {
             tenant(ACME),
             tenant(GLOBEX),
             tenant_name(&"acme".parse().unwrap()),
+            answer(20_000, &[7; 16]),
         ]
     }
 
@@ -300,6 +328,7 @@ mod tests {
         assert_eq!(parse_epoch(&epoch(seven).key), Some(seven));
         assert_eq!(parse_audit_seed(&audit_seed(three()).key), Some(three()));
         assert_eq!(parse_tenant(&tenant(ACME).key), Some(ACME));
+        assert_eq!(parse_answer_day(&answer(20_000, &[7; 16]).key), Some(20_000));
         let (acme, billing): (TenantName, KeyName) = ("acme".parse().unwrap(), "billing".parse().unwrap());
         assert_eq!(parse_tenant_name(&tenant_name(&acme).key), Some(acme));
         assert_eq!(parse_key_name(&key_name(ACME, &billing).key), Some((ACME, billing)));
@@ -321,7 +350,8 @@ mod tests {
     fn a_key_cut_short_or_too_long_is_none() {
         type Parses = fn(&[u8]) -> bool;
         let billing = "billing".parse().unwrap();
-        let cases: [(RowKey, Parses, usize); 5] = [
+        let cases: [(RowKey, Parses, usize); 6] = [
+            (answer(20_000, &[7; 16]), |key| parse_answer_day(key).is_some(), 0),
             (epoch(EpochNumber::FIRST), |key| parse_epoch(key).is_some(), 0),
             (tenant(ACME), |key| parse_tenant(key).is_some(), 0),
             (key_version(ACME, BILLING, three()), |key| parse_key_row(key).is_some(), 0),

@@ -70,6 +70,7 @@ fn place(place: &Value) -> RowKey {
             (Some(_), Some(number)) => ScheduleTarget::KeyVersion(tenant(), key(), version(number)),
         }),
         "tenant_counters" => row_key::tenant_counters(tenant()),
+        "answer" => row_key::answer(number().as_u64().unwrap() as u32, &bytes(&place["name"]).try_into().unwrap()),
         other => panic!("no row {other}"),
     }
 }
@@ -131,6 +132,20 @@ fn fields_of(message: &str, protobuf: &[u8]) -> (Value, Vec<u8>) {
     fn tenant_counters(row: &TenantCounters) -> Value {
         json!({"rev": row.rev, "keys": row.keys, "last_destruction_index": row.last_destruction_index})
     }
+    fn answer(row: &Answer) -> Value {
+        let of_tenant = row.tenant.as_ref().map(|about| {
+            json!({"name": about.name, "uid": hex::encode(&about.uid), "state": about.state, "created_ms": about.created_ms, "destroy_ms": about.destroy_ms,
+                "fenced_ms": about.fenced_ms, "etag": hex::encode(&about.etag)})
+        });
+        let of_key = row.key.as_ref().map(|about| {
+            json!({"tenant": about.tenant, "key": about.key.as_ref().map(key), "etag": hex::encode(&about.etag)})
+        });
+        let of_version = row.version.as_ref().map(|about| {
+            json!({"version": about.version, "state": about.state, "created_ms": about.created_ms, "destroy_ms": about.destroy_ms, "etag": hex::encode(&about.etag)})
+        });
+        json!({"rev": row.rev, "asked": hex::encode(&row.asked), "made_ms": row.made_ms, "intent_index": row.intent_index, "tenant": of_tenant, "key": of_key,
+            "version": of_version})
+    }
     match message {
         "Epoch" => decoded(protobuf, epoch),
         "Cluster" => decoded(protobuf, cluster),
@@ -143,6 +158,7 @@ fn fields_of(message: &str, protobuf: &[u8]) -> (Value, Vec<u8>) {
         "KeyVersion" => decoded(protobuf, key_version),
         "Schedule" => decoded(protobuf, schedule),
         "TenantCounters" => decoded(protobuf, tenant_counters),
+        "Answer" => decoded(protobuf, answer),
         other => panic!("no message {other}"),
     }
 }
@@ -156,7 +172,7 @@ fn with_defaults(given: &Map<String, Value>, found: &Value) -> Value {
         Value::Null => true,
         Value::Bool(_) | Value::Object(_) => false,
     };
-    let presence = ["last_mutation_index", "last_destruction_index", "destroy_ms"];
+    let presence = ["last_mutation_index", "last_destruction_index", "destroy_ms", "fenced_ms"];
     let mut all = Map::new();
     for (name, value) in found.as_object().unwrap() {
         let expected = match given.get(name) {
@@ -200,7 +216,7 @@ fn every_row_vector_is_met() {
         met += 1;
     }
     println!("row vectors: {met}/{} met, of {} kinds", rows.len(), messages.len());
-    assert_eq!((met, messages.len()), (23, 11));
+    assert_eq!((met, messages.len()), (26, 12));
 }
 
 #[test]

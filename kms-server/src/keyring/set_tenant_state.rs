@@ -9,6 +9,7 @@ use super::load::OpenTenant;
 use super::mutation::{After, Effect, Object, Placed, Plan};
 use super::row_key::ScheduleTarget;
 use super::state::TenantState;
+use super::terms::Etag;
 use super::view::TenantView;
 use super::{Error, Keyring, row, row_key};
 
@@ -49,10 +50,11 @@ impl OpenTenant {
     ) -> Result<Plan, Error> {
         let at = row_key::tenant(self.uid);
         let record = row::seal(&self.record_mac, self.version, &at, &row);
-        let view = TenantView::of_row(name, &row)?;
+        let view = TenantView::of_row(name, &row, Etag::of(&record))?;
         let intent = Leaf { ten: Some(name.to_string().into()), tuid: Some(self.uid.to_string().into()), ..intent };
         writes.push(Write::Put(at.clone(), record.clone()));
         let before = self.record;
+        let etag = Etag::of(&before);
         let effect = move |_: &Placed| Effect {
             preconditions: vec![Precondition::Equals(at, before)],
             writes,
@@ -62,6 +64,6 @@ impl OpenTenant {
             after: After::ForgetTenant,
             object: Object::Tenant(view),
         };
-        Ok(Plan { intent, effect: Box::new(effect) })
+        Ok(Plan { intent, before: Some(etag), effect: Box::new(effect) })
     }
 }

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod destruction;
+mod terms;
 mod use_of_keys;
 
 use std::path::PathBuf;
@@ -210,7 +211,11 @@ impl Running {
     }
 
     async fn change(&self, change: Change) -> Result<Changed, Error> {
-        self.keyring.change(change, Who::service()).await
+        self.keyring.change(change, Terms::default(), Who::service()).await
+    }
+
+    async fn ask(&self, change: Change, terms: Terms, sub: &str) -> Result<Changed, Error> {
+        self.keyring.change(change, terms, Who { sub: Some(sub.into()), ..Who::service() }).await
     }
 
     async fn tenant_with_key(&self, tenant: &str) {

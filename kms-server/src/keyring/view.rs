@@ -6,6 +6,7 @@ use crate::noun::{KeyName, KeyVersion, TenantName, Uid, UnixMillis};
 use crate::rows;
 
 use super::state::{KeyState, TenantState};
+use super::terms::Etag;
 use super::{Error, row};
 
 /// A tenant, or what is left of it.
@@ -23,10 +24,12 @@ pub struct TenantView {
     pub destroy: Option<UnixMillis>,
     /// When it was fenced.
     pub fenced: Option<UnixMillis>,
+    /// Its state among all it had.
+    pub etag: Etag,
 }
 
 impl TenantView {
-    pub(super) fn of_row(name: &TenantName, tenant: &rows::Tenant) -> Result<Self, Error> {
+    pub(super) fn of_row(name: &TenantName, tenant: &rows::Tenant, etag: Etag) -> Result<Self, Error> {
         Ok(Self {
             name: name.clone(),
             uid: row::uid(&tenant.uid)?,
@@ -34,10 +37,16 @@ impl TenantView {
             created: tenant.created_ms,
             destroy: tenant.destroy_ms,
             fenced: None,
+            etag,
         })
     }
 
-    pub(super) fn of_tombstone(name: &TenantName, uid: Uid, tombstone: &rows::Tombstone) -> Result<Self, Error> {
+    pub(super) fn of_tombstone(
+        name: &TenantName,
+        uid: Uid,
+        tombstone: &rows::Tombstone,
+        etag: Etag,
+    ) -> Result<Self, Error> {
         Ok(Self {
             name: name.clone(),
             uid,
@@ -45,6 +54,7 @@ impl TenantView {
             created: tombstone.created_ms,
             destroy: None,
             fenced: Some(tombstone.fenced_ms),
+            etag,
         })
     }
 }
@@ -105,10 +115,12 @@ pub struct KeyView {
     pub updated: UnixMillis,
     /// When it will be destroyed, while that is scheduled.
     pub destroy: Option<UnixMillis>,
+    /// Its state among all it had; versions have their own.
+    pub etag: Etag,
 }
 
 impl KeyView {
-    pub(super) fn of_row(tenant: &TenantName, key: &rows::Key) -> Result<Self, Error> {
+    pub(super) fn of_row(tenant: &TenantName, key: &rows::Key, etag: Etag) -> Result<Self, Error> {
         Ok(Self {
             tenant: tenant.clone(),
             name: key.name.parse().map_err(|_| Error::Damaged("a key name that is none"))?,
@@ -120,6 +132,7 @@ impl KeyView {
             created: key.created_ms,
             updated: key.updated_ms,
             destroy: key.destroy_ms,
+            etag,
         })
     }
 }
@@ -135,15 +148,18 @@ pub struct VersionView {
     pub created: UnixMillis,
     /// When it will be destroyed, while that is scheduled.
     pub destroy: Option<UnixMillis>,
+    /// Its state among all it had.
+    pub etag: Etag,
 }
 
 impl VersionView {
-    pub(super) fn of_row(version: &rows::KeyVersion) -> Result<Self, Error> {
+    pub(super) fn of_row(version: &rows::KeyVersion, etag: Etag) -> Result<Self, Error> {
         Ok(Self {
             version: row::version(version.version)?,
             state: KeyState::of_row(version.state)?,
             created: version.created_ms,
             destroy: version.destroy_ms,
+            etag,
         })
     }
 }

@@ -2,15 +2,15 @@
 
 use kms_proto::v1::{CancelKeyDestructionRequest, CancelKeyDestructionResponse};
 
+use super::change::{changed_key, terms};
 use super::error::Error;
 use super::parse::{self, KeyPath};
 use super::pipeline::{Call, Done, Failed, Operation};
-use super::set_key_state::changed_key;
 use crate::audit::Leaf;
-use crate::keyring::Change;
+use crate::keyring::{Change, Terms};
 use crate::policy::{Action, Resource};
 
-pub(super) struct CancelKeyDestruction(KeyPath);
+pub(super) struct CancelKeyDestruction(KeyPath, Terms);
 
 impl Operation for CancelKeyDestruction {
     type Wire = CancelKeyDestructionRequest;
@@ -18,7 +18,8 @@ impl Operation for CancelKeyDestruction {
     const NAME: &'static str = "CancelKeyDestruction";
 
     fn parse(wire: CancelKeyDestructionRequest) -> Result<Self, Error> {
-        parse::key_or_version("name", &wire.name).map(Self)
+        let path = parse::key_or_version("name", &wire.name)?;
+        Ok(Self(path, terms(&wire.request_id, wire.validate_only, ("etag", &wire.etag))?))
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {
@@ -31,7 +32,7 @@ impl Operation for CancelKeyDestruction {
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<CancelKeyDestructionResponse>, Failed> {
         let KeyPath { tenant, key, version } = self.0;
-        let changed = call.change(Change::CancelKeyDestruction { tenant, key, version }).await?;
+        let changed = call.change(Change::CancelKeyDestruction { tenant, key, version }, self.1).await?;
         let (key, version) = changed_key(&changed);
         Ok(Done::changed(CancelKeyDestructionResponse { key, version }, &changed))
     }

@@ -20,7 +20,7 @@ pub(super) fn tenant(view: &TenantView) -> v1::Tenant {
         create_time: Some(timestamp(view.created)),
         destroy_time: view.destroy.map(timestamp),
         fence_time: view.fenced.map(timestamp),
-        etag: String::new(),
+        etag: view.etag.to_string(),
     }
 }
 
@@ -46,7 +46,7 @@ pub(super) fn key(view: &KeyView) -> v1::Key {
         create_time: Some(timestamp(view.created)),
         update_time: Some(timestamp(view.updated)),
         destroy_time: view.destroy.map(timestamp),
-        etag: String::new(),
+        etag: view.etag.to_string(),
     }
 }
 
@@ -78,7 +78,7 @@ pub(super) fn version(key: &str, view: &VersionView) -> v1::KeyVersion {
         state: key_state(view.state).into(),
         create_time: Some(timestamp(view.created)),
         destroy_time: view.destroy.map(timestamp),
-        etag: String::new(),
+        etag: view.etag.to_string(),
     }
 }
 

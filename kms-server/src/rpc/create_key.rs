@@ -2,12 +2,12 @@
 
 use kms_proto::v1::{self, CreateKeyRequest, CreateKeyResponse};
 
+use super::change::{changed_key, terms};
 use super::error::Error;
 use super::parse;
 use super::pipeline::{Call, Done, Failed, Operation};
-use super::set_key_state::changed_key;
 use super::update_key::labels;
-use crate::keyring::{Change, KeyPurpose, Labels};
+use crate::keyring::{Change, KeyPurpose, Labels, Terms};
 use crate::noun::{KeyName, TenantName};
 use crate::policy::{Action, Resource};
 
@@ -16,6 +16,7 @@ pub(super) struct CreateKey {
     key: KeyName,
     purpose: KeyPurpose,
     labels: Labels,
+    terms: Terms,
 }
 
 impl Operation for CreateKey {
@@ -39,6 +40,7 @@ impl Operation for CreateKey {
             key,
             purpose,
             labels: labels("labels", wire.labels)?,
+            terms: terms(&wire.request_id, wire.validate_only, ("etag", ""))?,
         })
     }
 
@@ -47,8 +49,8 @@ impl Operation for CreateKey {
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<CreateKeyResponse>, Failed> {
-        let Self { tenant, key, purpose, labels } = self;
-        let changed = call.change(Change::CreateKey { tenant, key, purpose, labels }).await?;
+        let Self { tenant, key, purpose, labels, terms } = self;
+        let changed = call.change(Change::CreateKey { tenant, key, purpose, labels }, terms).await?;
         Ok(Done::changed(CreateKeyResponse { key: changed_key(&changed).0 }, &changed))
     }
 }

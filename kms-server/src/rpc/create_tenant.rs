@@ -2,14 +2,14 @@
 
 use kms_proto::v1::{CreateTenantRequest, CreateTenantResponse};
 
+use super::change::{changed_tenant, terms};
 use super::error::Error;
 use super::pipeline::{Call, Done, Failed, Operation};
-use super::tenant_state::changed_tenant;
-use crate::keyring::Change;
+use crate::keyring::{Change, Terms};
 use crate::noun::TenantName;
 use crate::policy::{Action, Resource};
 
-pub(super) struct CreateTenant(TenantName);
+pub(super) struct CreateTenant(TenantName, Terms);
 
 impl Operation for CreateTenant {
     type Wire = CreateTenantRequest;
@@ -18,7 +18,8 @@ impl Operation for CreateTenant {
 
     fn parse(wire: CreateTenantRequest) -> Result<Self, Error> {
         let rule = "must be 1 to 64 of A-Z a-z 0-9 . _ ~ - and begin with a letter or a digit";
-        wire.tenant_id.parse().map(Self).map_err(|_| Error::Field { field: "tenant_id", rule })
+        let tenant = wire.tenant_id.parse().map_err(|_| Error::Field { field: "tenant_id", rule })?;
+        Ok(Self(tenant, terms(&wire.request_id, wire.validate_only, ("etag", ""))?))
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {
@@ -26,7 +27,7 @@ impl Operation for CreateTenant {
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<CreateTenantResponse>, Failed> {
-        let changed = call.change(Change::CreateTenant { tenant: self.0 }).await?;
+        let changed = call.change(Change::CreateTenant { tenant: self.0 }, self.1).await?;
         Ok(Done::changed(CreateTenantResponse { tenant: changed_tenant(&changed) }, &changed))
     }
 }

@@ -2,17 +2,18 @@
 
 use kms_proto::v1::{DestroyTenantRequest, DestroyTenantResponse};
 
+use super::change::{changed_tenant, terms};
 use super::error::Error;
 use super::parse;
 use super::pipeline::{Call, Done, Failed, Operation};
-use super::tenant_state::changed_tenant;
-use crate::keyring::Change;
+use crate::keyring::{Change, Terms};
 use crate::noun::TenantName;
 use crate::policy::{Action, Resource};
 
 pub(super) struct DestroyTenant {
     tenant: TenantName,
     wait_ms: Option<u64>,
+    terms: Terms,
 }
 
 impl Operation for DestroyTenant {
@@ -21,7 +22,11 @@ impl Operation for DestroyTenant {
     const NAME: &'static str = "DestroyTenant";
 
     fn parse(wire: DestroyTenantRequest) -> Result<Self, Error> {
-        Ok(Self { tenant: parse::tenant("name", &wire.name)?, wait_ms: parse::wait_ms(wire.wait)? })
+        Ok(Self {
+            tenant: parse::tenant("name", &wire.name)?,
+            wait_ms: parse::wait_ms(wire.wait)?,
+            terms: terms(&wire.request_id, wire.validate_only, ("etag", &wire.etag))?,
+        })
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {
@@ -29,7 +34,8 @@ impl Operation for DestroyTenant {
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<DestroyTenantResponse>, Failed> {
-        let changed = call.change(Change::DestroyTenant { tenant: self.tenant, wait_ms: self.wait_ms }).await?;
+        let changed =
+            call.change(Change::DestroyTenant { tenant: self.tenant, wait_ms: self.wait_ms }, self.terms).await?;
         Ok(Done::changed(DestroyTenantResponse { tenant: changed_tenant(&changed) }, &changed))
     }
 }

@@ -8,6 +8,7 @@ pub mod accept;
 pub mod budget;
 mod caller_identity;
 mod cancel_key_destruction;
+mod change;
 mod complete;
 pub mod connection;
 mod convert;

@@ -19,7 +19,7 @@ use super::error::Error;
 use super::status;
 use crate::audit::{Leaf, Outcome};
 use crate::authn::NoIdentity;
-use crate::keyring::{self, InUse, Who};
+use crate::keyring::{self, How, InUse, Terms, Who};
 use crate::noun::{Principal, Random, UnixMillis};
 use crate::policy::{self, Action, Resource};
 
@@ -96,9 +96,20 @@ impl<R> Done<R> {
         Self { reply, record: Record::Leaves(leaves, Some(in_use)) }
     }
 
-    /// Done by a change whose outcome is durable.
+    /// Done by a change. One that was made has its record; one that was not made now gets one that
+    /// says so.
     pub(super) fn changed(reply: R, changed: &keyring::Changed) -> Self {
-        Self { reply, record: Record::Written(changed.index) }
+        let record = match changed.how {
+            How::Made(index) => Record::Written(index),
+            How::Before(intent) => {
+                let leaf = Leaf { ref_: Some(intent), why: Some("REPEATED".into()), ..Leaf::default() };
+                Record::Leaves(vec![leaf], None)
+            }
+            How::Rehearsed { .. } => {
+                Record::Leaves(vec![Leaf { why: Some("VALIDATED".into()), ..Leaf::default() }], None)
+            }
+        };
+        Self { reply, record }
     }
 }
 
@@ -116,8 +127,8 @@ impl Call<'_> {
     }
 
     /// Makes a change on behalf of the caller.
-    pub(super) async fn change(&self, change: keyring::Change) -> Result<keyring::Changed, Error> {
-        Ok(self.api.keyring.change(change, self.who.clone()).await?)
+    pub(super) async fn change(&self, change: keyring::Change, terms: Terms) -> Result<keyring::Changed, Error> {
+        Ok(self.api.keyring.change(change, terms, self.who.clone()).await?)
     }
 }
 

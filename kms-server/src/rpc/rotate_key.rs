@@ -2,15 +2,15 @@
 
 use kms_proto::v1::{RotateKeyRequest, RotateKeyResponse};
 
+use super::change::{changed_key, terms};
 use super::error::Error;
 use super::parse;
 use super::pipeline::{Call, Done, Failed, Operation};
-use super::set_key_state::changed_key;
-use crate::keyring::Change;
+use crate::keyring::{Change, Terms};
 use crate::noun::{KeyName, TenantName};
 use crate::policy::{Action, Resource};
 
-pub(super) struct RotateKey(TenantName, KeyName);
+pub(super) struct RotateKey(TenantName, KeyName, Terms);
 
 impl Operation for RotateKey {
     type Wire = RotateKeyRequest;
@@ -18,7 +18,8 @@ impl Operation for RotateKey {
     const NAME: &'static str = "RotateKey";
 
     fn parse(wire: RotateKeyRequest) -> Result<Self, Error> {
-        parse::key("name", &wire.name).map(|(tenant, key)| Self(tenant, key))
+        let (tenant, key) = parse::key("name", &wire.name)?;
+        Ok(Self(tenant, key, terms(&wire.request_id, wire.validate_only, ("etag", &wire.etag))?))
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {
@@ -26,7 +27,7 @@ impl Operation for RotateKey {
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<RotateKeyResponse>, Failed> {
-        let changed = call.change(Change::RotateKey { tenant: self.0, key: self.1 }).await?;
+        let changed = call.change(Change::RotateKey { tenant: self.0, key: self.1 }, self.2).await?;
         let (key, version) = changed_key(&changed);
         Ok(Done::changed(RotateKeyResponse { key, version }, &changed))
     }

@@ -2,17 +2,18 @@
 
 use kms_proto::v1::{ScheduleKeyDestructionRequest, ScheduleKeyDestructionResponse};
 
+use super::change::{changed_key, terms};
 use super::error::Error;
 use super::parse::{self, KeyPath};
 use super::pipeline::{Call, Done, Failed, Operation};
-use super::set_key_state::changed_key;
 use crate::audit::Leaf;
-use crate::keyring::Change;
+use crate::keyring::{Change, Terms};
 use crate::policy::{Action, Resource};
 
 pub(super) struct ScheduleKeyDestruction {
     path: KeyPath,
     wait_ms: Option<u64>,
+    terms: Terms,
 }
 
 impl Operation for ScheduleKeyDestruction {
@@ -21,7 +22,11 @@ impl Operation for ScheduleKeyDestruction {
     const NAME: &'static str = "ScheduleKeyDestruction";
 
     fn parse(wire: ScheduleKeyDestructionRequest) -> Result<Self, Error> {
-        Ok(Self { path: parse::key_or_version("name", &wire.name)?, wait_ms: parse::wait_ms(wire.wait)? })
+        Ok(Self {
+            path: parse::key_or_version("name", &wire.name)?,
+            wait_ms: parse::wait_ms(wire.wait)?,
+            terms: terms(&wire.request_id, wire.validate_only, ("etag", &wire.etag))?,
+        })
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {
@@ -34,8 +39,9 @@ impl Operation for ScheduleKeyDestruction {
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<ScheduleKeyDestructionResponse>, Failed> {
         let KeyPath { tenant, key, version } = self.path;
-        let changed =
-            call.change(Change::ScheduleKeyDestruction { tenant, key, version, wait_ms: self.wait_ms }).await?;
+        let changed = call
+            .change(Change::ScheduleKeyDestruction { tenant, key, version, wait_ms: self.wait_ms }, self.terms)
+            .await?;
         let (key, version) = changed_key(&changed);
         Ok(Done::changed(ScheduleKeyDestructionResponse { key, version }, &changed))
     }

@@ -2,17 +2,17 @@
 
 use kms_proto::v1;
 
-use super::convert;
+use super::change::{changed_key, terms};
 use super::error::Error;
 use super::parse::{self, KeyPath};
 use super::pipeline::{Call, Done, Failed, Operation};
 use crate::audit::Leaf;
-use crate::keyring::{Change, Changed, Object};
+use crate::keyring::{Change, Terms};
 use crate::policy::{Action, Resource};
 
 macro_rules! key_state {
     ($Rpc:ident, $Request:ident, $Response:ident, $enabled:literal) => {
-        pub(super) struct $Rpc(KeyPath);
+        pub(super) struct $Rpc(KeyPath, Terms);
 
         impl Operation for $Rpc {
             type Wire = v1::$Request;
@@ -20,7 +20,10 @@ macro_rules! key_state {
             const NAME: &'static str = stringify!($Rpc);
 
             fn parse(wire: v1::$Request) -> Result<Self, Error> {
-                parse::key_or_version("name", &wire.name).map(Self)
+                Ok(Self(
+                    parse::key_or_version("name", &wire.name)?,
+                    terms(&wire.request_id, wire.validate_only, ("etag", &wire.etag))?,
+                ))
             }
 
             fn asks(&self) -> Vec<(Action, Resource)> {
@@ -33,7 +36,8 @@ macro_rules! key_state {
 
             async fn perform(self, call: &Call<'_>) -> Result<Done<v1::$Response>, Failed> {
                 let KeyPath { tenant, key, version } = self.0;
-                let changed = call.change(Change::SetKeyState { tenant, key, version, enabled: $enabled }).await?;
+                let changed =
+                    call.change(Change::SetKeyState { tenant, key, version, enabled: $enabled }, self.1).await?;
                 let (key, version) = changed_key(&changed);
                 Ok(Done::changed(v1::$Response { key, version }, &changed))
             }
@@ -52,14 +56,5 @@ impl KeyPath {
 
     pub(super) fn about(&self) -> Leaf {
         Leaf { kv: self.version.map(crate::noun::KeyVersion::get), ..super::pipeline::about(Some(&self.resource())) }
-    }
-}
-
-/// Returns the key, and the version, that a change was about.
-pub(super) fn changed_key(changed: &Changed) -> (Option<v1::Key>, Option<v1::KeyVersion>) {
-    match &changed.object {
-        Object::Tenant(_) => (None, None),
-        Object::Key(key) => (Some(convert::key(key)), None),
-        Object::Version(key, version) => (Some(convert::key(key)), Some(convert::version_of(key, version))),
     }
 }

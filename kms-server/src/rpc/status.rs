@@ -47,6 +47,8 @@ fn of_keyring(error: &keyring::Error) -> (Code, Reason) {
         E::Open(OpenError::ArenaFull) | E::CacheFull => (Code::Unavailable, Reason::CacheFull),
         E::Open(_) => (Code::InvalidArgument, Reason::DecryptFailed),
         E::Conflict => (Code::Aborted, Reason::Conflict),
+        E::RequestIdReused => (Code::InvalidArgument, Reason::RequestIdReused),
+        E::EtagMismatch => (Code::Aborted, Reason::EtagMismatch),
         E::Overloaded => (Code::Unavailable, Reason::Overloaded),
         E::ShuttingDown => (Code::Unavailable, Reason::ShuttingDown),
         E::Log(_) => (Code::Unavailable, Reason::AuditUnavailable),

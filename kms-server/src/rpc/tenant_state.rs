@@ -2,16 +2,17 @@
 
 use kms_proto::v1;
 
+use super::change::{changed_tenant, terms};
 use super::error::Error;
+use super::parse;
 use super::pipeline::{Call, Done, Failed, Operation};
-use super::{convert, parse};
-use crate::keyring::{Change, Changed, Object};
+use crate::keyring::{Change, Terms};
 use crate::noun::TenantName;
 use crate::policy::{Action, Resource};
 
 macro_rules! tenant_state {
     ($Rpc:ident, $Request:ident, $Response:ident) => {
-        pub(super) struct $Rpc(TenantName);
+        pub(super) struct $Rpc(TenantName, Terms);
 
         impl Operation for $Rpc {
             type Wire = v1::$Request;
@@ -19,7 +20,10 @@ macro_rules! tenant_state {
             const NAME: &'static str = stringify!($Rpc);
 
             fn parse(wire: v1::$Request) -> Result<Self, Error> {
-                parse::tenant("name", &wire.name).map(Self)
+                Ok(Self(
+                    parse::tenant("name", &wire.name)?,
+                    terms(&wire.request_id, wire.validate_only, ("etag", &wire.etag))?,
+                ))
             }
 
             fn asks(&self) -> Vec<(Action, Resource)> {
@@ -27,7 +31,7 @@ macro_rules! tenant_state {
             }
 
             async fn perform(self, call: &Call<'_>) -> Result<Done<v1::$Response>, Failed> {
-                let changed = call.change(Change::$Rpc { tenant: self.0 }).await?;
+                let changed = call.change(Change::$Rpc { tenant: self.0 }, self.1).await?;
                 Ok(Done::changed(v1::$Response { tenant: changed_tenant(&changed) }, &changed))
             }
         }
@@ -37,11 +41,3 @@ macro_rules! tenant_state {
 tenant_state!(SuspendTenant, SuspendTenantRequest, SuspendTenantResponse);
 tenant_state!(ResumeTenant, ResumeTenantRequest, ResumeTenantResponse);
 tenant_state!(CancelTenantDestruction, CancelTenantDestructionRequest, CancelTenantDestructionResponse);
-
-/// Returns the tenant that a change was about.
-pub(super) fn changed_tenant(changed: &Changed) -> Option<v1::Tenant> {
-    match &changed.object {
-        Object::Tenant(tenant) => Some(convert::tenant(tenant)),
-        Object::Key(_) | Object::Version(..) => None,
-    }
-}

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use kms_proto::v1::{UpdateKeyRequest, UpdateKeyResponse};
 
+use super::change::{changed_key, terms};
 use super::error::Error;
 use super::parse;
 use super::pipeline::{Call, Done, Failed, Operation};
-use super::set_key_state::changed_key;
-use crate::keyring::{Change, Labels};
+use crate::keyring::{Change, Labels, Terms};
 use crate::noun::{KeyName, TenantName};
 use crate::policy::{Action, Resource};
 
@@ -16,6 +16,7 @@ pub(super) struct UpdateKey {
     tenant: TenantName,
     key: KeyName,
     labels: Labels,
+    terms: Terms,
 }
 
 impl Operation for UpdateKey {
@@ -33,7 +34,8 @@ impl Operation for UpdateKey {
                 rule: "must be just `labels`: nothing else of a key can be updated",
             });
         }
-        Ok(Self { tenant, key, labels: labels("key.labels", update.labels)? })
+        let terms = terms(&wire.request_id, wire.validate_only, ("key.etag", &update.etag))?;
+        Ok(Self { tenant, key, labels: labels("key.labels", update.labels)?, terms })
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {
@@ -41,8 +43,8 @@ impl Operation for UpdateKey {
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<UpdateKeyResponse>, Failed> {
-        let Self { tenant, key, labels } = self;
-        let changed = call.change(Change::UpdateKey { tenant, key, labels }).await?;
+        let Self { tenant, key, labels, terms } = self;
+        let changed = call.change(Change::UpdateKey { tenant, key, labels }, terms).await?;
         Ok(Done::changed(UpdateKeyResponse { key: changed_key(&changed).0 }, &changed))
     }
 }

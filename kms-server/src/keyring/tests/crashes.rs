@@ -119,7 +119,7 @@ async fn changes_of_many_tenants_at_once_are_each_made_once() {
     assert_eq!(sequence, (1..=31).collect::<Vec<u64>>(), "one outcome OK for each number");
 }
 
-async fn copy_of(world: &World) -> Vec<(RowKey, Vec<u8>)> {
+pub(super) async fn copy_of(world: &World) -> Vec<(RowKey, Vec<u8>)> {
     let mut all = Vec::new();
     for family in Family::ALL {
         let rows = world.store.inner.list(family, &[], None, 100_000).await.unwrap().rows;

@@ -1,0 +1,278 @@
+//! What was answered to a change that was made under a request id, so that it can be repeated.
+//!
+//! The row is written in the batch of the change itself: either both are there or neither. It lies
+//! under the day on which it was made, so that what is too old goes by one range a day. It holds
+//! names, states and labels; never anything wrapped.
+//!
+//! **Invariant:** what is looked up here was asked for by the same principal, after policy allowed
+//! it (`another_callers_request_id_is_another`).
+
+use crate::crypto::sha256;
+use crate::noun::UnixMillis;
+use crate::rows;
+use crate::store::{RowKey, Write};
+
+use super::mutation::{Changed, How, Object, Placed, Plan};
+use super::terms::{Asked, Etag, RequestId};
+use super::view::{KeyView, TenantView, VersionView};
+use super::{Change, Error, Keyring, row, row_key};
+
+/// For how long a change can be repeated, in milliseconds: 24 hours.
+pub const REPEAT_MS_MAX: u64 = DAY_MS;
+
+/// What comes of a change that was asked for.
+pub(super) enum Considered {
+    /// It is to be made.
+    Make(Plan),
+    /// It was made before, or is only to be shown.
+    Answer(Changed),
+}
+
+impl Keyring {
+    /// Decides what comes of a change, on its terms. The tenant's turn is held.
+    pub(super) async fn consider(&self, asked: &Asked) -> Result<Considered, Error> {
+        if let Some(answer) = self.answered(asked).await? {
+            return Ok(Considered::Answer(answer));
+        }
+        let plan = self.plan(&asked.change, &asked.who).await?;
+        if asked.terms.etag.is_some_and(|etag| plan.before != Some(etag)) {
+            return Err(Error::EtagMismatch);
+        }
+        if !asked.terms.rehearse {
+            return Ok(Considered::Make(plan));
+        }
+        // Nothing of this is written; the object tells what would be.
+        let creates = plan.before.is_none();
+        let effect = (plan.effect)(&Placed { intent_index: 0, now: self.clock.now() });
+        Ok(Considered::Answer(Changed { object: effect.object, how: How::Rehearsed { creates } }))
+    }
+
+    /// Returns the answer that this call had before.
+    async fn answered(&self, asked: &Asked) -> Result<Option<Changed>, Error> {
+        let Some(name) = asked.name() else { return Ok(None) };
+        let now = self.clock.now();
+        // The day before, today, and tomorrow: a clock may have been set back.
+        for day in [day_of(now).saturating_sub(1), day_of(now), day_of(now) + 1] {
+            let found = self.read_cluster_row::<rows::Answer>(&row_key::answer(day, &name)).await?;
+            let Some((_, answer)) = found else { continue };
+            if now.saturating_sub(answer.made_ms) >= REPEAT_MS_MAX {
+                continue;
+            }
+            if answer.asked != asked.hash() {
+                return Err(Error::RequestIdReused);
+            }
+            let (object, how) = (object_of(&answer)?, How::Before(answer.intent_index));
+            return Ok(Some(Changed { object, how }));
+        }
+        Ok(None)
+    }
+
+    /// The write that keeps the answer, if the change has an id.
+    pub(super) fn answer_write(&self, asked: &Asked, object: &Object, placed: &Placed) -> Option<Write> {
+        let place = row_key::answer(day_of(placed.now), &asked.name()?);
+        let answer = answer_of(asked.hash(), object, placed);
+        Some(Write::Put(place.clone(), self.seal_cluster_row(&place, &answer)))
+    }
+
+    /// Returns the rows of the oldest day, if nothing of it can be repeated any more.
+    pub(super) async fn outdated_answers(&self) -> Result<Option<RowKey>, Error> {
+        let prefix = row_key::answers();
+        let page = self.store.list(prefix.family, &prefix.key, None, 1).await?;
+        let Some((place, _)) = page.rows.first() else { return Ok(None) };
+        let day = row_key::parse_answer_day(place).ok_or(Error::Damaged("a row among the answers that is none"))?;
+        Ok((day + 1 < day_of(self.clock.now())).then(|| row_key::answers_of_day(day)))
+    }
+}
+
+impl Asked {
+    /// Returns what the answer is found by: of the caller, the operation and the id. None if it has
+    /// no id, or changes nothing.
+    pub(super) fn name(&self) -> Option<[u8; 16]> {
+        let id = self.terms.request_id.as_ref().filter(|_| !self.terms.rehearse).map(RequestId::as_str)?;
+        let mut parts = Parts::default();
+        parts.add(self.who.sub.as_deref().unwrap_or_default());
+        parts.add(self.change.operation());
+        parts.add(id);
+        parts.hash().first_chunk().copied()
+    }
+
+    /// Returns a hash of all that was asked for.
+    fn hash(&self) -> [u8; 32] {
+        let mut parts = Parts::default();
+        parts.add(self.change.operation());
+        parts.add(self.change.tenant().as_str());
+        parts.add_if(self.terms.etag.map(|etag| etag.to_string()));
+        match &self.change {
+            Change::CreateTenant { .. }
+            | Change::SuspendTenant { .. }
+            | Change::ResumeTenant { .. }
+            | Change::CancelTenantDestruction { .. } => {}
+            Change::DestroyTenant { wait_ms, .. } => parts.add_if(wait_ms.map(|ms| ms.to_string())),
+            Change::CreateKey { key, purpose, labels, .. } => {
+                parts.add(key.as_str());
+                parts.add(&purpose.to_row().to_string());
+                parts.add_pairs(labels);
+            }
+            Change::UpdateKey { key, labels, .. } => {
+                parts.add(key.as_str());
+                parts.add_pairs(labels);
+            }
+            Change::RotateKey { key, .. } => parts.add(key.as_str()),
+            Change::SetKeyState { key, version, .. } | Change::CancelKeyDestruction { key, version, .. } => {
+                parts.add(key.as_str());
+                parts.add_if(version.map(|version| version.to_string()));
+            }
+            Change::ScheduleKeyDestruction { key, version, wait_ms, .. } => {
+                parts.add(key.as_str());
+                parts.add_if(version.map(|version| version.to_string()));
+                parts.add_if(wait_ms.map(|ms| ms.to_string()));
+            }
+            // Nobody asks for these with an id: the service makes them by itself.
+            Change::DestroyDueTenant { .. } | Change::DestroyDueKey { .. } => {}
+        }
+        parts.hash()
+    }
+}
+
+/// Texts one after the other, so that no two lists of them give the same bytes: each is
+/// 01 || u32 length || text, one that is absent is 00.
+#[derive(Default)]
+struct Parts(Vec<u8>);
+
+impl Parts {
+    fn add(&mut self, text: &str) {
+        self.0.push(1);
+        self.0.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn add_if(&mut self, text: Option<String>) {
+        match text {
+            Some(text) => self.add(&text),
+            None => self.0.push(0),
+        }
+    }
+
+    fn add_pairs(&mut self, pairs: &super::Labels) {
+        for (name, value) in pairs {
+            self.add(name);
+            self.add(value);
+        }
+    }
+
+    fn hash(&self) -> [u8; 32] {
+        sha256(&self.0)
+    }
+}
+
+fn answer_of(asked: [u8; 32], object: &Object, placed: &Placed) -> rows::Answer {
+    let mut answer = rows::Answer {
+        rev: 1,
+        asked: asked.to_vec(),
+        made_ms: placed.now,
+        intent_index: placed.intent_index,
+        ..rows::Answer::default()
+    };
+    match object {
+        Object::Tenant(tenant) => answer.tenant = Some(tenant.to_answer()),
+        Object::Key(key) => answer.key = Some(key.to_answer()),
+        Object::Version(key, version) => {
+            answer.key = Some(key.to_answer());
+            answer.version = Some(version.to_answer());
+        }
+    }
+    answer
+}
+
+fn object_of(answer: &rows::Answer) -> Result<Object, Error> {
+    match (&answer.tenant, &answer.key, &answer.version) {
+        (Some(tenant), None, None) => TenantView::of_answer(tenant).map(Object::Tenant),
+        (None, Some(key), None) => KeyView::of_answer(key).map(Object::Key),
+        (None, Some(key), Some(version)) => {
+            Ok(Object::Version(KeyView::of_answer(key)?, VersionView::of_answer(version)?))
+        }
+        _ => Err(Error::Damaged("an answer about nothing")),
+    }
+}
+
+impl TenantView {
+    fn to_answer(&self) -> rows::AnsweredTenant {
+        rows::AnsweredTenant {
+            name: self.name.to_string(),
+            uid: self.uid.as_bytes().to_vec(),
+            state: self.state.to_row(),
+            created_ms: self.created,
+            destroy_ms: self.destroy,
+            fenced_ms: self.fenced,
+            etag: self.etag.as_bytes().to_vec(),
+        }
+    }
+
+    fn of_answer(answer: &rows::AnsweredTenant) -> Result<Self, Error> {
+        Ok(Self {
+            name: answer.name.parse().map_err(|_| Error::Damaged("a tenant name that is none"))?,
+            uid: row::uid(&answer.uid)?,
+            state: super::TenantState::of_row(answer.state)?,
+            created: answer.created_ms,
+            destroy: answer.destroy_ms,
+            fenced: answer.fenced_ms,
+            etag: etag(&answer.etag)?,
+        })
+    }
+}
+
+impl KeyView {
+    fn to_answer(&self) -> rows::AnsweredKey {
+        let key = rows::Key {
+            rev: 0,
+            uid: self.uid.as_bytes().to_vec(),
+            name: self.name.to_string(),
+            purpose: self.purpose.to_row(),
+            state: self.state.to_row(),
+            primary: self.primary.get(),
+            created_ms: self.created,
+            updated_ms: self.updated,
+            destroy_ms: self.destroy,
+            labels: super::create_key::label_rows(&self.labels),
+        };
+        rows::AnsweredKey { tenant: self.tenant.to_string(), key: Some(key), etag: self.etag.as_bytes().to_vec() }
+    }
+
+    fn of_answer(answer: &rows::AnsweredKey) -> Result<Self, Error> {
+        let tenant = answer.tenant.parse().map_err(|_| Error::Damaged("a tenant name that is none"))?;
+        let key = answer.key.as_ref().ok_or(Error::Damaged("an answer about nothing"))?;
+        Self::of_row(&tenant, key, etag(&answer.etag)?)
+    }
+}
+
+impl VersionView {
+    fn to_answer(self) -> rows::AnsweredVersion {
+        rows::AnsweredVersion {
+            version: self.version.get(),
+            state: self.state.to_row(),
+            created_ms: self.created,
+            destroy_ms: self.destroy,
+            etag: self.etag.as_bytes().to_vec(),
+        }
+    }
+
+    fn of_answer(answer: &rows::AnsweredVersion) -> Result<Self, Error> {
+        Ok(Self {
+            version: row::version(answer.version)?,
+            state: super::KeyState::of_row(answer.state)?,
+            created: answer.created_ms,
+            destroy: answer.destroy_ms,
+            etag: etag(&answer.etag)?,
+        })
+    }
+}
+
+fn etag(bytes: &[u8]) -> Result<Etag, Error> {
+    Etag::from_slice(bytes).ok_or(Error::Damaged("an etag that has not 16 bytes"))
+}
+
+fn day_of(now: UnixMillis) -> u32 {
+    u32::try_from(now / DAY_MS).unwrap_or(u32::MAX - 1)
+}
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
