@@ -212,6 +212,11 @@ impl Settings {
         self.data_dir.join("seg")
     }
 
+    /// Returns the directory of the ledger.
+    pub fn ledger_dir(&self) -> PathBuf {
+        self.data_dir.join("ledger")
+    }
+
     /// Returns the files that the settings name, which may lie in the data directory.
     pub fn named_files(&self) -> Vec<&Path> {
         let BackendSettings::Software { pin_file, .. } = &self.backend;

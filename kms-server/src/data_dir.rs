@@ -108,7 +108,7 @@ fn refuse_strangers(dir: &Path, ours: &[&Path]) -> Result<(), DataDirError> {
     for entry in std::fs::read_dir(dir).map_err(unusable)? {
         let entry = entry.map_err(unusable)?;
         let name = entry.file_name();
-        let known = PARTS.iter().chain(&["lock", "lost+found"]).any(|known| name == *known);
+        let known = PARTS.iter().chain(&["ledger", "lock", "lost+found"]).any(|known| name == *known);
         if !known && !ours.iter().any(|path| **path == entry.path()) {
             return Err(DataDirError::Strange(dir.to_owned(), name));
         }
@@ -129,6 +129,7 @@ fn look(dir: &Path) -> Result<bool, DataDirError> {
     // `init` leaves two records; whoever served has left more.
     let log = read_unverified(&dir.join("seg")).unwrap_or_default();
     match &there[..] {
+        [] if filled("ledger") => Err(DataDirError::Missing(dir.to_owned(), missing)),
         [] => Ok(false),
         _ if log.len() > RECORDS_OF_INIT => Err(DataDirError::Missing(dir.to_owned(), missing)),
         [one @ ("store" | "seg")] if log.is_empty() => Err(DataDirError::Foreign(dir.to_owned(), one)),

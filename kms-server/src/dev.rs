@@ -51,7 +51,7 @@ fn store(_: &Settings) -> anyhow::Result<StoreKind> {
 /// Without a durable store everything begins anew.
 #[cfg(not(feature = "rocksdb"))]
 fn store(settings: &Settings) -> anyhow::Result<StoreKind> {
-    for part in ["hsm", "seg", "store"] {
+    for part in ["hsm", "seg", "ledger", "store"] {
         let part = settings.data_dir.join(part);
         if part.exists() {
             std::fs::remove_dir_all(part)?;

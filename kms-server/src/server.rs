@@ -17,7 +17,7 @@ use crate::config::Settings;
 use crate::crypto::arena::{self, Protection};
 use crate::data_dir::DataDir;
 use crate::keyring::open::{Opened, Opening};
-use crate::keyring::{Keyring, KeyringSettings};
+use crate::keyring::{Keyring, KeyringSettings, Settled};
 use crate::noun::clock::SystemClock;
 use crate::noun::random::OsRandom;
 use crate::noun::{Clock, Random};
@@ -122,8 +122,15 @@ pub fn serve(settings: &Settings, store: &StoreKind, serving: impl FnOnce(Addres
     let opened = opening.block_on(open(settings, &opened_store, &clock))?;
     let Opened { keyring, mutator, backend, last_record, settled } = opened;
     if settled != Default::default() {
-        let (recovered, aborted, torn_bytes) = (settled.recovered, settled.aborted, settled.torn_bytes);
-        tracing::warn!(recovered, aborted, torn_bytes, "the last run ended in the middle of something: it was settled");
+        let Settled { recovered, aborted, torn_bytes, recorded, carried_out } = settled;
+        tracing::warn!(
+            recovered,
+            aborted,
+            torn_bytes,
+            recorded,
+            carried_out,
+            "the last run ended in the middle of something, or something was put back: it was settled"
+        );
     }
     drop(opening);
 
@@ -287,6 +294,7 @@ async fn open(settings: &Settings, store: &Arc<dyn Store>, clock: &Arc<dyn Clock
         backend: &|cluster| backend::open(&settings.backend, cluster, Arc::clone(&for_backend)),
         backend_kind: settings.backend.kind(),
         log_dir: &settings.log_dir(),
+        ledger_dir: &settings.ledger_dir(),
         node: settings.node.clone(),
         segment_bytes: settings.segment_bytes,
         flush_on_cores: true,

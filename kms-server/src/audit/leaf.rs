@@ -207,6 +207,13 @@ pub struct StoredLeaf {
 }
 
 impl StoredLeaf {
+    /// Returns the stored bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_leaf(self.index, self.time, &self.leaf.members(), &mut bytes);
+        bytes
+    }
+
     /// Reads the stored bytes. `None` is no leaf of this release.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(bytes).ok()?;
@@ -231,9 +238,7 @@ mod tests {
         for entry in entries {
             let entry = entry.as_str().unwrap();
             let stored = StoredLeaf::parse(entry.as_bytes()).unwrap();
-            let mut ours = Vec::new();
-            write_leaf(stored.index, stored.time, &stored.leaf.members(), &mut ours);
-            assert_eq!(String::from_utf8(ours).unwrap(), entry);
+            assert_eq!(String::from_utf8(stored.to_bytes()).unwrap(), entry);
         }
         println!("audit entries: {}/{} met", entries.len(), entries.len());
     }

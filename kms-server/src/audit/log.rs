@@ -23,7 +23,7 @@ use crate::crypto::log_mac::{FIRST_PREVIOUS_MAC, FrameMac};
 use crate::noun::{Clock, UnixMillis};
 
 use super::frame::FramePayload;
-use super::leaf::{LEAF_BYTES_MAX, Leaf, write_leaf};
+use super::leaf::{LEAF_BYTES_MAX, Leaf, StoredLeaf, write_leaf};
 use super::segment::{SegmentWriter, Tail, make_spare};
 
 /// The log takes no more leaves, or not now.
@@ -111,15 +111,17 @@ impl Log {
         Self::start(settings, key, clock, writer, Anchor { size: 0, mac: FIRST_PREVIOUS_MAC })
     }
 
-    /// Goes on with a log at its tail, as `replay` found it.
+    /// Goes on with a log at its tail, as `replay` found it; so many bytes behind it are torn, and are
+    /// zeros when the first frame is durable.
     pub fn resume(
         dir: &Path,
         settings: LogSettings,
         key: FrameMacKey,
         clock: Arc<dyn Clock>,
         tail: Tail,
+        torn_bytes: u64,
     ) -> io::Result<Arc<Self>> {
-        let writer = SegmentWriter::resume(dir, settings.origin_hash(), settings.segment_bytes, tail)?;
+        let writer = SegmentWriter::resume(dir, settings.origin_hash(), settings.segment_bytes, tail, torn_bytes)?;
         Self::start(settings, key, clock, writer, Anchor { size: tail.next, mac: tail.previous })
     }
 
@@ -154,14 +156,19 @@ impl Log {
     }
 
     /// Appends a leaf and returns its index. It is not durable yet.
-    pub fn append(&self, mut leaf: Leaf) -> Result<u64, LogFailed> {
+    pub fn append(&self, leaf: Leaf) -> Result<u64, LogFailed> {
+        self.append_stored(leaf).map(|stored| stored.index)
+    }
+
+    /// Appends a leaf and returns it as it will be stored. It is not durable yet.
+    pub fn append_stored(&self, mut leaf: Leaf) -> Result<StoredLeaf, LogFailed> {
         leaf.n = Some(self.settings.node.clone().into());
         let members = leaf.members();
         let bytes_max = members.len() + LEAF_HEAD_BYTES_MAX;
         if bytes_max > LEAF_BYTES_MAX {
             return Err(LogFailed::TooLong);
         }
-        let (index, wake) = {
+        let (index, time, wake) = {
             let mut pending = lock(&self.pending);
             self.check()?;
             if pending.closed {
@@ -184,12 +191,12 @@ impl Log {
             pending.open.push(|out| write_leaf(index, now, &members, out));
             pending.bytes += pending.open.bytes() - before;
             let overdue = pending.bytes > GROUP_BYTES_MAX || now.saturating_sub(pending.since) > GROUP_AGE_MS_MAX;
-            (index, overdue || !self.cores_write())
+            (index, now, overdue || !self.cores_write())
         };
         if wake {
             self.wake_thread();
         }
-        Ok(index)
+        Ok(StoredLeaf { index, time, leaf })
     }
 
     /// Returns how many leaves are durable.
@@ -480,8 +487,8 @@ mod tests {
         log.append(mutation(1)).unwrap();
         log.close();
         let tail = read(dir.path(), &secret, BEGIN).unwrap().tail;
-        let log =
-            Log::resume(&dir.path().join("seg"), settings(1 << 16), key(&secret), Arc::new(SystemClock), tail).unwrap();
+        let log = Log::resume(&dir.path().join("seg"), settings(1 << 16), key(&secret), Arc::new(SystemClock), tail, 0)
+            .unwrap();
         assert_eq!(log.append(mutation(2)).unwrap(), 1);
         log.close();
         assert_eq!(read(dir.path(), &secret, BEGIN).unwrap().mutations.len(), 2);

@@ -9,10 +9,12 @@
 pub mod frame;
 pub mod hold;
 pub mod leaf;
+pub mod ledger;
 pub mod log;
 pub mod replay;
 pub mod segment;
 
 pub use hold::{HeldStream, Hold};
 pub use leaf::{Leaf, Outcome, Phase, StoredLeaf};
+pub use ledger::{Ledger, LedgerError};
 pub use log::{Anchor, Log, LogFailed, LogSettings};

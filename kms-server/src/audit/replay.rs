@@ -12,6 +12,7 @@ use crate::crypto::log_mac::FrameMac;
 
 use super::frame::{Found, FoundFrame, SEGMENT_HEAD_BYTES, SegmentHead, find};
 use super::leaf::StoredLeaf;
+use super::ledger::is_destruction;
 use super::log::Anchor;
 use super::segment::{self, Tail};
 
@@ -60,7 +61,7 @@ pub struct Replayed {
     pub last_time: Option<u64>,
     /// Where it goes on.
     pub tail: Tail,
-    /// Bytes that a crash tore off; they are zeros now.
+    /// Bytes behind the tail that a crash tore off. They are overwritten with the next frame.
     pub torn_bytes: u64,
 }
 
@@ -78,31 +79,26 @@ pub fn replay(
         .iter()
         .rposition(|first| *first <= from)
         .ok_or_else(|| ReplayError::Missing(dir.display().to_string()))?;
-    let mut reader =
-        Reader { key, anchor, met_anchor: anchor.size == 0, mutations: Vec::new(), last_time: None, torn_bytes: 0 };
-    let mut expected: Option<(u64, FrameMac)> = None;
+    let mut reader = Reader {
+        key,
+        anchor,
+        met_anchor: anchor.size == 0,
+        keep: |stored| stored.leaf.seq.is_some(),
+        kept: Vec::new(),
+        last_time: None,
+        torn_bytes: 0,
+    };
+    let mut expected = None;
     for (place, first) in segments.iter().enumerate().skip(start) {
-        let bytes = segment::read(dir, *first)?;
-        let damaged = |what| ReplayError::Damaged { segment: *first, offset: 0, what };
-        let head = SegmentHead::parse(&bytes).ok_or_else(|| damaged("no head of a segment"))?;
-        if head.origin_hash != origin_hash {
-            return Err(ReplayError::Foreign(*first));
-        }
-        if head.first != *first || expected.is_some_and(|(next, mac)| (next, mac) != (head.first, head.previous)) {
-            return Err(damaged("it does not follow the segment before it"));
-        }
         let is_last = place + 1 == segments.len();
-        let tail = reader.read_segment(&bytes, head, is_last)?;
-        if reader.torn_bytes > 0 && is_last {
-            segment::zero_tail(dir, *first, tail.offset)?;
-        }
+        let tail = reader.read_next(dir, origin_hash, *first, expected, is_last)?;
         expected = Some((tail.next, tail.previous));
         if is_last {
             if !reader.met_anchor {
                 return Err(ReplayError::Older { anchor: anchor.size, end: tail.next });
             }
             return Ok(Replayed {
-                mutations: reader.mutations,
+                mutations: reader.kept,
                 last_time: reader.last_time,
                 tail,
                 torn_bytes: reader.torn_bytes,
@@ -112,16 +108,68 @@ pub fn replay(
     Err(ReplayError::Missing(dir.display().to_string()))
 }
 
+/// Reads the destructions that a log tells of from leaf `from` on: a pass over all of it since then,
+/// for when the ledger was lost.
+pub fn destructions(
+    dir: &Path,
+    origin_hash: [u8; 32],
+    key: &FrameMacKey,
+    from: u64,
+) -> Result<Vec<StoredLeaf>, ReplayError> {
+    let segments = segment::list(dir)?;
+    let missing = || ReplayError::Missing(dir.display().to_string());
+    let start = segments.iter().rposition(|first| *first <= from).ok_or_else(missing)?;
+    let mut reader = Reader {
+        key,
+        anchor: Anchor { size: 0, mac: FrameMac::default() },
+        met_anchor: true,
+        keep: is_destruction,
+        kept: Vec::new(),
+        last_time: None,
+        torn_bytes: 0,
+    };
+    let mut expected = None;
+    for (place, first) in segments.iter().enumerate().skip(start) {
+        let tail = reader.read_next(dir, origin_hash, *first, expected, place + 1 == segments.len())?;
+        expected = Some((tail.next, tail.previous));
+    }
+    reader.kept.retain(|stored| stored.index >= from);
+    Ok(reader.kept)
+}
+
 struct Reader<'a> {
     key: &'a FrameMacKey,
     anchor: Anchor,
     met_anchor: bool,
-    mutations: Vec<StoredLeaf>,
+    /// Which leaves are wanted.
+    keep: fn(&StoredLeaf) -> bool,
+    kept: Vec<StoredLeaf>,
     last_time: Option<u64>,
     torn_bytes: u64,
 }
 
 impl Reader<'_> {
+    /// Reads the segment that begins with leaf `first`, which must follow what was read before.
+    fn read_next(
+        &mut self,
+        dir: &Path,
+        origin_hash: [u8; 32],
+        first: u64,
+        expected: Option<(u64, FrameMac)>,
+        is_last: bool,
+    ) -> Result<Tail, ReplayError> {
+        let bytes = segment::read(dir, first)?;
+        let damaged = |what| ReplayError::Damaged { segment: first, offset: 0, what };
+        let head = SegmentHead::parse(&bytes).ok_or_else(|| damaged("no head of a segment"))?;
+        if head.origin_hash != origin_hash {
+            return Err(ReplayError::Foreign(first));
+        }
+        if head.first != first || expected.is_some_and(|(next, mac)| (next, mac) != (head.first, head.previous)) {
+            return Err(damaged("it does not follow the segment before it"));
+        }
+        self.read_segment(&bytes, head, is_last)
+    }
+
     fn read_segment(&mut self, bytes: &[u8], head: SegmentHead, is_last: bool) -> Result<Tail, ReplayError> {
         let mut tail =
             Tail { segment: head.first, offset: SEGMENT_HEAD_BYTES as u64, next: head.first, previous: head.previous };
@@ -176,8 +224,8 @@ impl Reader<'_> {
                 return None;
             }
             self.last_time = Some(stored.time);
-            if stored.leaf.seq.is_some() {
-                self.mutations.push(stored);
+            if (self.keep)(&stored) {
+                self.kept.push(stored);
             }
         }
         Some(())
@@ -289,8 +337,56 @@ mod tests {
         log.change(|bytes| bytes[begin + 20..end].fill(0));
         let read = log.replay(log.anchors[4]).unwrap();
         assert_eq!((read.tail.next, read.torn_bytes > 0), (4, true));
-        // It is zeros now, so the next start finds nothing to cut.
-        assert_eq!(log.replay(log.anchors[4]).unwrap().torn_bytes, 0);
+        // Nothing is changed until the next frame says so.
+        assert!(log.replay(log.anchors[4]).unwrap().torn_bytes > 0);
+    }
+
+    #[tokio::test]
+    async fn the_frame_that_tells_of_a_torn_tail_takes_its_place() {
+        let log = written(5).await;
+        let (begin, end) = (log.ends[4], log.ends[5]);
+        // Torn, with something left far behind as well.
+        log.change(|bytes| {
+            bytes[begin + 20..end].fill(0);
+            bytes[end + 5_000] = 1;
+        });
+        let read = log.replay(log.anchors[4]).unwrap();
+        assert_eq!(read.torn_bytes as usize, end + 5_001 - begin);
+        let resumed = Log::resume(
+            &log.dir.path().join("seg"),
+            LogSettings { node: "n".into(), origin: "test/log".into(), segment_bytes: 1 << 16, flush_on_cores: false },
+            log.secret.frame_mac_key().unwrap(),
+            Arc::new(SystemClock),
+            read.tail,
+            read.torn_bytes,
+        )
+        .unwrap();
+        let index = resumed.append(Leaf::of("TornTail")).unwrap();
+        resumed.durable(index).await.unwrap();
+        resumed.close();
+        let read = log.replay(log.anchors[4]).unwrap();
+        assert_eq!((index, read.tail.next, read.torn_bytes), (4, 5, 0));
+    }
+
+    #[tokio::test]
+    async fn a_segment_that_ends_with_a_torn_tail_is_cleared_before_the_next() {
+        let log = written(5).await;
+        let begin = log.ends[5];
+        log.change(|bytes| bytes[begin + 100..begin + 200].fill(1));
+        let read = log.replay(log.anchors[5]).unwrap();
+        // As if the segment were full.
+        let path = log.dir.path().join("seg").join(format!("{:020}", 0));
+        std::fs::File::options().write(true).open(path).unwrap().set_len(begin as u64 + 200).unwrap();
+        let settings =
+            LogSettings { node: "n".into(), origin: "test/log".into(), segment_bytes: 1 << 16, flush_on_cores: false };
+        let key = log.secret.frame_mac_key().unwrap();
+        let dir = log.dir.path().join("seg");
+        let resumed = Log::resume(&dir, settings, key, Arc::new(SystemClock), read.tail, read.torn_bytes).unwrap();
+        let index = resumed.append(Leaf { why: Some("x".repeat(500).into()), ..Leaf::of("TornTail") }).unwrap();
+        resumed.durable(index).await.unwrap();
+        resumed.close();
+        assert_eq!(segment::list(&dir).unwrap(), [0, 5]);
+        assert_eq!(log.replay(log.anchors[5]).unwrap().tail.next, 6);
     }
 
     #[tokio::test]

@@ -23,6 +23,8 @@ pub(super) struct SegmentWriter {
     first: u64,
     offset: u64,
     capacity: u64,
+    /// Where what a crash tore off ends; no more than `offset` if there is nothing.
+    torn_end: u64,
     spare_asked_for: bool,
     /// The MAC of the last frame written.
     pub(super) previous: FrameMac,
@@ -63,13 +65,20 @@ impl SegmentWriter {
             first: 0,
             offset: SEGMENT_HEAD_BYTES as u64,
             capacity,
+            torn_end: 0,
             spare_asked_for: false,
             previous,
         })
     }
 
-    /// Opens the last segment to go on at its tail.
-    pub(super) fn resume(dir: &Path, origin_hash: [u8; 32], segment_bytes: u64, tail: Tail) -> io::Result<Self> {
+    /// Opens the last segment to go on at its tail, behind which so many bytes are torn.
+    pub(super) fn resume(
+        dir: &Path,
+        origin_hash: [u8; 32],
+        segment_bytes: u64,
+        tail: Tail,
+        torn_bytes: u64,
+    ) -> io::Result<Self> {
         remove_leftovers(dir)?;
         let file = OpenOptions::new().read(true).write(true).open(path_of(dir, tail.segment))?;
         let capacity = file.metadata()?.len();
@@ -82,6 +91,7 @@ impl SegmentWriter {
             first: tail.segment,
             offset: tail.offset,
             capacity,
+            torn_end: tail.offset + torn_bytes,
             spare_asked_for: false,
             previous: tail.previous,
         })
@@ -96,11 +106,32 @@ impl SegmentWriter {
         self.file.write_all_at(frame, self.offset)?;
         self.file.sync_data()?;
         self.offset += frame.len() as u64;
+        // Only now, with the frame durable that tells of it: a crash in between leaves some of it to
+        // be told of again.
+        self.clear_torn()?;
         self.previous = mac;
         Ok(())
     }
 
+    /// Overwrites with zeros what a crash tore off, durably.
+    fn clear_torn(&mut self) -> io::Result<()> {
+        if self.torn_end <= self.offset {
+            return Ok(());
+        }
+        let zeros = vec![0; ZEROS_BYTES];
+        let mut at = self.offset;
+        while at < self.torn_end {
+            let part = usize::try_from(self.torn_end - at).unwrap_or(usize::MAX).min(ZEROS_BYTES);
+            self.file.write_all_at(&zeros[..part], at)?;
+            at += part as u64;
+        }
+        self.torn_end = 0;
+        self.file.sync_data()
+    }
+
     fn roll(&mut self, first: u64, frame_bytes: u64) -> io::Result<()> {
+        // Only the last segment may have a torn tail.
+        self.clear_torn()?;
         let head = SegmentHead { origin_hash: self.origin_hash, first, previous: self.previous };
         let bytes = self.segment_bytes.max(SEGMENT_HEAD_BYTES as u64 + frame_bytes + 4);
         (self.file, self.capacity) = make_segment(&self.dir, head, bytes)?;
@@ -177,20 +208,6 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<u64>> {
 /// Reads a whole segment.
 pub(super) fn read(dir: &Path, first: u64) -> io::Result<Vec<u8>> {
     std::fs::read(path_of(dir, first))
-}
-
-/// Overwrites all behind `offset` with zeros, durably: what a crash tore off.
-pub(super) fn zero_tail(dir: &Path, first: u64, offset: u64) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).open(path_of(dir, first))?;
-    let end = file.metadata()?.len();
-    let zeros = vec![0; ZEROS_BYTES];
-    let mut at = offset;
-    while at < end {
-        let bytes = usize::try_from(end - at).unwrap_or(usize::MAX).min(ZEROS_BYTES);
-        file.write_all_at(&zeros[..bytes], at)?;
-        at += bytes as u64;
-    }
-    file.sync_all()
 }
 
 fn make_segment(dir: &Path, head: SegmentHead, bytes: u64) -> io::Result<(File, u64)> {

@@ -23,8 +23,8 @@ pub use construction::{OVERHEAD_BYTES, OpenError};
 pub use context::{ContextHash, InvalidContext};
 pub use header::{Header, Kind};
 pub use secret::{
-    AuditCtxKey, AuditSeed, ClusterSecret, Dek, EpochKey, FrameMacKey, IndexRoot, Kek, MasterKey, PageTokenKey,
-    Plaintext, RecordMacKey, TenantKey, WrapKey, sha256,
+    AuditCtxKey, AuditSeed, ClusterSecret, Dek, EpochKey, FrameMacKey, IndexRoot, Kek, LedgerMacKey, MasterKey,
+    PageTokenKey, Plaintext, RecordMacKey, TenantKey, WrapKey, sha256,
 };
 
 #[cfg(test)]

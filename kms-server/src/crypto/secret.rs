@@ -67,6 +67,8 @@ secret! {
     RecordMacKey
     /// Authenticates frames of the log.
     FrameMacKey
+    /// Authenticates entries of the ledger.
+    LedgerMacKey
     /// Authenticates page tokens.
     PageTokenKey
     /// Wraps audit seeds.
@@ -88,6 +90,11 @@ impl ClusterSecret {
     /// Returns the subkey for frames of the log.
     pub fn frame_mac_key(&self) -> Result<FrameMacKey, ArenaFull> {
         derived(self.bytes(), b"kms1/frame-mac\0").map(FrameMacKey)
+    }
+
+    /// Returns the subkey for entries of the ledger.
+    pub fn ledger_mac_key(&self) -> Result<LedgerMacKey, ArenaFull> {
+        derived(self.bytes(), b"kms1/ledger-mac\0").map(LedgerMacKey)
     }
 
     /// Returns the subkey for page tokens.

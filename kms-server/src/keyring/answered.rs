@@ -128,7 +128,7 @@ impl Asked {
                 parts.add_if(wait_ms.map(|ms| ms.to_string()));
             }
             // Nobody asks for these with an id: the service makes them by itself.
-            Change::DestroyDueTenant { .. } | Change::DestroyDueKey { .. } => {}
+            Change::DestroyDueTenant { .. } | Change::DestroyDueKey { .. } | Change::CarryOut { .. } => {}
         }
         parts.hash()
     }

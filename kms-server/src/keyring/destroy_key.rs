@@ -85,6 +85,18 @@ impl Keyring {
     async fn plan_destroy_now(&self, target: KeyTarget) -> Result<Plan, Error> {
         let whole_key = target.version.is_none();
         let intent = target.leaf(if whole_key { "DestroyKey" } else { "DestroyKeyVersion" });
+        let fewer = |keys: u64| keys.checked_sub(u64::from(whole_key)).ok_or(IMPOSSIBLE_COUNT);
+        self.plan_destroy_target(target, intent, fewer).await
+    }
+
+    /// Plans to destroy what is meant; `count` says how many keys the tenant has then.
+    pub(super) async fn plan_destroy_target(
+        &self,
+        target: KeyTarget,
+        intent: Leaf,
+        count: impl FnOnce(u64) -> Result<u64, Error>,
+    ) -> Result<Plan, Error> {
+        let whole_key = target.version.is_none();
         let etag = target.etag();
         let KeyTarget { tenant, view, row: key, record: key_record, version } = target;
         let victims = match version {
@@ -111,7 +123,7 @@ impl Keyring {
         let (last_version, last_record) = last_shell.ok_or(Error::Damaged("a key without versions"))?;
         let (counters_at, counters_before, counters) = self.counters(tenant.uid).await?;
         preconditions.push(Precondition::Equals(counters_at.clone(), counters_before));
-        let keys = counters.keys.checked_sub(u64::from(whole_key)).ok_or(IMPOSSIBLE_COUNT)?;
+        let keys = count(counters.keys)?;
         if whole_key {
             writes.push(Write::Delete(row_key::schedule(ScheduleTarget::Key(tenant.uid, view.uid))));
         }

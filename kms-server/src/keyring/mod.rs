@@ -9,6 +9,8 @@
 
 mod answered;
 mod cache;
+mod carry_out;
+mod complete_ledger;
 mod create_key;
 mod create_tenant;
 mod destroy_key;
@@ -46,6 +48,7 @@ use tokio::sync::mpsc;
 
 pub use answered::REPEAT_MS_MAX;
 pub use cache::CacheStatus;
+pub use carry_out::Destroyed;
 pub use error::Error;
 pub use list::Listed;
 pub use load::{InUse, KeyInUse, Want, Which};
@@ -219,6 +222,13 @@ pub enum Change {
         /// The time by which it must be due: when the clock was last found steady.
         by: UnixMillis,
     },
+    /// Destroys again what the ledger says was destroyed.
+    CarryOut {
+        /// Its tenant.
+        tenant: TenantName,
+        /// What the ledger says.
+        destroyed: Arc<Destroyed>,
+    },
 }
 
 impl Change {
@@ -237,7 +247,8 @@ impl Change {
             | Change::SetKeyState { tenant, .. }
             | Change::ScheduleKeyDestruction { tenant, .. }
             | Change::CancelKeyDestruction { tenant, .. }
-            | Change::DestroyDueKey { tenant, .. } => tenant,
+            | Change::DestroyDueKey { tenant, .. }
+            | Change::CarryOut { tenant, .. } => tenant,
         }
     }
 
@@ -258,6 +269,7 @@ impl Change {
             Change::ScheduleKeyDestruction { .. } => "ScheduleKeyDestruction",
             Change::CancelKeyDestruction { .. } => "CancelKeyDestruction",
             Change::DestroyDueKey { .. } => "DestroyDueKey",
+            Change::CarryOut { .. } => "CarryOut",
         }
     }
 
@@ -277,7 +289,8 @@ impl Change {
             | Change::SetKeyState { .. }
             | Change::ScheduleKeyDestruction { .. }
             | Change::CancelKeyDestruction { .. }
-            | Change::DestroyDueKey { .. } => true,
+            | Change::DestroyDueKey { .. }
+            | Change::CarryOut { .. } => true,
         }
     }
 }
@@ -319,6 +332,7 @@ impl Keyring {
             Change::DestroyDueKey { tenant, key, version, by } => {
                 self.plan_destroy_due_key(tenant, key, *version, *by).await
             }
+            Change::CarryOut { tenant, destroyed } => self.plan_carry_out(tenant, destroyed).await,
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! One group at a time (design 8): plans are made and their preconditions checked -> intents,
 //! durable -> gates that must be closed are closed and drained -> one store batch with `seq` and
-//! `anchor` -> memory is changed, gates opened or fenced -> outcomes, durable -> replies -> the
-//! next group. The decision page `0002-mutations.md` walks through every crash in between.
+//! `anchor` -> memory is changed, gates opened or fenced -> outcomes, durable -> a destruction's
+//! entry in the ledger, durable -> replies -> the next group. The decision page `0002-mutations.md` walks through every crash in between.
 //!
 //! **Invariants:**
 //! - only this file commits to the store while serving;
@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::{Leaf, LogFailed, Outcome, Phase};
+use crate::audit::{Leaf, Ledger, LogFailed, Outcome, Phase};
 use crate::noun::{KeyName, TenantName, UnixMillis};
 use crate::rows;
 use crate::store::{Batch, Precondition, StoreError, Write};
@@ -30,6 +30,7 @@ use crate::store::{Batch, Precondition, StoreError, Write};
 use super::answered::Considered;
 use super::cache::Entry;
 use super::gate::GateState;
+use super::open::OpenClusterError;
 use super::terms::{Asked, Etag, Terms};
 use super::view::{KeyView, TenantView, VersionView};
 use super::{Change, Error, Keyring, Who, row, row_key};
@@ -147,6 +148,7 @@ pub struct Mutator {
     keyring: Arc<Keyring>,
     jobs: mpsc::Receiver<Job>,
     position: Position,
+    ledger: Ledger,
     looked_at_answers: Option<tokio::time::Instant>,
     broken: bool,
 }
@@ -161,8 +163,8 @@ struct Making {
 }
 
 impl Mutator {
-    pub(super) fn new(keyring: Arc<Keyring>, jobs: mpsc::Receiver<Job>, position: Position) -> Self {
-        Self { keyring, jobs, position, looked_at_answers: None, broken: false }
+    pub(super) fn new(keyring: Arc<Keyring>, jobs: mpsc::Receiver<Job>, position: Position, ledger: Ledger) -> Self {
+        Self { keyring, jobs, position, ledger, looked_at_answers: None, broken: false }
     }
 
     /// Works until `stop`, finishes what waits, and leaves the store's anchor at the log's end.
@@ -195,6 +197,32 @@ impl Mutator {
             }
         }
         self.move_anchor().await;
+    }
+
+    /// Destroys again what the ledger says was destroyed and the store does not show. Returns how
+    /// much that was.
+    pub(super) async fn carry_out(&mut self) -> Result<usize, OpenClusterError> {
+        let failed = |index| move |source| OpenClusterError::CarryOut { index, source };
+        let mut undone = Vec::new();
+        let mut entries = self.ledger.entries()?;
+        while let Some(stored) = entries.next()? {
+            if self.keyring.undone(&stored).await.map_err(failed(stored.index))?.is_some() {
+                undone.push(stored);
+            }
+        }
+        let mut carried_out = 0;
+        for stored in undone {
+            // The one before may have been about the same object.
+            let index = stored.index;
+            let Some(change) = self.keyring.undone(&stored).await.map_err(failed(index))? else { continue };
+            tracing::warn!(index, "what was destroyed has come back in the store: it is destroyed again");
+            let (reply, answer) = oneshot::channel();
+            let asked = Asked { change, terms: Terms::default(), who: Who::service() };
+            self.make(vec![Job { asked, reply }]).await;
+            answer.await.unwrap_or(Err(Error::ShuttingDown)).map_err(failed(index))?;
+            carried_out += 1;
+        }
+        Ok(carried_out)
     }
 
     async fn make(&mut self, group: Vec<Job>) {
@@ -309,14 +337,16 @@ impl Mutator {
 
         // Outcomes, durable before any reply.
         let mut indices = Vec::with_capacity(made.len());
+        let mut destruction = None;
         for ((made, intent), seq) in made.iter().zip(&intents).zip(before.seq + 1..) {
-            match self.keyring.log.append(self.outcome(made, *intent, seq)) {
-                Ok(index) => {
-                    self.position.last_mutation = Some(index);
+            match self.keyring.log.append_stored(self.outcome(made, *intent, seq)) {
+                Ok(stored) => {
+                    self.position.last_mutation = Some(stored.index);
+                    indices.push(stored.index);
                     if made.is_destruction() {
-                        self.position.last_destruction = Some(index);
+                        self.position.last_destruction = Some(stored.index);
+                        destruction = Some(stored);
                     }
-                    indices.push(index);
                 }
                 Err(_) => break,
             }
@@ -327,6 +357,13 @@ impl Mutator {
         };
         if durable.is_err() {
             // Done, but not recorded: the next start records it.
+            self.break_off();
+        } else if let Some(stored) = destruction
+            && let Err(error) = self.ledger.append(&stored)
+        {
+            // Done and recorded, but not twice: the next start reads it from the log again, for the
+            // store's position stays where it is.
+            tracing::error!(%error, "the ledger cannot be written: this node makes no more changes until it is restarted");
             self.break_off();
         }
         for (place, made) in made.into_iter().enumerate() {
@@ -586,6 +623,7 @@ fn merged(intent: Leaf, outcome: Leaf) -> Leaf {
         rid: intent.rid,
         rule: intent.rule,
         to: outcome.to.or(intent.to),
+        by: intent.by,
         why: outcome.why.or(intent.why),
         ..outcome
     }

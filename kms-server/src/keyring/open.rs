@@ -5,7 +5,9 @@
 //! value and their MACs agree. Then the log is read from where the store stands in it (design 8):
 //! 1. the store's anchor must lie in the log, with that MAC;
 //! 2. no outcome OK may have a greater `seq` than the store's;
-//! 3. intents without outcome are settled: `seq` up to the store's was done, a greater one was not.
+//! 3. every destruction of the log must be in the ledger, and shown by the store: what is missing is
+//!    appended, or carried out again;
+//! 4. intents without outcome are settled: `seq` up to the store's was done, a greater one was not.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,8 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use tokio::sync::mpsc;
 
-use crate::audit::replay::{ReplayError, replay};
-use crate::audit::{Anchor, Leaf, Log, LogSettings, Outcome};
+use crate::audit::replay::{ReplayError, destructions, replay};
+use crate::audit::{Anchor, Leaf, Ledger, LedgerError, Log, LogSettings, Outcome};
 use crate::backend::{EpochContext, MasterKeyBackend, MasterKeyRef};
 use crate::crypto::EpochPlace;
 use crate::noun::{Clock, EpochNumber, KeyVersion, Random, Uid, UnixMillis};
@@ -22,6 +24,7 @@ use crate::rows;
 use crate::store::{Store, StoreError};
 
 use super::cache::Cache;
+use super::complete_ledger::complete_ledger;
 use super::load::wrapped;
 use super::mutation::{Mutator, Position};
 use super::settle::{Settled, Settling, Story, append_durable};
@@ -89,6 +92,20 @@ pub enum OpenClusterError {
         /// The log's.
         log: u64,
     },
+    /// The ledger is not the log's, or newer than it.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// What was destroyed could not be destroyed again.
+    #[error(
+        "the ledger tells of a destruction at leaf {index} that the store does not show, and it could not be carried out again: restore the store from a backup"
+    )]
+    CarryOut {
+        /// The index of the destruction.
+        index: u64,
+        /// Why.
+        #[source]
+        source: Error,
+    },
     /// No room for even the first keys.
     #[error("the locked memory for keys is too small: raise RLIMIT_MEMLOCK")]
     Memory,
@@ -104,6 +121,8 @@ pub struct Opening<'a> {
     pub backend_kind: &'a str,
     /// The directory of the log's segments.
     pub log_dir: &'a Path,
+    /// The directory of the ledger.
+    pub ledger_dir: &'a Path,
     /// The node's name, in every leaf.
     pub node: String,
     /// Bytes of a segment.
@@ -216,12 +235,25 @@ impl Opening<'_> {
         position.last_mutation = story.last_mutation.or(position.last_mutation);
         position.last_destruction = story.last_destruction.or(position.last_destruction);
 
+        let origin_hash = log_settings.origin_hash();
+        let mut ledger = Ledger::open(self.ledger_dir, origin_hash, secret.ledger_mac_key().map_err(memory)?)?;
+        let recorded = complete_ledger(&mut ledger, position.last_destruction, &replayed.mutations, |from| {
+            destructions(self.log_dir, origin_hash, &frame_mac, from)
+        })?;
+
+        // Nothing is written to the log before all of this was found in order.
         let log_write = |error: std::io::Error| OpenClusterError::LogWrite(error.into());
-        let log = Log::resume(self.log_dir, log_settings, frame_mac, Arc::clone(&self.clock), replayed.tail)
+        let (tail, torn_bytes) = (replayed.tail, replayed.torn_bytes);
+        let log = Log::resume(self.log_dir, log_settings, frame_mac, Arc::clone(&self.clock), tail, torn_bytes)
             .map_err(log_write)?;
-        let settled = story
+        if torn_bytes > 0 {
+            let torn = Leaf { bytes: Some(torn_bytes), ..Leaf::of("TornTail") };
+            append_durable(&log, torn.ended(Outcome::Ok)).await?;
+        }
+        let mut settled = story
             .settle(
                 &log,
+                &mut ledger,
                 &mut position,
                 &Settling { store: &*self.store, record_mac: &record_mac, epoch: number, now: self.clock.now() },
             )
@@ -229,9 +261,7 @@ impl Opening<'_> {
         let start = Leaf {
             log: Some("kms1-audit".into()),
             cluster: Some(cluster_uid.to_string().into()),
-            bytes: Some(replayed.torn_bytes).filter(|bytes| *bytes > 0),
             epoch: Some(number.get()),
-            why: (replayed.torn_bytes > 0).then(|| "TORN_TAIL".into()),
             ..Leaf::of("Start")
         };
         append_durable(&log, start.ended(Outcome::Ok)).await?;
@@ -255,7 +285,8 @@ impl Opening<'_> {
             seq: AtomicU64::new(position.seq),
             broken: AtomicBool::new(false),
         });
-        let mutator = Mutator::new(Arc::clone(&keyring), waiting, position);
+        let mut mutator = Mutator::new(Arc::clone(&keyring), waiting, position, ledger);
+        (settled.recorded, settled.carried_out) = (recorded, mutator.carry_out().await?);
         Ok(Opened { keyring, mutator, backend, last_record: replayed.last_time, settled })
     }
 

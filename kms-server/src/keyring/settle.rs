@@ -4,7 +4,7 @@
 //! was not, and is ABORTED: nothing was promised.
 
 use crate::audit::replay::Replayed;
-use crate::audit::{Leaf, Log, Outcome, Phase, StoredLeaf};
+use crate::audit::{Leaf, Ledger, Log, Outcome, Phase, StoredLeaf};
 use crate::crypto::RecordMacKey;
 use crate::noun::{EpochNumber, KeyVersion, TenantName, Uid, UnixMillis};
 use crate::rows;
@@ -23,6 +23,10 @@ pub struct Settled {
     pub aborted: usize,
     /// Bytes of a torn group cut off.
     pub torn_bytes: u64,
+    /// Destructions that the ledger lacked.
+    pub recorded: usize,
+    /// Destructions that the store did not show, carried out again.
+    pub carried_out: usize,
 }
 
 /// What it takes to say what was done.
@@ -71,6 +75,7 @@ impl Story {
     pub(super) async fn settle(
         &self,
         log: &Log,
+        ledger: &mut Ledger,
         position: &mut Position,
         with: &Settling<'_>,
     ) -> Result<Settled, OpenClusterError> {
@@ -105,10 +110,11 @@ impl Story {
             if fenced {
                 outcome.pd = position.last_destruction;
             }
-            let index = append_durable(log, outcome.ended(Outcome::Recovered)).await?;
-            position.last_mutation = Some(index);
+            let stored = append_durable(log, outcome.ended(Outcome::Recovered)).await?;
+            position.last_mutation = Some(stored.index);
             if fenced {
-                position.last_destruction = Some(index);
+                position.last_destruction = Some(stored.index);
+                ledger.append(&stored)?;
             }
             settled.recovered += 1;
         }
@@ -162,9 +168,9 @@ fn inverted(complement: &[u8]) -> String {
     hex::encode(complement.iter().map(|byte| !byte).collect::<Vec<u8>>())
 }
 
-pub(super) async fn append_durable(log: &Log, leaf: Leaf) -> Result<u64, OpenClusterError> {
+pub(super) async fn append_durable(log: &Log, leaf: Leaf) -> Result<StoredLeaf, OpenClusterError> {
     let failed = |error: crate::audit::LogFailed| OpenClusterError::LogWrite(error.into());
-    let index = log.append(leaf).map_err(failed)?;
-    log.durable(index).await.map_err(failed)?;
-    Ok(index)
+    let stored = log.append_stored(leaf).map_err(failed)?;
+    log.durable(stored.index).await.map_err(failed)?;
+    Ok(stored)
 }

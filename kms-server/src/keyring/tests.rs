@@ -2,6 +2,7 @@
 
 mod crashes;
 mod destruction;
+mod ledger;
 mod terms;
 mod use_of_keys;
 
@@ -165,6 +166,10 @@ impl World {
         self.dir.path().join("seg")
     }
 
+    fn ledger_dir(&self) -> PathBuf {
+        self.dir.path().join("ledger")
+    }
+
     fn leaves(&self) -> Vec<StoredLeaf> {
         read_unverified(&self.log_dir()).unwrap()
     }
@@ -178,6 +183,7 @@ impl World {
             backend: &|cluster| backend::open(&settings, cluster, Arc::clone(&for_backend)),
             backend_kind: "software",
             log_dir: &self.log_dir(),
+            ledger_dir: &self.ledger_dir(),
             node: "n".into(),
             segment_bytes: 1 << 16,
             flush_on_cores: false,

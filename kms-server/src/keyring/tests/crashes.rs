@@ -128,7 +128,7 @@ pub(super) async fn copy_of(world: &World) -> Vec<(RowKey, Vec<u8>)> {
     all
 }
 
-async fn replace(world: &World, rows: &[(RowKey, Vec<u8>)]) {
+pub(super) async fn replace(world: &World, rows: &[(RowKey, Vec<u8>)]) {
     let mut writes: Vec<Write> = copy_of(world).await.into_iter().map(|(place, _)| Write::Delete(place)).collect();
     writes.extend(rows.iter().map(|(place, record)| Write::Put(place.clone(), record.clone())));
     world.store.inner.commit(Batch { preconditions: vec![], writes }).await.unwrap();

@@ -1,0 +1,361 @@
+//! The ledger: every destruction once more, in a small append-only file that can be copied off the
+//! node. A start holds the store against it, so that nothing destroyed comes back with its rows.
+//!
+//! ```text
+//! head   "kms1led" 01 || SHA-256(origin)                                        40 bytes
+//! entry  u32 len || u32 crc32c(leaf) || leaf || mac(32)
+//! mac    HMAC-SHA-256( ledger-mac subkey, previous mac || leaf )      first previous mac = SHA-256(head)
+//! ```
+//! A leaf is the bytes of a FENCED outcome as the log has them; its `pd` names the entry before it.
+//! What does not fit is cut off, for the log has it all: the decision page `0010-ledger.md` walks
+//! through it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::crypto::LedgerMacKey;
+use crate::crypto::log_mac::FrameMac;
+
+use super::leaf::{LEAF_BYTES_MAX, Outcome, Phase, StoredLeaf};
+
+/// Why the ledger cannot be gone on with. Each says what was found and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// It could not be read or written.
+    #[error("the ledger {0} cannot be used: {1}; check that it is there and belongs to this user")]
+    Unusable(PathBuf, #[source] io::Error),
+    /// Its head is another's.
+    #[error(
+        "{0} is not the ledger of this cluster's log: put its own back, or remove it, and it is made anew from the log"
+    )]
+    Foreign(PathBuf),
+    /// It knows more than the log.
+    #[error(
+        "the ledger tells of a destruction at leaf {ledger}, but the log's last one is {}: store and log are older than the ledger; put back the newest copy of both",
+        log.map_or("none".to_owned(), |log| format!("at leaf {log}"))
+    )]
+    Newer {
+        /// The index of its last entry.
+        ledger: u64,
+        /// The index of the log's last destruction.
+        log: Option<u64>,
+    },
+    /// The log does not lead from its last entry to the log's last destruction.
+    #[error(
+        "the log does not lead from the ledger's last destruction ({}) to its own (leaf {log}): they are not of one history; put back the newest copy of store, log and ledger",
+        ledger.map_or("none".to_owned(), |ledger| format!("leaf {ledger}"))
+    )]
+    Gap {
+        /// The index of its last entry.
+        ledger: Option<u64>,
+        /// The index of the log's last destruction.
+        log: u64,
+    },
+}
+
+/// The ledger of a log, at its end.
+pub struct Ledger {
+    path: PathBuf,
+    head: [u8; HEAD_BYTES],
+    key: LedgerMacKey,
+    file: File,
+    /// Where the next entry begins.
+    end: u64,
+    previous: FrameMac,
+    last: Option<u64>,
+    /// Bytes behind `end`, which fit nothing.
+    torn_bytes: u64,
+}
+
+/// Tells whether a leaf is an entry of the ledger: a destruction that was done.
+pub fn is_destruction(stored: &StoredLeaf) -> bool {
+    stored.leaf.ph == Some(Phase::Fenced) && matches!(stored.leaf.res, Some(Outcome::Ok | Outcome::Recovered))
+}
+
+impl Ledger {
+    /// Opens the ledger in `dir`, or makes an empty one. What follows the last entry that fits is
+    /// left alone until the next is appended.
+    pub fn open(dir: &Path, origin_hash: [u8; 32], key: LedgerMacKey) -> Result<Self, LedgerError> {
+        let path = dir.join(FILE);
+        let unusable = |error| LedgerError::Unusable(path.clone(), error);
+        let mut head = [0; HEAD_BYTES];
+        head[..8].copy_from_slice(MAGIC);
+        head[8..].copy_from_slice(&origin_hash);
+        make_if_missing(dir, &path, &head).map_err(unusable)?;
+        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(unusable)?;
+        let mut found = [0; HEAD_BYTES];
+        match file.read_exact_at(&mut found, 0) {
+            Ok(()) if found == head => {}
+            Ok(()) => return Err(LedgerError::Foreign(path)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(LedgerError::Foreign(path)),
+            Err(error) => return Err(unusable(error)),
+        }
+        let length = file.metadata().map_err(unusable)?.len();
+        let (end, previous) = (HEAD_BYTES as u64, crate::crypto::sha256(&head));
+        let mut ledger = Self { path: path.clone(), head, key, file, end, previous, last: None, torn_bytes: 0 };
+        let mut entries = ledger.entries_up_to(length).map_err(unusable)?;
+        while entries.next()?.is_some() {}
+        let Entries { at, previous, last, .. } = entries;
+        (ledger.end, ledger.previous, ledger.last) = (at, previous, last);
+        ledger.torn_bytes = length - at;
+        Ok(ledger)
+    }
+
+    /// Returns the index of the last entry.
+    pub fn last(&self) -> Option<u64> {
+        self.last
+    }
+
+    /// Returns how many bytes behind the last entry fit nothing.
+    pub fn torn_bytes(&self) -> u64 {
+        self.torn_bytes
+    }
+
+    /// Reads all entries, in order.
+    pub fn entries(&self) -> Result<Entries<'_>, LedgerError> {
+        self.entries_up_to(self.end).map_err(|error| LedgerError::Unusable(self.path.clone(), error))
+    }
+
+    fn entries_up_to(&self, end: u64) -> io::Result<Entries<'_>> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(HEAD_BYTES as u64))?;
+        let previous = crate::crypto::sha256(&self.head);
+        let path = self.path.clone();
+        Ok(Entries {
+            path,
+            key: &self.key,
+            file: BufReader::new(file),
+            at: HEAD_BYTES as u64,
+            end,
+            previous,
+            last: None,
+        })
+    }
+
+    /// Appends a destruction, and returns when it is durable. It must be the one after the last.
+    pub fn append(&mut self, stored: &StoredLeaf) -> Result<(), LedgerError> {
+        debug_assert!(is_destruction(stored) && stored.leaf.pd == self.last);
+        self.write(stored).map_err(|error| LedgerError::Unusable(self.path.clone(), error))
+    }
+
+    fn write(&mut self, stored: &StoredLeaf) -> io::Result<()> {
+        if self.torn_bytes > 0 {
+            self.file.set_len(self.end)?;
+            self.torn_bytes = 0;
+        }
+        let leaf = stored.to_bytes();
+        let mac = self.key.mac(&self.previous, &leaf);
+        let mut entry = Vec::with_capacity(8 + leaf.len() + mac.len());
+        entry.extend_from_slice(&u32::try_from(leaf.len()).map_err(io::Error::other)?.to_be_bytes());
+        entry.extend_from_slice(&crc32c::crc32c(&leaf).to_be_bytes());
+        entry.extend_from_slice(&leaf);
+        entry.extend_from_slice(&mac);
+        self.file.write_all_at(&entry, self.end)?;
+        self.file.sync_data()?;
+        self.end += entry.len() as u64;
+        self.previous = mac;
+        self.last = Some(stored.index);
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").field("path", &self.path).field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+/// The entries of a ledger, one after the other, as long as they fit.
+pub struct Entries<'a> {
+    path: PathBuf,
+    key: &'a LedgerMacKey,
+    file: BufReader<File>,
+    /// Where the next one begins.
+    at: u64,
+    end: u64,
+    previous: FrameMac,
+    last: Option<u64>,
+}
+
+impl Entries<'_> {
+    /// Returns the next entry; none at the end, or where one does not fit.
+    pub fn next(&mut self) -> Result<Option<StoredLeaf>, LedgerError> {
+        self.read_next().map_err(|error| LedgerError::Unusable(self.path.clone(), error))
+    }
+
+    fn read_next(&mut self) -> io::Result<Option<StoredLeaf>> {
+        let Some(head) = self.read::<8>()? else { return Ok(None) };
+        let (length, crc) = head.split_at(4);
+        let length = u32::from_be_bytes(length.try_into().expect("4 of 8 bytes")) as usize;
+        if length > LEAF_BYTES_MAX || self.at + (8 + length + 32) as u64 > self.end {
+            return Ok(None);
+        }
+        let mut leaf = vec![0; length];
+        self.file.read_exact(&mut leaf)?;
+        let Some(mac) = self.read::<32>()? else { return Ok(None) };
+        if crc32c::crc32c(&leaf).to_be_bytes() != *crc || !self.key.verify(&self.previous, &leaf, &mac) {
+            return Ok(None);
+        }
+        let Some(stored) = StoredLeaf::parse(&leaf).filter(|stored| stored.leaf.pd == self.last) else {
+            return Ok(None);
+        };
+        self.at += (8 + length + 32) as u64;
+        self.previous = mac;
+        self.last = Some(stored.index);
+        Ok(Some(stored))
+    }
+
+    /// Reads so many bytes, or finds the end of the file.
+    fn read<const N: usize>(&mut self) -> io::Result<Option<[u8; N]>> {
+        let mut bytes = [0; N];
+        match self.file.read_exact(&mut bytes) {
+            Ok(()) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The name appears only with a durable head under it.
+fn make_if_missing(dir: &Path, path: &Path, head: &[u8]) -> io::Result<()> {
+    if path.try_exists()? {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let making = path.with_extension("making");
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&making)?;
+    file.write_all_at(head, 0)?;
+    file.sync_all()?;
+    std::fs::rename(&making, path)?;
+    File::open(dir)?.sync_all()?;
+    File::open(dir.parent().unwrap_or(dir))?.sync_all()
+}
+
+const FILE: &str = "destructions";
+const MAGIC: &[u8; 8] = b"kms1led\x01";
+const HEAD_BYTES: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::Leaf;
+    use crate::crypto::ClusterSecret;
+    use crate::noun::random::OsRandom;
+
+    const ORIGIN: [u8; 32] = [7; 32];
+
+    struct Made {
+        dir: tempfile::TempDir,
+        secret: ClusterSecret,
+    }
+
+    fn destruction(index: u64, pd: Option<u64>) -> StoredLeaf {
+        let leaf = Leaf {
+            ten: Some(format!("t{index}").into()),
+            ph: Some(Phase::Fenced),
+            pd,
+            ..Leaf::of("DestroyTenant").ended(Outcome::Ok)
+        };
+        StoredLeaf { index, time: 1_790_000_000_000, leaf }
+    }
+
+    impl Made {
+        /// Entries at 5, 6, 9.
+        fn new() -> Self {
+            let made =
+                Self { dir: tempfile::tempdir().unwrap(), secret: ClusterSecret::generate(&OsRandom::new()).unwrap() };
+            let mut ledger = made.open().unwrap();
+            for (index, pd) in [(5, None), (6, Some(5)), (9, Some(6))] {
+                ledger.append(&destruction(index, pd)).unwrap();
+            }
+            made
+        }
+
+        fn open(&self) -> Result<Ledger, LedgerError> {
+            Ledger::open(&self.dir.path().join("ledger"), ORIGIN, self.secret.ledger_mac_key().unwrap())
+        }
+
+        fn path(&self) -> PathBuf {
+            self.dir.path().join("ledger").join(FILE)
+        }
+    }
+
+    fn indices(ledger: &Ledger) -> Vec<u64> {
+        let mut entries = ledger.entries().unwrap();
+        std::iter::from_fn(|| entries.next().unwrap()).map(|stored| stored.index).collect()
+    }
+
+    #[test]
+    fn what_was_appended_is_read_again() {
+        let made = Made::new();
+        let ledger = made.open().unwrap();
+        assert_eq!((ledger.last(), indices(&ledger), ledger.torn_bytes()), (Some(9), vec![5, 6, 9], 0));
+        let mut entries = ledger.entries().unwrap();
+        assert_eq!(entries.next().unwrap(), Some(destruction(5, None)));
+    }
+
+    #[test]
+    fn a_change_of_any_byte_ends_the_entries_before_it() {
+        let made = Made::new();
+        let whole = std::fs::read(made.path()).unwrap();
+        let mut ends = vec![];
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at % 8);
+            std::fs::write(made.path(), &bytes).unwrap();
+            match made.open() {
+                Err(LedgerError::Foreign(_)) => assert!(at < HEAD_BYTES, "{at}"),
+                Err(other) => panic!("{at}: {other}"),
+                Ok(ledger) => {
+                    assert!(at >= HEAD_BYTES && ledger.torn_bytes() > 0, "{at}");
+                    assert!(ledger.end <= at as u64, "{at}: what lies before it counts, nothing else");
+                    assert_eq!(indices(&ledger)[..], [5, 6, 9][..indices(&ledger).len()]);
+                    ends.push(indices(&ledger).len());
+                }
+            }
+        }
+        assert!([0, 1, 2].iter().all(|count| ends.contains(count)) && !ends.contains(&3));
+    }
+
+    #[test]
+    fn a_part_of_an_entry_is_cut_off_by_the_next() {
+        let made = Made::new();
+        let whole = std::fs::read(made.path()).unwrap();
+        for length in HEAD_BYTES..whole.len() {
+            std::fs::write(made.path(), &whole[..length]).unwrap();
+            let mut ledger = made.open().unwrap();
+            let last = ledger.last();
+            assert!(last < Some(9));
+            ledger.append(&destruction(20, last)).unwrap();
+            let read = made.open().unwrap();
+            assert_eq!((read.last(), read.torn_bytes()), (Some(20), 0), "{length}");
+        }
+    }
+
+    #[test]
+    fn an_entry_counts_only_in_its_place() {
+        let made = Made::new();
+        let whole = std::fs::read(made.path()).unwrap();
+        let entry = (whole.len() - HEAD_BYTES) / 3;
+        // The second is taken out: the third verifies no more.
+        let without = [&whole[..HEAD_BYTES + entry], &whole[whole.len() - entry..]].concat();
+        std::fs::write(made.path(), without).unwrap();
+        assert_eq!(indices(&made.open().unwrap()), [5]);
+        // One of another cluster.
+        let other = Made::new();
+        std::fs::copy(other.path(), made.path()).unwrap();
+        assert_eq!(indices(&made.open().unwrap()), [0; 0]);
+    }
+
+    #[test]
+    fn the_ledger_of_another_log_is_refused() {
+        let made = Made::new();
+        let key = made.secret.ledger_mac_key().unwrap();
+        let other = Ledger::open(&made.dir.path().join("ledger"), [8; 32], key);
+        assert!(matches!(other, Err(LedgerError::Foreign(_))));
+        std::fs::write(made.path(), b"kms1led").unwrap();
+        assert!(matches!(made.open(), Err(LedgerError::Foreign(_))));
+    }
+}
