@@ -7,8 +7,8 @@
 //! mac    HMAC-SHA-256( ledger-mac subkey, previous mac || leaf )      first previous mac = SHA-256(head)
 //! ```
 //! A leaf is the bytes of a FENCED outcome as the log has them; its `pd` names the entry before it.
-//! What does not fit is cut off, for the log has it all: the decision page `0010-ledger.md` walks
-//! through it.
+//! What does not fit is made again from the log, which has it all: the decision page `0010-ledger.md`
+//! walks through it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
@@ -42,6 +42,11 @@ pub enum LedgerError {
         /// The index of the log's last destruction.
         log: Option<u64>,
     },
+    /// It never was as the store knows it.
+    #[error(
+        "the ledger is of another history of this cluster than the store: put back the newest copy of store, log and ledger"
+    )]
+    Other,
     /// The log does not lead from its last entry to the log's last destruction.
     #[error(
         "the log does not lead from the ledger's last destruction ({}) to its own (leaf {log}): they are not of one history; put back the newest copy of store, log and ledger",
@@ -65,8 +70,15 @@ pub struct Ledger {
     end: u64,
     previous: FrameMac,
     last: Option<u64>,
-    /// Bytes behind `end`, which fit nothing.
-    torn_bytes: u64,
+    rest: Rest,
+}
+
+/// What lies behind the last entry that fits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rest {
+    bytes: u64,
+    /// The greatest index that an entry in it claims, whose checksum holds.
+    claims: Option<u64>,
 }
 
 /// Tells whether a leaf is an entry of the ledger: a destruction that was done.
@@ -76,7 +88,7 @@ pub fn is_destruction(stored: &StoredLeaf) -> bool {
 
 impl Ledger {
     /// Opens the ledger in `dir`, or makes an empty one. What follows the last entry that fits is
-    /// left alone until the next is appended.
+    /// left alone until the next is appended, and kept aside then if it is more than a crash leaves.
     pub fn open(dir: &Path, origin_hash: [u8; 32], key: LedgerMacKey) -> Result<Self, LedgerError> {
         let path = dir.join(FILE);
         let unusable = |error| LedgerError::Unusable(path.clone(), error);
@@ -94,13 +106,32 @@ impl Ledger {
         }
         let length = file.metadata().map_err(unusable)?.len();
         let (end, previous) = (HEAD_BYTES as u64, crate::crypto::sha256(&head));
-        let mut ledger = Self { path: path.clone(), head, key, file, end, previous, last: None, torn_bytes: 0 };
+        let mut ledger = Self { path: path.clone(), head, key, file, end, previous, last: None, rest: Rest::default() };
         let mut entries = ledger.entries_up_to(length).map_err(unusable)?;
         while entries.next()?.is_some() {}
-        let Entries { at, previous, last, .. } = entries;
+        let Entries { at, before, previous, last, .. } = entries;
         (ledger.end, ledger.previous, ledger.last) = (at, previous, last);
-        ledger.torn_bytes = length - at;
+        ledger.rest = ledger.look_behind(length).map_err(unusable)?;
+        ledger.write_again(before).map_err(unusable)?;
         Ok(ledger)
+    }
+
+    /// Looks at what does not fit, for entries that a crash cannot have left there.
+    fn look_behind(&self, length: u64) -> io::Result<Rest> {
+        let bytes = length - self.end;
+        let mut read = vec![0; usize::try_from(bytes.min(REST_BYTES_MAX)).unwrap_or(0)];
+        self.file.read_exact_at(&mut read, self.end)?;
+        let claims = (0..read.len()).filter_map(|at| claimed_index(&read[at..])).max();
+        Ok(Rest { bytes, claims })
+    }
+
+    /// Writes the last entry once more, and syncs it: it may have been read from memory only, after a
+    /// sync that failed.
+    fn write_again(&self, before: u64) -> io::Result<()> {
+        let mut entry = vec![0; usize::try_from(self.end - before).unwrap_or(0)];
+        self.file.read_exact_at(&mut entry, before)?;
+        self.file.write_all_at(&entry, before)?;
+        self.file.sync_data()
     }
 
     /// Returns the index of the last entry.
@@ -108,9 +139,27 @@ impl Ledger {
         self.last
     }
 
-    /// Returns how many bytes behind the last entry fit nothing.
-    pub fn torn_bytes(&self) -> u64 {
-        self.torn_bytes
+    /// Returns the MAC of the last entry, or of the head.
+    pub fn mac(&self) -> FrameMac {
+        self.previous
+    }
+
+    /// Returns the greatest index that something behind the last entry claims, whose checksum holds.
+    pub fn claims(&self) -> Option<u64> {
+        self.rest.claims
+    }
+
+    /// Tells whether it ever ended with this MAC.
+    pub fn has_passed(&self, mac: &FrameMac) -> Result<bool, LedgerError> {
+        let mut entries = self.entries()?;
+        loop {
+            if entries.previous == *mac {
+                return Ok(true);
+            }
+            if entries.next()?.is_none() {
+                return Ok(false);
+            }
+        }
     }
 
     /// Reads all entries, in order.
@@ -128,6 +177,7 @@ impl Ledger {
             key: &self.key,
             file: BufReader::new(file),
             at: HEAD_BYTES as u64,
+            before: HEAD_BYTES as u64,
             end,
             previous,
             last: None,
@@ -141,9 +191,15 @@ impl Ledger {
     }
 
     fn write(&mut self, stored: &StoredLeaf) -> io::Result<()> {
-        if self.torn_bytes > 0 {
+        if self.rest.bytes > 0 {
+            if self.rest.claims.is_some() || self.rest.bytes > ENTRY_BYTES_MAX {
+                // No crash leaves that: somebody may want to look at it.
+                let aside = self.path.with_extension("damaged");
+                std::fs::copy(&self.path, &aside)?;
+                File::open(aside)?.sync_all()?;
+            }
             self.file.set_len(self.end)?;
-            self.torn_bytes = 0;
+            self.rest = Rest::default();
         }
         let leaf = stored.to_bytes();
         let mac = self.key.mac(&self.previous, &leaf);
@@ -172,8 +228,9 @@ pub struct Entries<'a> {
     path: PathBuf,
     key: &'a LedgerMacKey,
     file: BufReader<File>,
-    /// Where the next one begins.
+    /// Where the next one begins, and the last one did.
     at: u64,
+    before: u64,
     end: u64,
     previous: FrameMac,
     last: Option<u64>,
@@ -201,6 +258,7 @@ impl Entries<'_> {
         let Some(stored) = StoredLeaf::parse(&leaf).filter(|stored| stored.leaf.pd == self.last) else {
             return Ok(None);
         };
+        self.before = self.at;
         self.at += (8 + length + 32) as u64;
         self.previous = mac;
         self.last = Some(stored.index);
@@ -220,7 +278,8 @@ impl Entries<'_> {
 
 /// The name appears only with a durable head under it.
 fn make_if_missing(dir: &Path, path: &Path, head: &[u8]) -> io::Result<()> {
-    if path.try_exists()? {
+    // Shorter than its head it never was whole.
+    if std::fs::metadata(path).is_ok_and(|found| found.len() >= HEAD_BYTES as u64) {
         return Ok(());
     }
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -233,9 +292,25 @@ fn make_if_missing(dir: &Path, path: &Path, head: &[u8]) -> io::Result<()> {
     File::open(dir.parent().unwrap_or(dir))?.sync_all()
 }
 
+/// Returns the index that an entry here would have, if its checksum holds.
+fn claimed_index(bytes: &[u8]) -> Option<u64> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (crc, rest) = rest.split_first_chunk::<4>()?;
+    let (leaf, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    // Before anything is summed up: a leaf begins so, and its MAC follows.
+    let is_entry = rest.len() >= 32
+        && leaf.starts_with(b"{\"v\":")
+        && leaf.len() <= LEAF_BYTES_MAX
+        && crc32c::crc32c(leaf).to_be_bytes() == *crc;
+    is_entry.then(|| StoredLeaf::parse(leaf)).flatten().map(|stored| stored.index)
+}
+
 const FILE: &str = "destructions";
 const MAGIC: &[u8; 8] = b"kms1led\x01";
 const HEAD_BYTES: usize = 40;
+const ENTRY_BYTES_MAX: u64 = (8 + LEAF_BYTES_MAX + 32) as u64;
+/// How much of what does not fit is looked at.
+const REST_BYTES_MAX: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -277,6 +352,17 @@ mod tests {
             Ledger::open(&self.dir.path().join("ledger"), ORIGIN, self.secret.ledger_mac_key().unwrap())
         }
 
+        /// Where each entry ends.
+        fn ends(&self) -> Vec<usize> {
+            let ledger = self.open().unwrap();
+            let mut entries = ledger.entries().unwrap();
+            let mut ends = vec![];
+            while entries.next().unwrap().is_some() {
+                ends.push(entries.at as usize);
+            }
+            ends
+        }
+
         fn path(&self) -> PathBuf {
             self.dir.path().join("ledger").join(FILE)
         }
@@ -291,7 +377,7 @@ mod tests {
     fn what_was_appended_is_read_again() {
         let made = Made::new();
         let ledger = made.open().unwrap();
-        assert_eq!((ledger.last(), indices(&ledger), ledger.torn_bytes()), (Some(9), vec![5, 6, 9], 0));
+        assert_eq!((ledger.last(), indices(&ledger), ledger.rest.bytes), (Some(9), vec![5, 6, 9], 0));
         let mut entries = ledger.entries().unwrap();
         assert_eq!(entries.next().unwrap(), Some(destruction(5, None)));
     }
@@ -301,6 +387,7 @@ mod tests {
         let made = Made::new();
         let whole = std::fs::read(made.path()).unwrap();
         let mut ends = vec![];
+        let (last_leaf, last_mac) = (made.ends()[1], whole.len() - 32);
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 1 << (at % 8);
@@ -309,7 +396,10 @@ mod tests {
                 Err(LedgerError::Foreign(_)) => assert!(at < HEAD_BYTES, "{at}"),
                 Err(other) => panic!("{at}: {other}"),
                 Ok(ledger) => {
-                    assert!(at >= HEAD_BYTES && ledger.torn_bytes() > 0, "{at}");
+                    assert!(at >= HEAD_BYTES && ledger.rest.bytes > 0, "{at}");
+                    // What it knew is not forgotten with what cannot be read.
+                    let is_forgotten = (last_leaf..last_mac).contains(&at);
+                    assert_eq!(ledger.claims(), (!is_forgotten).then_some(9), "{at}");
                     assert!(ledger.end <= at as u64, "{at}: what lies before it counts, nothing else");
                     assert_eq!(indices(&ledger)[..], [5, 6, 9][..indices(&ledger).len()]);
                     ends.push(indices(&ledger).len());
@@ -330,7 +420,8 @@ mod tests {
             assert!(last < Some(9));
             ledger.append(&destruction(20, last)).unwrap();
             let read = made.open().unwrap();
-            assert_eq!((read.last(), read.torn_bytes()), (Some(20), 0), "{length}");
+            assert_eq!((read.last(), read.rest.bytes), (Some(20), 0), "{length}");
+            assert!(!made.path().with_extension("damaged").exists());
         }
     }
 
@@ -338,15 +429,36 @@ mod tests {
     fn an_entry_counts_only_in_its_place() {
         let made = Made::new();
         let whole = std::fs::read(made.path()).unwrap();
-        let entry = (whole.len() - HEAD_BYTES) / 3;
+        let ends = made.ends();
         // The second is taken out: the third verifies no more.
-        let without = [&whole[..HEAD_BYTES + entry], &whole[whole.len() - entry..]].concat();
+        let without = [&whole[..ends[0]], &whole[ends[1]..]].concat();
         std::fs::write(made.path(), without).unwrap();
-        assert_eq!(indices(&made.open().unwrap()), [5]);
+        let mut ledger = made.open().unwrap();
+        assert_eq!((indices(&ledger), ledger.claims()), (vec![5], Some(9)));
+        // It is kept aside when it has to go.
+        ledger.append(&destruction(6, Some(5))).unwrap();
+        assert_eq!(
+            std::fs::read(made.path().with_extension("damaged")).unwrap().len(),
+            whole.len() - (ends[1] - ends[0])
+        );
         // One of another cluster.
         let other = Made::new();
         std::fs::copy(other.path(), made.path()).unwrap();
-        assert_eq!(indices(&made.open().unwrap()), [0; 0]);
+        assert_eq!((indices(&made.open().unwrap()), made.open().unwrap().claims()), (vec![], Some(9)));
+    }
+
+    #[test]
+    fn a_ledger_knows_how_it_ended_before() {
+        let made = Made::new();
+        let ledger = made.open().unwrap();
+        let mut entries = ledger.entries().unwrap();
+        let mut ends = vec![entries.previous];
+        while entries.next().unwrap().is_some() {
+            ends.push(entries.previous);
+        }
+        assert_eq!((ends.len(), ends[3]), (4, ledger.mac()));
+        assert!(ends.iter().all(|mac| ledger.has_passed(mac).unwrap()));
+        assert!(!ledger.has_passed(&[7; 32]).unwrap());
     }
 
     #[test]
@@ -355,7 +467,8 @@ mod tests {
         let key = made.secret.ledger_mac_key().unwrap();
         let other = Ledger::open(&made.dir.path().join("ledger"), [8; 32], key);
         assert!(matches!(other, Err(LedgerError::Foreign(_))));
+        // One that never was whole is none.
         std::fs::write(made.path(), b"kms1led").unwrap();
-        assert!(matches!(made.open(), Err(LedgerError::Foreign(_))));
+        assert_eq!(made.open().unwrap().last(), None);
     }
 }

@@ -40,6 +40,14 @@ pub enum ReplayError {
         /// What was found.
         what: &'static str,
     },
+    /// The ledger lacks a destruction, and so does the log.
+    #[error(
+        "the ledger lacks the destruction at leaf {leaf}, and the log's segment that tells of it is not there: put back the newest copy of the ledger, or that segment"
+    )]
+    DestructionGone {
+        /// Its index.
+        leaf: u64,
+    },
     /// The log does not contain the place where the store stands.
     #[error(
         "the audit log is older than this store, or not of it: the store stands at leaf {anchor}, the log ends at leaf {end}; put back the newest copy of both"
@@ -79,15 +87,7 @@ pub fn replay(
         .iter()
         .rposition(|first| *first <= from)
         .ok_or_else(|| ReplayError::Missing(dir.display().to_string()))?;
-    let mut reader = Reader {
-        key,
-        anchor,
-        met_anchor: anchor.size == 0,
-        keep: |stored| stored.leaf.seq.is_some(),
-        kept: Vec::new(),
-        last_time: None,
-        torn_bytes: 0,
-    };
+    let mut reader = Reader { anchor, met_anchor: anchor.size == 0, ..Reader::new(key) };
     let mut expected = None;
     for (place, first) in segments.iter().enumerate().skip(start) {
         let is_last = place + 1 == segments.len();
@@ -108,33 +108,36 @@ pub fn replay(
     Err(ReplayError::Missing(dir.display().to_string()))
 }
 
-/// Reads the destructions that a log tells of from leaf `from` on: a pass over all of it since then,
-/// for when the ledger was lost.
+/// Reads the chain of destructions backwards, from leaf `last` by `pd` to the one after leaf `known`:
+/// for when the ledger was lost. Only the segments that hold them are read. Returns them in order.
 pub fn destructions(
     dir: &Path,
     origin_hash: [u8; 32],
     key: &FrameMacKey,
-    from: u64,
+    known: Option<u64>,
+    last: u64,
 ) -> Result<Vec<StoredLeaf>, ReplayError> {
     let segments = segment::list(dir)?;
-    let missing = || ReplayError::Missing(dir.display().to_string());
-    let start = segments.iter().rposition(|first| *first <= from).ok_or_else(missing)?;
-    let mut reader = Reader {
-        key,
-        anchor: Anchor { size: 0, mac: FrameMac::default() },
-        met_anchor: true,
-        keep: is_destruction,
-        kept: Vec::new(),
-        last_time: None,
-        torn_bytes: 0,
-    };
-    let mut expected = None;
-    for (place, first) in segments.iter().enumerate().skip(start) {
-        let tail = reader.read_next(dir, origin_hash, *first, expected, place + 1 == segments.len())?;
-        expected = Some((tail.next, tail.previous));
+    let (mut chain, mut of_segment) = (Vec::new(), Vec::<StoredLeaf>::new());
+    let mut wanted = Some(last);
+    while let Some(index) = wanted.filter(|index| Some(*index) > known) {
+        let gone = ReplayError::DestructionGone { leaf: index };
+        if of_segment.first().is_none_or(|first| first.index > index) {
+            let place = segments.iter().rposition(|first| *first <= index).ok_or(gone)?;
+            let is_last = place + 1 == segments.len();
+            let mut reader = Reader { keep: is_destruction, ..Reader::new(key) };
+            reader.read_next(dir, origin_hash, segments[place], None, is_last)?;
+            of_segment = reader.kept;
+        }
+        let gone = ReplayError::DestructionGone { leaf: index };
+        let at = of_segment.binary_search_by_key(&index, |stored| stored.index).map_err(|_| gone)?;
+        let found = of_segment.swap_remove(at);
+        of_segment.truncate(at);
+        wanted = found.leaf.pd;
+        chain.push(found);
     }
-    reader.kept.retain(|stored| stored.index >= from);
-    Ok(reader.kept)
+    chain.reverse();
+    Ok(chain)
 }
 
 struct Reader<'a> {
@@ -148,7 +151,20 @@ struct Reader<'a> {
     torn_bytes: u64,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// A reader that keeps what belongs to a mutation, and looks for no anchor.
+    fn new(key: &'a FrameMacKey) -> Self {
+        Self {
+            key,
+            anchor: Anchor { size: 0, mac: FrameMac::default() },
+            met_anchor: true,
+            keep: |stored| stored.leaf.seq.is_some(),
+            kept: Vec::new(),
+            last_time: None,
+            torn_bytes: 0,
+        }
+    }
+
     /// Reads the segment that begins with leaf `first`, which must follow what was read before.
     fn read_next(
         &mut self,

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::audit::{Leaf, Phase, StoredLeaf};
+use crate::audit::{Leaf, StoredLeaf};
 use crate::crypto::chain::commitment_of;
 use crate::noun::{KeyName, KeyVersion, TenantName, Uid, UnixMillis};
 use crate::rows;
@@ -146,6 +146,10 @@ impl Keyring {
         let intent = destroyed.sign(Leaf {
             ten: Some(name.to_string().into()),
             tuid: Some(uid.to_string().into()),
+            tkc: found.map(hex::encode).or(commitment.map(hex::encode)).map(Into::into),
+            keys: Some(keys),
+            deks: Some(deks),
+            epoch: Some(epoch),
             ..Leaf::of("DestroyTenant")
         });
         let mut writes = vec![Write::Delete(at)];
@@ -172,15 +176,7 @@ impl Keyring {
             Effect {
                 preconditions,
                 writes,
-                outcome: Leaf {
-                    ph: Some(Phase::Fenced),
-                    tkc: found.map(hex::encode).or(commitment.map(hex::encode)).map(Into::into),
-                    keys: Some(keys),
-                    deks: Some(deks),
-                    lease: Some(placed.now + LEASE_MS),
-                    epoch: Some(epoch),
-                    ..Leaf::default()
-                },
+                lease: Some(placed.now + LEASE_MS),
                 main_row: record,
                 after: After::Fence,
                 object: Object::Tenant(view),

@@ -8,25 +8,24 @@ use crate::audit::{Ledger, LedgerError, StoredLeaf};
 use super::open::OpenClusterError;
 
 /// Appends the destructions that are missing up to `last`, the log's last one: from the leaves that
-/// were read anyway, or else from a `pass` over the log from a leaf on. Returns how many.
+/// were read anyway, or else by the `chain` in the log between the two. Returns how many.
 pub(super) fn complete_ledger(
     ledger: &mut Ledger,
     last: Option<u64>,
     read: &[StoredLeaf],
-    pass: impl FnOnce(u64) -> Result<Vec<StoredLeaf>, ReplayError>,
+    chain: impl FnOnce(Option<u64>, u64) -> Result<Vec<StoredLeaf>, ReplayError>,
 ) -> Result<usize, OpenClusterError> {
     let known = ledger.last();
-    let Some(last) = last.filter(|last| Some(*last) >= known) else {
-        return match known {
-            None => Ok(0),
-            Some(known) => Err(LedgerError::Newer { ledger: known, log: last }.into()),
-        };
-    };
+    // What cannot be read of it any more counts as well: it must not be forgotten.
+    if let Some(newest) = known.max(ledger.claims()).filter(|newest| Some(*newest) > last) {
+        return Err(LedgerError::Newer { ledger: newest, log: last }.into());
+    }
+    let Some(last) = last else { return Ok(0) };
     let is_new = |stored: &&StoredLeaf| is_destruction(stored) && Some(stored.index) > known;
     let mut missing: Vec<StoredLeaf> = read.iter().filter(is_new).cloned().collect();
     if !leads(known, &missing, last) {
         tracing::warn!("the ledger lacks destructions: it is completed from the log, which may take a while");
-        missing = pass(known.map_or(0, |known| known + 1))?;
+        missing = chain(known, last)?;
         if !leads(known, &missing, last) {
             return Err(LedgerError::Gap { ledger: known, log: last }.into());
         }

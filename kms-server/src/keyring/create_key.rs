@@ -68,7 +68,7 @@ impl Keyring {
                     made.write(&tenant, uid, placed.now).0,
                     counters,
                 ],
-                outcome: Leaf::default(),
+                lease: None,
                 main_row: record,
                 after: After::Nothing,
                 object: Object::Key(view),

@@ -61,7 +61,7 @@ impl Keyring {
                     Write::Put(at_name, name_record),
                     Write::Put(at_counters, counters),
                 ],
-                outcome: Leaf::default(),
+                lease: None,
                 main_row: record,
                 after: After::Nothing,
                 object: Object::Tenant(view),

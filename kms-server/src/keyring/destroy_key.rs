@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::audit::{Leaf, Phase};
+use crate::audit::Leaf;
 use crate::crypto::chain::commitment_of;
 use crate::noun::{KeyName, KeyVersion, TenantName, Uid, UnixMillis};
 use crate::rows;
@@ -129,7 +129,13 @@ impl Keyring {
         }
 
         let (record_mac, secret_version) = (Arc::clone(&self.cluster.record_mac), self.cluster.secret_version);
-        let epoch = self.epoch.place.number.get();
+        let intent = Leaf {
+            tkc: newest.map(|commitment| hex::encode(commitment).into()),
+            keys: Some(destroyed),
+            deks: Some(0),
+            epoch: Some(self.epoch.place.number.get()),
+            ..intent
+        };
         let effect = move |placed: &Placed| {
             let counters =
                 rows::TenantCounters { rev: counters.rev + 1, keys, last_destruction_index: Some(placed.intent_index) };
@@ -151,15 +157,7 @@ impl Keyring {
             Effect {
                 preconditions,
                 writes,
-                outcome: Leaf {
-                    ph: Some(Phase::Fenced),
-                    tkc: newest.map(|commitment| hex::encode(commitment).into()),
-                    keys: Some(destroyed),
-                    deks: Some(0),
-                    lease: Some(placed.now + LEASE_MS),
-                    epoch: Some(epoch),
-                    ..Leaf::default()
-                },
+                lease: Some(placed.now + LEASE_MS),
                 main_row,
                 after: After::ForgetKey(name),
                 object,

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use crate::audit::{Leaf, Phase};
+use crate::audit::Leaf;
 use crate::noun::{TenantName, UnixMillis};
 use crate::rows;
 use crate::store::{Precondition, Write};
@@ -48,7 +48,7 @@ impl Keyring {
         let scheduled = self.schedule_write(ScheduleTarget::Tenant(tenant.uid), due, who);
         tenant.plan_row(
             name,
-            Leaf { to: Some(due), why: Some("SCHEDULED".into()), ..Leaf::of("DestroyTenant") },
+            Leaf { to: Some(due), why: Some(SCHEDULED.into()), ..Leaf::of("DestroyTenant") },
             row,
             vec![scheduled],
         )
@@ -87,9 +87,13 @@ impl Keyring {
         let intent = Leaf {
             ten: Some(name.to_string().into()),
             tuid: Some(tenant.uid.to_string().into()),
+            tkc: Some(hex::encode(commitment).into()),
+            keys: Some(tombstone.keys),
+            deks: Some(tombstone.deks),
+            epoch: Some(tombstone.epoch),
             ..Leaf::of("DestroyTenant")
         };
-        let (epoch, keys, uid, name) = (tombstone.epoch, counters.keys, tenant.uid, name.clone());
+        let (uid, name) = (tenant.uid, name.clone());
         let (record_mac, secret_version) = (Arc::clone(&self.cluster.record_mac), self.cluster.secret_version);
         let etag = Etag::of(&tenant.record);
         let effect = move |placed: &Placed| {
@@ -109,15 +113,7 @@ impl Keyring {
                     Precondition::Equals(at_name, name_record),
                 ],
                 writes,
-                outcome: Leaf {
-                    ph: Some(Phase::Fenced),
-                    tkc: Some(hex::encode(commitment).into()),
-                    keys: Some(keys),
-                    deks: Some(0),
-                    lease: Some(placed.now + LEASE_MS),
-                    epoch: Some(epoch),
-                    ..Leaf::default()
-                },
+                lease: Some(placed.now + LEASE_MS),
                 main_row: record,
                 after: After::Fence,
                 object: Object::Tenant(view),
@@ -136,3 +132,6 @@ impl Keyring {
         Write::Put(place, record)
     }
 }
+
+/// What an intent of `DestroyTenant` says that only sets a date.
+pub(super) const SCHEDULED: &str = "SCHEDULED";

@@ -111,6 +111,7 @@ impl Birth<'_> {
             last_mutation_index: None,
             last_destruction_index: None,
             first_intent_index: Some(intent),
+            ledger_mac: Vec::new(),
         };
         let (at_epoch, at_cluster) = (row_key::epoch(place.number), row_key::cluster());
         let (at_seed, at_position) = (row_key::audit_seed(KeyVersion::FIRST), row_key::position());

@@ -138,7 +138,7 @@ impl KeyTarget {
             Effect {
                 preconditions: vec![Precondition::Equals(at, before)],
                 writes,
-                outcome: Leaf::default(),
+                lease: None,
                 main_row: record,
                 after: After::ForgetKey(view.name),
                 object: Object::Key(next),
@@ -158,7 +158,7 @@ impl KeyTarget {
         let effect = move |_: &Placed| Effect {
             preconditions: vec![Precondition::Equals(at, before)],
             writes,
-            outcome: Leaf::default(),
+            lease: None,
             main_row: record,
             after: After::ForgetKey(key.name.clone()),
             object: Object::Version(key, view),

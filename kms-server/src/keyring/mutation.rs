@@ -90,8 +90,8 @@ pub(super) struct Placed {
 pub(super) struct Effect {
     pub(super) preconditions: Vec<Precondition>,
     pub(super) writes: Vec<Write>,
-    /// What the outcome says beyond the intent; `rh` is added from `main_row`.
-    pub(super) outcome: Leaf,
+    /// When no obedient client can hold a data key of it any more, if it destroys; else none.
+    pub(super) lease: Option<UnixMillis>,
     /// The object's main row as written.
     pub(super) main_row: Vec<u8>,
     pub(super) after: After,
@@ -150,6 +150,8 @@ pub struct Mutator {
     position: Position,
     ledger: Ledger,
     looked_at_answers: Option<tokio::time::Instant>,
+    /// The last leaf that nobody waited for.
+    appended: Option<u64>,
     broken: bool,
 }
 
@@ -164,7 +166,7 @@ struct Making {
 
 impl Mutator {
     pub(super) fn new(keyring: Arc<Keyring>, jobs: mpsc::Receiver<Job>, position: Position, ledger: Ledger) -> Self {
-        Self { keyring, jobs, position, ledger, looked_at_answers: None, broken: false }
+        Self { keyring, jobs, position, ledger, looked_at_answers: None, appended: None, broken: false }
     }
 
     /// Works until `stop`, finishes what waits, and leaves the store's anchor at the log's end.
@@ -314,7 +316,7 @@ impl Mutator {
                 entry,
                 _turn,
                 intent,
-                outcome: effect.outcome,
+                lease: effect.lease,
                 main_row: effect.main_row,
                 after: effect.after,
                 object: effect.object,
@@ -406,9 +408,10 @@ impl Mutator {
         for ((leaf, intent), seq) in leaves.iter().zip(intents).zip(self.position.seq + 1..) {
             let aborted = Leaf { in_: Some(*intent), seq: Some(seq), why: Some(why.into()), ..leaf.clone() }
                 .ended(Outcome::Aborted);
-            if self.keyring.log.append(aborted).is_err() {
+            match self.keyring.log.append(aborted) {
+                Ok(index) => self.appended = Some(index),
                 // Without that leaf no number may be used again: the next start settles it.
-                self.break_off();
+                Err(_) => self.break_off(),
             }
         }
     }
@@ -419,7 +422,10 @@ impl Mutator {
     }
 
     fn outcome(&self, made: &Made, intent: u64, seq: u64) -> Leaf {
-        let mut leaf = merged(made.intent.clone(), made.outcome.clone());
+        let mut leaf = made.intent.clone();
+        leaf.n = None;
+        leaf.ph = made.is_destruction().then_some(Phase::Fenced);
+        leaf.lease = made.lease;
         leaf.in_ = Some(intent);
         leaf.seq = Some(seq);
         leaf.pm = self.position.last_mutation;
@@ -441,6 +447,7 @@ impl Mutator {
             last_mutation_index: self.position.last_mutation,
             last_destruction_index: self.position.last_destruction,
             first_intent_index: first_intent,
+            ledger_mac: self.ledger.mac().to_vec(),
         };
         let record = row::seal(&self.keyring.cluster.record_mac, self.keyring.cluster.secret_version, &place, &message);
         let segment = self.keyring.log.segment_first();
@@ -478,6 +485,12 @@ impl Mutator {
     /// Makes writes that are no mutation, and moves the store's anchor to the log's end.
     async fn make_unrecorded(&mut self, writes: Vec<Write>) {
         if self.broken || self.keyring.log.check().is_err() || self.keyring.log.anchor().size == 0 {
+            return;
+        }
+        // The anchor may not pass what a group said at its end: an ABORTED that is not durable yet.
+        if let Some(last) = self.appended
+            && self.keyring.log.durable(last).await.is_err()
+        {
             return;
         }
         let next = self.next_position(self.position.seq, None);
@@ -536,7 +549,7 @@ struct Made {
     entry: Arc<Entry>,
     _turn: OwnedMutexGuard<()>,
     intent: Leaf,
-    outcome: Leaf,
+    lease: Option<UnixMillis>,
     main_row: Vec<u8>,
     after: After,
     object: Object,
@@ -544,7 +557,7 @@ struct Made {
 
 impl Made {
     fn is_destruction(&self) -> bool {
-        self.outcome.ph == Some(Phase::Fenced)
+        self.lease.is_some()
     }
 
     fn settle_entry(&self) {
@@ -605,28 +618,6 @@ fn next_group(waiting: &mut VecDeque<Job>) -> Vec<Job> {
         }
     }
     group
-}
-
-/// An outcome says what its intent said, and more.
-fn merged(intent: Leaf, outcome: Leaf) -> Leaf {
-    Leaf {
-        n: None,
-        op: intent.op,
-        ph: outcome.ph,
-        ten: intent.ten,
-        tuid: intent.tuid,
-        kn: intent.kn,
-        key: intent.key,
-        kv: outcome.kv.or(intent.kv),
-        sub: intent.sub,
-        net: intent.net,
-        rid: intent.rid,
-        rule: intent.rule,
-        to: outcome.to.or(intent.to),
-        by: intent.by,
-        why: outcome.why.or(intent.why),
-        ..outcome
-    }
 }
 
 fn answer(reply: oneshot::Sender<Result<Changed, Error>>, answer: Result<Changed, Error>) {

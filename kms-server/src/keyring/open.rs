@@ -27,7 +27,7 @@ use super::cache::Cache;
 use super::complete_ledger::complete_ledger;
 use super::load::wrapped;
 use super::mutation::{Mutator, Position};
-use super::settle::{Settled, Settling, Story, append_durable};
+use super::settle::{Settled, Story, append_durable};
 use super::{ClusterKeys, Epoch, Error, Keyring, KeyringSettings, row, row_key};
 
 /// Why a cluster does not open. Each says what was found, what was expected, and what to do.
@@ -237,9 +237,16 @@ impl Opening<'_> {
 
         let origin_hash = log_settings.origin_hash();
         let mut ledger = Ledger::open(self.ledger_dir, origin_hash, secret.ledger_mac_key().map_err(memory)?)?;
-        let recorded = complete_ledger(&mut ledger, position.last_destruction, &replayed.mutations, |from| {
-            destructions(self.log_dir, origin_hash, &frame_mac, from)
+        let recorded = complete_ledger(&mut ledger, position.last_destruction, &replayed.mutations, |known, last| {
+            destructions(self.log_dir, origin_hash, &frame_mac, known, last)
         })?;
+        // The same indices may be of another history, with a ledger that was put back.
+        let ended = position_row.ledger_mac[..].try_into();
+        if !position_row.ledger_mac.is_empty()
+            && !ledger.has_passed(&ended.map_err(|_| at("position")(Error::Damaged("a MAC that has not 32 bytes")))?)?
+        {
+            return Err(LedgerError::Other.into());
+        }
 
         // Nothing is written to the log before all of this was found in order.
         let log_write = |error: std::io::Error| OpenClusterError::LogWrite(error.into());
@@ -250,14 +257,7 @@ impl Opening<'_> {
             let torn = Leaf { bytes: Some(torn_bytes), ..Leaf::of("TornTail") };
             append_durable(&log, torn.ended(Outcome::Ok)).await?;
         }
-        let mut settled = story
-            .settle(
-                &log,
-                &mut ledger,
-                &mut position,
-                &Settling { store: &*self.store, record_mac: &record_mac, epoch: number, now: self.clock.now() },
-            )
-            .await?;
+        let mut settled = story.settle(&log, &mut ledger, &mut position, self.clock.now()).await?;
         let start = Leaf {
             log: Some("kms1-audit".into()),
             cluster: Some(cluster_uid.to_string().into()),

@@ -36,7 +36,7 @@ impl Keyring {
             Effect {
                 preconditions: vec![Precondition::Equals(at.clone(), before), Precondition::Absent(at_version)],
                 writes: vec![Write::Put(at, record.clone()), version_write],
-                outcome: crate::audit::Leaf::default(),
+                lease: None,
                 main_row: record,
                 after: After::ForgetKey(name),
                 object: Object::Version(key_view, version_view),

@@ -96,7 +96,7 @@ fn fields_of(message: &str, protobuf: &[u8]) -> (Value, Vec<u8>) {
     fn position(row: &Position) -> Value {
         json!({"rev": row.rev, "seq": row.seq, "anchor_size": row.anchor_size, "anchor_mac": hex::encode(&row.anchor_mac),
             "last_mutation_index": row.last_mutation_index, "last_destruction_index": row.last_destruction_index,
-            "first_intent_index": row.first_intent_index})
+            "first_intent_index": row.first_intent_index, "ledger_mac": hex::encode(&row.ledger_mac)})
     }
     fn tenant(row: &Tenant) -> Value {
         let keys: Vec<_> = row

@@ -58,7 +58,7 @@ impl OpenTenant {
         let effect = move |_: &Placed| Effect {
             preconditions: vec![Precondition::Equals(at, before)],
             writes,
-            outcome: Leaf::default(),
+            lease: None,
             main_row: record,
             // In memory are only active tenants; whatever it is now is loaded anew.
             after: After::ForgetTenant,

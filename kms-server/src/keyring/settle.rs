@@ -5,14 +5,12 @@
 
 use crate::audit::replay::Replayed;
 use crate::audit::{Leaf, Ledger, Log, Outcome, Phase, StoredLeaf};
-use crate::crypto::RecordMacKey;
-use crate::noun::{EpochNumber, KeyVersion, TenantName, Uid, UnixMillis};
-use crate::rows;
-use crate::store::Store;
+use crate::noun::UnixMillis;
 
+use super::LEASE_MS;
+use super::destroy_tenant::SCHEDULED;
 use super::mutation::Position;
 use super::open::OpenClusterError;
-use super::{LEASE_MS, VERSIONS_MAX, row, row_key};
 
 /// What a crash had left.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -27,14 +25,6 @@ pub struct Settled {
     pub recorded: usize,
     /// Destructions that the store did not show, carried out again.
     pub carried_out: usize,
-}
-
-/// What it takes to say what was done.
-pub(super) struct Settling<'a> {
-    pub(super) store: &'a dyn Store,
-    pub(super) record_mac: &'a RecordMacKey,
-    pub(super) epoch: EpochNumber,
-    pub(super) now: UnixMillis,
 }
 
 /// What the mutation leaves of the log say, since the store's last batch.
@@ -77,9 +67,8 @@ impl Story {
         log: &Log,
         ledger: &mut Ledger,
         position: &mut Position,
-        with: &Settling<'_>,
+        now: UnixMillis,
     ) -> Result<Settled, OpenClusterError> {
-        let Settling { store, record_mac, epoch, now } = *with;
         let mut settled = Settled { torn_bytes: self.torn_bytes, ..Settled::default() };
         for intent in &self.open {
             let was_done = intent.leaf.seq.is_some_and(|seq| seq <= position.seq);
@@ -90,21 +79,10 @@ impl Story {
                 continue;
             }
             outcome.pm = position.last_mutation;
-            if let Some(tombstone) = fenced_by(store, record_mac, intent).await? {
+            if destroys(&intent.leaf) {
                 outcome.ph = Some(Phase::Fenced);
-                outcome.tkc = tombstone.tkc_complement.first().map(|complement| inverted(complement).into());
-                outcome.keys = Some(tombstone.keys);
-                outcome.deks = Some(tombstone.deks);
-                outcome.lease = Some(tombstone.fenced_ms + LEASE_MS);
-                outcome.epoch = Some(tombstone.epoch);
-            } else if let Some((versions, newest)) = shells_of(store, intent).await? {
-                outcome.ph = Some(Phase::Fenced);
-                outcome.tkc = newest.map(|complement| inverted(&complement).into());
-                outcome.keys = Some(versions);
-                outcome.deks = Some(0);
                 // When it was done is not known; nobody used it since.
                 outcome.lease = Some(now + LEASE_MS);
-                outcome.epoch = Some(epoch.get());
             }
             let fenced = outcome.ph == Some(Phase::Fenced);
             if fenced {
@@ -122,50 +100,15 @@ impl Story {
     }
 }
 
-/// Returns the tombstone that this intent made, if it fenced a tenant.
-async fn fenced_by(
-    store: &dyn Store,
-    record_mac: &RecordMacKey,
-    intent: &StoredLeaf,
-) -> Result<Option<rows::Tombstone>, OpenClusterError> {
-    let at = |source| OpenClusterError::Row { what: "destroyed tenant", source };
-    if intent.leaf.op.as_deref() != Some("DestroyTenant") {
-        return Ok(None);
+/// Tells from its intent whether a change destroys. What the store shows does not matter: somebody
+/// may have put rows back since.
+fn destroys(intent: &Leaf) -> bool {
+    match intent.op.as_deref() {
+        // That of a date is a change like any other.
+        Some("DestroyTenant") => intent.why.as_deref() != Some(SCHEDULED),
+        Some("DestroyKey" | "DestroyKeyVersion") => true,
+        Some(_) | None => false,
     }
-    let Some(name) = intent.leaf.ten.as_deref().and_then(|name| name.parse::<TenantName>().ok()) else {
-        return Ok(None);
-    };
-    let place = row_key::tenant_name(&name);
-    let Some(record) = store.get(&place).await? else { return Ok(None) };
-    let named: rows::TenantName = row::open(record_mac, &place, &record).map_err(at)?;
-    Ok(named.tombstone.filter(|tombstone| tombstone.intent_index == intent.index))
-}
-
-/// Returns how many versions this intent destroyed, and the complement of the newest one's commitment.
-async fn shells_of(store: &dyn Store, intent: &StoredLeaf) -> Result<Option<(u64, Option<Vec<u8>>)>, OpenClusterError> {
-    let at = |source| OpenClusterError::Row { what: "destroyed key", source };
-    if !matches!(intent.leaf.op.as_deref(), Some("DestroyKey" | "DestroyKeyVersion")) {
-        return Ok(None);
-    }
-    let uid = |text: &Option<std::borrow::Cow<'static, str>>| {
-        hex::decode(text.as_deref().unwrap_or_default()).ok().and_then(|bytes| Uid::from_slice(&bytes))
-    };
-    let (Some(tenant), Some(key)) = (uid(&intent.leaf.tuid), uid(&intent.leaf.key)) else { return Ok(Some((0, None))) };
-    let prefix = match intent.leaf.kv.and_then(KeyVersion::new) {
-        Some(version) => row_key::key_version(tenant, key, version),
-        None => row_key::key_versions(tenant, key),
-    };
-    let page = store.list(prefix.family, &prefix.key, None, VERSIONS_MAX as usize).await?;
-    let newest = match page.rows.last() {
-        Some((_, record)) => Some(row::peek::<rows::KeyVersion>(record).map_err(at)?.kekc_complement),
-        None => None,
-    };
-    Ok(Some((page.rows.len() as u64, newest)))
-}
-
-/// Returns a commitment in hex, of its complement.
-fn inverted(complement: &[u8]) -> String {
-    hex::encode(complement.iter().map(|byte| !byte).collect::<Vec<u8>>())
 }
 
 pub(super) async fn append_durable(log: &Log, leaf: Leaf) -> Result<StoredLeaf, OpenClusterError> {

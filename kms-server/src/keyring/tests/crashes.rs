@@ -25,7 +25,8 @@ async fn a_crash_before_the_batch_aborts_and_after_it_recovers() {
         let leaves = world.leaves();
         let settled = leaves.iter().find(|stored| stored.leaf.res == Some(outcome)).unwrap();
         assert_eq!(settled.leaf.ph, done.then_some(Phase::Fenced));
-        assert_eq!(settled.leaf.tkc.is_some(), done, "a recovered fence has what a certificate needs");
+        assert!(settled.leaf.tkc.is_some() && settled.leaf.keys == Some(1), "all that a certificate needs");
+        assert_eq!(settled.leaf.lease.is_some(), done);
         let last =
             leaves.iter().rfind(|stored| stored.leaf.res == Some(Outcome::Ok) && stored.leaf.seq.is_some()).unwrap();
         let before = leaves.iter().rfind(|stored| {
@@ -37,6 +38,33 @@ async fn a_crash_before_the_batch_aborts_and_after_it_recovers() {
         assert_eq!(last.leaf.seq, Some(if done { 5 } else { 4 }));
         running.stop().await;
         assert_eq!(world.start().await.settled, Settled::default(), "what was settled stays settled");
+    }
+}
+
+#[tokio::test]
+async fn rows_put_back_after_a_crash_do_not_undo_what_the_batch_destroyed() {
+    let changes = [
+        (destroy("acme", Some(0)), Error::TenantState(TenantState::Fenced)),
+        (schedule("acme", None, 0), Error::KeyState(KeyState::Destroyed)),
+    ];
+    for (change, gone) in changes {
+        let world = World::new().await;
+        let running = world.start().await;
+        running.tenant_with_key("acme").await;
+        let blob = running.seal("acme", b"x").await.unwrap();
+        let before = copy_of(&world).await;
+        *world.store.fault.lock().unwrap() = Fault::After;
+        assert!(running.change(change).await.is_err());
+        running.crash().await;
+        // Before anybody has said in the log that it was done.
+        let writes = before.into_iter().filter(|(place, _)| *place != row_key::position());
+        let writes = writes.map(|(place, record)| Write::Put(place, record)).collect();
+        world.store.inner.commit(Batch { preconditions: vec![], writes }).await.unwrap();
+        let running = world.start().await;
+        assert_eq!((running.settled.recovered, running.settled.carried_out), (1, 1));
+        assert_eq!(running.open("acme", &blob).await.unwrap_err().to_string(), gone.to_string());
+        running.stop().await;
+        assert_eq!(world.start().await.settled, Settled::default());
     }
 }
 
