@@ -20,6 +20,8 @@ pub const FRAME_OVERHEAD_BYTES: usize = 4 + 4 + 32;
 /// Bytes of a segment's head.
 pub const SEGMENT_HEAD_BYTES: usize = 8 + 32 + 8 + 32;
 
+/// How many bytes are summed up in search of a frame: a second's worth.
+const SUMMED_UP_BYTES_MAX: usize = 1 << 30;
 const PAYLOAD_FORMAT: u8 = 0x01;
 const SEGMENT_MAGIC: &[u8; 8] = b"kms1seg\x01";
 
@@ -133,6 +135,21 @@ fn frame_at(bytes: &[u8], length: usize) -> Option<FoundFrame<'_>> {
     let first = u64::from_be_bytes(*payload[1..].first_chunk()?);
     let count = u16::from_be_bytes(*payload[9..].first_chunk()?);
     Some(FoundFrame { payload, mac: whole[8 + length..].first_chunk()?, first, count, bytes: whole.len() })
+}
+
+/// Tells whether a frame with a valid checksum lies anywhere behind the first byte, or may: bytes that
+/// look like the beginnings of very many frames are taken for some.
+pub fn frame_may_follow(bytes: &[u8]) -> bool {
+    let mut summed_up = 0;
+    (1..bytes.len()).any(|at| {
+        let rest = &bytes[at..];
+        let length = rest.first_chunk::<4>().map_or(0, |length| u32::from_be_bytes(*length) as usize);
+        let is_plausible = (PAYLOAD_HEAD_BYTES..=PAYLOAD_BYTES_MAX).contains(&length)
+            && rest.len() >= length + FRAME_OVERHEAD_BYTES
+            && rest[8] == PAYLOAD_FORMAT;
+        summed_up += if is_plausible { length } else { 0 };
+        is_plausible && (summed_up > SUMMED_UP_BYTES_MAX || frame_at(rest, length).is_some())
+    })
 }
 
 impl<'a> FoundFrame<'a> {

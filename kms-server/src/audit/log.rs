@@ -23,7 +23,7 @@ use crate::crypto::log_mac::{FIRST_PREVIOUS_MAC, FrameMac};
 use crate::noun::{Clock, UnixMillis};
 
 use super::frame::FramePayload;
-use super::leaf::{LEAF_BYTES_MAX, Leaf, StoredLeaf, write_leaf};
+use super::leaf::{LEAF_BYTES_MAX, Leaf, Outcome, StoredLeaf, write_leaf};
 use super::segment::{SegmentWriter, Tail, make_spare};
 
 /// The log takes no more leaves, or not now.
@@ -111,8 +111,8 @@ impl Log {
         Self::start(settings, key, clock, writer, Anchor { size: 0, mac: FIRST_PREVIOUS_MAC })
     }
 
-    /// Goes on with a log at its tail, as `replay` found it; so many bytes behind it are torn, and are
-    /// zeros when the first frame is durable.
+    /// Goes on with a log at its tail, as `replay` found it. If bytes behind it are torn, a first leaf
+    /// takes their place, durably, and tells how many.
     pub fn resume(
         dir: &Path,
         settings: LogSettings,
@@ -121,8 +121,19 @@ impl Log {
         tail: Tail,
         torn_bytes: u64,
     ) -> io::Result<Arc<Self>> {
-        let writer = SegmentWriter::resume(dir, settings.origin_hash(), settings.segment_bytes, tail, torn_bytes)?;
-        Self::start(settings, key, clock, writer, Anchor { size: tail.next, mac: tail.previous })
+        let mut writer = SegmentWriter::resume(dir, settings.origin_hash(), settings.segment_bytes, tail)?;
+        let mut anchor = Anchor { size: tail.next, mac: tail.previous };
+        if torn_bytes == 0 {
+            writer.clear_ahead()?;
+        } else {
+            let leaf = Leaf { n: Some(settings.node.clone().into()), bytes: Some(torn_bytes), ..Leaf::of("TornTail") };
+            let mut payload = FramePayload::new(tail.next);
+            payload.push(|out| write_leaf(tail.next, clock.now(), &leaf.ended(Outcome::Ok).members(), out));
+            let (frame, mac) = payload.seal(&key, &tail.previous);
+            writer.write_over_torn(&frame, mac)?;
+            anchor = Anchor { size: tail.next + 1, mac };
+        }
+        Self::start(settings, key, clock, writer, anchor)
     }
 
     fn start(

@@ -10,11 +10,11 @@ use std::path::Path;
 use crate::crypto::FrameMacKey;
 use crate::crypto::log_mac::FrameMac;
 
-use super::frame::{Found, FoundFrame, SEGMENT_HEAD_BYTES, SegmentHead, find};
+use super::frame::{Found, FoundFrame, SEGMENT_HEAD_BYTES, SegmentHead, find, frame_may_follow};
 use super::leaf::StoredLeaf;
 use super::ledger::is_destruction;
 use super::log::Anchor;
-use super::segment::{self, Tail};
+use super::segment::{self, TORN_BYTES_MAX, Tail};
 
 /// Why a log is not the one that this store goes on from.
 #[derive(Debug, thiserror::Error)]
@@ -211,10 +211,16 @@ impl<'a> Reader<'a> {
                 Found::Frame(_) => return Err(damaged("a frame that does not verify")),
                 Found::End if rest.iter().all(|byte| *byte == 0) => return Ok(tail),
                 Found::End | Found::Bad => {
-                    if !is_last || !self.met_anchor || frame_follows(rest) {
+                    let written = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                    if !is_last || !self.met_anchor {
                         return Err(damaged("bytes that are no frame"));
                     }
-                    let written = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                    if written as u64 > TORN_BYTES_MAX {
+                        return Err(damaged("more bytes that are no frame than a crash can leave"));
+                    }
+                    if frame_may_follow(&rest[..written]) {
+                        return Err(damaged("bytes that are no frame, and a frame behind them"));
+                    }
                     self.torn_bytes = written as u64;
                     return Ok(tail);
                 }
@@ -246,11 +252,6 @@ impl<'a> Reader<'a> {
         }
         Some(())
     }
-}
-
-/// Tells whether a frame with a valid checksum lies anywhere behind the first byte.
-fn frame_follows(rest: &[u8]) -> bool {
-    (1..rest.len()).any(|at| matches!(find(&rest[at..]), Found::Frame(_)))
 }
 
 /// Reads every leaf of a log without checking a MAC: for tests and for people, never to decide.
@@ -368,41 +369,39 @@ mod tests {
         });
         let read = log.replay(log.anchors[4]).unwrap();
         assert_eq!(read.torn_bytes as usize, end + 5_001 - begin);
-        let resumed = Log::resume(
-            &log.dir.path().join("seg"),
-            LogSettings { node: "n".into(), origin: "test/log".into(), segment_bytes: 1 << 16, flush_on_cores: false },
-            log.secret.frame_mac_key().unwrap(),
-            Arc::new(SystemClock),
-            read.tail,
-            read.torn_bytes,
-        )
-        .unwrap();
-        let index = resumed.append(Leaf::of("TornTail")).unwrap();
-        resumed.durable(index).await.unwrap();
-        resumed.close();
+        let dir = log.dir.path().join("seg");
+        let settings =
+            LogSettings { node: "n".into(), origin: "test/log".into(), segment_bytes: 1 << 16, flush_on_cores: false };
+        let key = log.secret.frame_mac_key().unwrap();
+        Log::resume(&dir, settings, key, Arc::new(SystemClock), read.tail, read.torn_bytes).unwrap().close();
+        let told = read_unverified(&dir).unwrap().pop().unwrap();
+        assert_eq!(
+            (told.index, told.leaf.op.as_deref(), told.leaf.bytes),
+            (4, Some("TornTail"), Some(read.torn_bytes))
+        );
         let read = log.replay(log.anchors[4]).unwrap();
-        assert_eq!((index, read.tail.next, read.torn_bytes), (4, 5, 0));
+        assert_eq!((read.tail.next, read.torn_bytes), (5, 0));
     }
 
     #[tokio::test]
-    async fn a_segment_that_ends_with_a_torn_tail_is_cleared_before_the_next() {
+    async fn a_segment_without_room_for_what_tells_of_its_torn_tail_grows() {
         let log = written(5).await;
         let begin = log.ends[5];
-        log.change(|bytes| bytes[begin + 100..begin + 200].fill(1));
+        log.change(|bytes| bytes[begin + 50..begin + 100].fill(1));
         let read = log.replay(log.anchors[5]).unwrap();
         // As if the segment were full.
         let path = log.dir.path().join("seg").join(format!("{:020}", 0));
-        std::fs::File::options().write(true).open(path).unwrap().set_len(begin as u64 + 200).unwrap();
+        std::fs::File::options().write(true).open(path).unwrap().set_len(begin as u64 + 100).unwrap();
         let settings =
             LogSettings { node: "n".into(), origin: "test/log".into(), segment_bytes: 1 << 16, flush_on_cores: false };
         let key = log.secret.frame_mac_key().unwrap();
         let dir = log.dir.path().join("seg");
         let resumed = Log::resume(&dir, settings, key, Arc::new(SystemClock), read.tail, read.torn_bytes).unwrap();
-        let index = resumed.append(Leaf { why: Some("x".repeat(500).into()), ..Leaf::of("TornTail") }).unwrap();
+        let index = resumed.append(Leaf::of("Next")).unwrap();
         resumed.durable(index).await.unwrap();
         resumed.close();
-        assert_eq!(segment::list(&dir).unwrap(), [0, 5]);
-        assert_eq!(log.replay(log.anchors[5]).unwrap().tail.next, 6);
+        assert_eq!(segment::list(&dir).unwrap(), [0, 6]);
+        assert_eq!(log.replay(log.anchors[5]).unwrap().tail.next, 7);
     }
 
     #[tokio::test]
@@ -419,6 +418,25 @@ mod tests {
         let at = log.ends[3] + 20;
         log.change(|bytes| bytes[at] ^= 1);
         assert!(matches!(log.replay(log.anchors[2]), Err(ReplayError::Damaged { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_frame_is_torn_only_where_a_crash_can_have_left_it() {
+        let log = written(5).await;
+        let begin = log.ends[5];
+        let path = log.dir.path().join("seg").join(format!("{:020}", 0));
+        std::fs::File::options().write(true).open(path).unwrap().set_len(8 << 20).unwrap();
+        let far = begin + TORN_BYTES_MAX as usize;
+        log.change(|bytes| bytes[far - 1] = 1);
+        assert_eq!(log.replay(log.anchors[5]).unwrap().torn_bytes, TORN_BYTES_MAX);
+        log.change(|bytes| bytes[far] = 1);
+        assert!(matches!(log.replay(log.anchors[5]), Err(ReplayError::Damaged { .. })));
+        // Bytes made to look like the beginnings of long frames cost no time.
+        log.change(|bytes| {
+            bytes[far] = 0;
+            bytes[begin..far].iter_mut().zip([0x00, 0x3f, 0x01].into_iter().cycle()).for_each(|(b, new)| *b = new);
+        });
+        assert!(matches!(log.replay(log.anchors[5]), Err(ReplayError::Damaged { .. })));
     }
 
     #[tokio::test]

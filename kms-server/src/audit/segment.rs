@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::crypto::log_mac::FrameMac;
 
-use super::frame::{SEGMENT_HEAD_BYTES, SegmentHead};
+use super::frame::{FRAME_OVERHEAD_BYTES, PAYLOAD_BYTES_MAX, SEGMENT_HEAD_BYTES, SegmentHead};
 
 /// A segment that frames are being written to.
 #[derive(Debug)]
@@ -23,8 +23,6 @@ pub(super) struct SegmentWriter {
     first: u64,
     offset: u64,
     capacity: u64,
-    /// Where what a crash tore off ends; no more than `offset` if there is nothing.
-    torn_end: u64,
     spare_asked_for: bool,
     /// The MAC of the last frame written.
     pub(super) previous: FrameMac,
@@ -65,20 +63,13 @@ impl SegmentWriter {
             first: 0,
             offset: SEGMENT_HEAD_BYTES as u64,
             capacity,
-            torn_end: 0,
             spare_asked_for: false,
             previous,
         })
     }
 
-    /// Opens the last segment to go on at its tail, behind which so many bytes are torn.
-    pub(super) fn resume(
-        dir: &Path,
-        origin_hash: [u8; 32],
-        segment_bytes: u64,
-        tail: Tail,
-        torn_bytes: u64,
-    ) -> io::Result<Self> {
+    /// Opens the last segment to go on at its tail.
+    pub(super) fn resume(dir: &Path, origin_hash: [u8; 32], segment_bytes: u64, tail: Tail) -> io::Result<Self> {
         remove_leftovers(dir)?;
         let file = OpenOptions::new().read(true).write(true).open(path_of(dir, tail.segment))?;
         let capacity = file.metadata()?.len();
@@ -91,7 +82,6 @@ impl SegmentWriter {
             first: tail.segment,
             offset: tail.offset,
             capacity,
-            torn_end: tail.offset + torn_bytes,
             spare_asked_for: false,
             previous: tail.previous,
         })
@@ -106,32 +96,32 @@ impl SegmentWriter {
         self.file.write_all_at(frame, self.offset)?;
         self.file.sync_data()?;
         self.offset += frame.len() as u64;
-        // Only now, with the frame durable that tells of it: a crash in between leaves some of it to
-        // be told of again.
-        self.clear_torn()?;
         self.previous = mac;
         Ok(())
     }
 
-    /// Overwrites with zeros what a crash tore off, durably.
-    fn clear_torn(&mut self) -> io::Result<()> {
-        if self.torn_end <= self.offset {
-            return Ok(());
-        }
-        let zeros = vec![0; ZEROS_BYTES];
-        let mut at = self.offset;
-        while at < self.torn_end {
-            let part = usize::try_from(self.torn_end - at).unwrap_or(usize::MAX).min(ZEROS_BYTES);
-            self.file.write_all_at(&zeros[..part], at)?;
-            at += part as u64;
-        }
-        self.torn_end = 0;
-        self.file.sync_data()
+    /// Writes the frame that tells of a torn tail in its place, whether or not the segment has room for
+    /// it: a segment may not be left with what a crash tore off. Then come zeros.
+    ///
+    /// The zeros only after the frame is durable: a crash in between leaves some to be told of again.
+    pub(super) fn write_over_torn(&mut self, frame: &[u8], mac: FrameMac) -> io::Result<()> {
+        self.file.write_all_at(frame, self.offset)?;
+        self.file.sync_all()?;
+        self.offset += frame.len() as u64;
+        self.previous = mac;
+        self.capacity = self.capacity.max(self.offset + 4);
+        self.clear_ahead()
+    }
+
+    /// Overwrites with zeros all that a write may have left behind the tail: what is there may lie in
+    /// memory only, or on the disk only.
+    pub(super) fn clear_ahead(&self) -> io::Result<()> {
+        let length = (self.capacity - self.offset).min(TORN_BYTES_MAX);
+        self.file.write_all_at(&vec![0; usize::try_from(length).unwrap_or(0)], self.offset)?;
+        self.file.sync_all()
     }
 
     fn roll(&mut self, first: u64, frame_bytes: u64) -> io::Result<()> {
-        // Only the last segment may have a torn tail.
-        self.clear_torn()?;
         let head = SegmentHead { origin_hash: self.origin_hash, first, previous: self.previous };
         let bytes = self.segment_bytes.max(SEGMENT_HEAD_BYTES as u64 + frame_bytes + 4);
         (self.file, self.capacity) = make_segment(&self.dir, head, bytes)?;
@@ -256,6 +246,9 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
+
+/// The most that one write may leave torn: one is in flight at a time.
+pub(super) const TORN_BYTES_MAX: u64 = (PAYLOAD_BYTES_MAX + FRAME_OVERHEAD_BYTES) as u64;
 
 const SPARE: &str = "spare";
 const ZEROS_BYTES: usize = 1 << 20;

@@ -2,7 +2,7 @@
 //!
 //! The row is written in the batch of the change itself: either both are there or neither. It lies
 //! under the day on which it was made, so that what is too old goes by one range a day. It holds
-//! names, states and labels; never anything wrapped.
+//! names, states and labels, which so outlive a tenant by up to two days; never anything wrapped.
 //!
 //! **Invariant:** what is looked up here was asked for by the same principal, after policy allowed
 //! it (`another_callers_request_id_is_another`).
@@ -51,8 +51,7 @@ impl Keyring {
     async fn answered(&self, asked: &Asked) -> Result<Option<Changed>, Error> {
         let Some(name) = asked.name() else { return Ok(None) };
         let now = self.clock.now();
-        // The day before, today, and tomorrow: a clock may have been set back.
-        for day in [day_of(now).saturating_sub(1), day_of(now), day_of(now) + 1] {
+        for day in self.days_of_answers().await? {
             let found = self.read_cluster_row::<rows::Answer>(&row_key::answer(day, &name)).await?;
             let Some((_, answer)) = found else { continue };
             if now.saturating_sub(answer.made_ms) >= REPEAT_MS_MAX {
@@ -65,6 +64,22 @@ impl Keyring {
             return Ok(Some(Changed { object, how }));
         }
         Ok(None)
+    }
+
+    /// Returns the days of which there are answers: mostly two. Which they are does not follow from
+    /// the clock, which may have been set.
+    async fn days_of_answers(&self) -> Result<Vec<u32>, Error> {
+        let prefix = row_key::answers();
+        let mut days = Vec::new();
+        let mut after = None;
+        while days.len() < DAYS_MAX {
+            let page = self.store.list(prefix.family, &prefix.key, after.as_deref(), 1).await?;
+            let Some((place, _)) = page.rows.first() else { break };
+            let day = row_key::parse_answer_day(place).ok_or(Error::Damaged("a row among the answers that is none"))?;
+            days.push(day);
+            after = Some(row_key::answer(day, &[0xff; 16]).key);
+        }
+        Ok(days)
     }
 
     /// The write that keeps the answer, if the change has an id.
@@ -275,4 +290,6 @@ fn day_of(now: UnixMillis) -> u32 {
     u32::try_from(now / DAY_MS).unwrap_or(u32::MAX - 1)
 }
 
+/// More days than this come only of a clock that was set again and again.
+const DAYS_MAX: usize = 16;
 const DAY_MS: u64 = 24 * 3600 * 1000;

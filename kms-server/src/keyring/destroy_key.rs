@@ -112,7 +112,7 @@ impl Keyring {
         for (record, victim) in victims {
             let number = row::version(victim.version)?;
             let place = row_key::key_version(tenant.uid, view.uid, number);
-            preconditions.push(Precondition::Equals(place.clone(), record));
+            preconditions.push(Precondition::of(place.clone(), record));
             let shell = shell_of(victim);
             let shell_record = row::seal(&tenant.record_mac, tenant.version, &place, &shell);
             writes.push(Write::Put(place, shell_record.clone()));
@@ -167,7 +167,11 @@ impl Keyring {
     }
 
     /// Reads all versions of a key: there are never more than fit one batch.
-    async fn all_versions(&self, tenant: &OpenTenant, key: Uid) -> Result<Vec<(Vec<u8>, rows::KeyVersion)>, Error> {
+    async fn all_versions(
+        &self,
+        tenant: &OpenTenant,
+        key: Uid,
+    ) -> Result<Vec<(Option<Vec<u8>>, rows::KeyVersion)>, Error> {
         let prefix = row_key::key_versions(tenant.uid, key);
         let page = self.store.list(prefix.family, &prefix.key, None, VERSIONS_MAX as usize).await?;
         if page.more {
@@ -180,7 +184,7 @@ impl Keyring {
             };
             let row: rows::KeyVersion =
                 row::open(&tenant.record_mac, &row_key::key_version(tenant.uid, key, number), &record)?;
-            versions.push((record, row));
+            versions.push((Some(record), row));
         }
         Ok(versions)
     }

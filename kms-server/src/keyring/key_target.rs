@@ -25,11 +25,11 @@ pub(super) struct KeyTarget {
     pub(super) version: Option<VersionTarget>,
 }
 
-/// One version, with its row and its record as stored.
+/// One version, with its row and its record as stored; without one it is to be stored anew.
 pub(super) struct VersionTarget {
     pub(super) number: KeyVersion,
     pub(super) row: rows::KeyVersion,
-    pub(super) record: Vec<u8>,
+    pub(super) record: Option<Vec<u8>>,
 }
 
 impl Keyring {
@@ -47,7 +47,7 @@ impl Keyring {
             Some(number) => {
                 let found = self.read_version(&tenant.record_mac, tenant.uid, view.uid, number).await?;
                 let (record, row) = found.ok_or(Error::VersionNotFound)?;
-                Some(VersionTarget { number, row, record })
+                Some(VersionTarget { number, row, record: Some(record) })
             }
         };
         Ok(KeyTarget { tenant, view, row, record, version })
@@ -74,7 +74,10 @@ impl KeyTarget {
 
     /// Returns the etag of what is meant.
     pub(super) fn etag(&self) -> Etag {
-        self.version.as_ref().map_or(self.view.etag, |version| Etag::of(&version.record))
+        match &self.version {
+            None => self.view.etag,
+            Some(version) => Etag::of(version.record.as_deref().unwrap_or_default()),
+        }
     }
 
     /// Returns its date, while it waits for one.
@@ -152,17 +155,17 @@ impl KeyTarget {
         let VersionTarget { number, row, record: before } = version;
         let at = row_key::key_version(tenant.uid, key.uid, number);
         let record = row::seal(&tenant.record_mac, tenant.version, &at, &row);
-        let etag = Etag::of(&before);
+        let etag = before.as_deref().map(Etag::of);
         let view = VersionView::of_row(&row, Etag::of(&record))?;
         writes.push(Write::Put(at.clone(), record.clone()));
         let effect = move |_: &Placed| Effect {
-            preconditions: vec![Precondition::Equals(at, before)],
+            preconditions: vec![Precondition::of(at, before)],
             writes,
             lease: None,
             main_row: record,
             after: After::ForgetKey(key.name.clone()),
             object: Object::Version(key, view),
         };
-        Ok(Plan { intent, before: Some(etag), effect: Box::new(effect) })
+        Ok(Plan { intent, before: etag, effect: Box::new(effect) })
     }
 }

@@ -18,12 +18,14 @@ mod destroy_tenant;
 pub mod due;
 mod error;
 mod gate;
+mod group;
 pub mod init;
 mod key_target;
 mod list;
 mod load;
 mod mutation;
 pub mod open;
+mod position;
 mod rotate_key;
 mod row;
 pub mod row_key;
@@ -95,7 +97,7 @@ pub struct Keyring {
     cluster: ClusterKeys,
     epoch: Epoch,
     cache: Cache,
-    jobs: mpsc::Sender<mutation::Job>,
+    jobs: mpsc::Sender<group::Job>,
     /// Mutations applied since `init`.
     seq: AtomicU64,
     broken: AtomicBool,

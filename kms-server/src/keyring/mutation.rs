@@ -14,7 +14,7 @@
 //! - once the store failed nothing more is tried: whether that batch is durable, the next start
 //!   tells from its `seq`.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,14 +23,15 @@ use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Leaf, Ledger, LogFailed, Outcome, Phase};
-use crate::noun::{KeyName, TenantName, UnixMillis};
+use crate::noun::{KeyName, UnixMillis};
 use crate::rows;
 use crate::store::{Batch, Precondition, StoreError, Write};
 
 use super::answered::Considered;
 use super::cache::Entry;
 use super::gate::GateState;
-use super::open::OpenClusterError;
+use super::group::{GROUP_MAX, Job, next_group};
+use super::position::Position;
 use super::terms::{Asked, Etag, Terms};
 use super::view::{KeyView, TenantView, VersionView};
 use super::{Change, Error, Keyring, Who, row, row_key};
@@ -111,38 +112,6 @@ pub(super) enum After {
     Fence,
 }
 
-/// A change waiting to be made.
-pub(super) struct Job {
-    asked: Asked,
-    reply: oneshot::Sender<Result<Changed, Error>>,
-}
-
-impl Keyring {
-    /// Makes a change, and returns when its outcome is durable. It runs to completion even if
-    /// nobody waits for it any more.
-    pub async fn change(&self, change: Change, terms: Terms, who: Who) -> Result<Changed, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.jobs.try_send(Job { asked: Asked { change, terms, who }, reply }).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => Error::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => Error::ShuttingDown,
-        })?;
-        answer.await.unwrap_or(Err(Error::ShuttingDown))
-    }
-}
-
-/// Where the store stands: the row `s` and what the next mutation needs of it.
-#[derive(Clone, Debug)]
-pub(super) struct Position {
-    pub(super) rev: u64,
-    pub(super) seq: u64,
-    pub(super) last_mutation: Option<u64>,
-    pub(super) last_destruction: Option<u64>,
-    /// The record as stored.
-    pub(super) record: Vec<u8>,
-    /// The log's segment when the anchor was moved last.
-    pub(super) segment: u64,
-}
-
 /// Makes all changes, one group after the other.
 pub struct Mutator {
     keyring: Arc<Keyring>,
@@ -201,30 +170,21 @@ impl Mutator {
         self.move_anchor().await;
     }
 
-    /// Destroys again what the ledger says was destroyed and the store does not show. Returns how
-    /// much that was.
-    pub(super) async fn carry_out(&mut self) -> Result<usize, OpenClusterError> {
-        let failed = |index| move |source| OpenClusterError::CarryOut { index, source };
-        let mut undone = Vec::new();
-        let mut entries = self.ledger.entries()?;
-        while let Some(stored) = entries.next()? {
-            if self.keyring.undone(&stored).await.map_err(failed(stored.index))?.is_some() {
-                undone.push(stored);
-            }
-        }
-        let mut carried_out = 0;
-        for stored in undone {
-            // The one before may have been about the same object.
-            let index = stored.index;
-            let Some(change) = self.keyring.undone(&stored).await.map_err(failed(index))? else { continue };
-            tracing::warn!(index, "what was destroyed has come back in the store: it is destroyed again");
-            let (reply, answer) = oneshot::channel();
-            let asked = Asked { change, terms: Terms::default(), who: Who::service() };
-            self.make(vec![Job { asked, reply }]).await;
-            answer.await.unwrap_or(Err(Error::ShuttingDown)).map_err(failed(index))?;
-            carried_out += 1;
-        }
-        Ok(carried_out)
+    /// Makes one change outside the loop: while the cluster is being opened.
+    pub(super) async fn make_one(&mut self, change: Change, who: Who) -> Result<Changed, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.make(vec![Job { asked: Asked { change, terms: Terms::default(), who }, reply }]).await;
+        answer.await.unwrap_or(Err(Error::ShuttingDown))
+    }
+
+    /// Returns the ledger.
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Returns the keyring whose changes it makes.
+    pub(super) fn keyring(&self) -> &Keyring {
+        &self.keyring
     }
 
     async fn make(&mut self, group: Vec<Job>) {
@@ -599,58 +559,11 @@ fn reopen(entry: &Entry) {
     }
 }
 
-/// Takes the next group: a change that closes a gate goes alone, others together if each is of
-/// another tenant and no two of them have one request id. Changes of one tenant stay in their order.
-fn next_group(waiting: &mut VecDeque<Job>) -> Vec<Job> {
-    let mut group = Vec::new();
-    let mut tenants: HashSet<TenantName> = HashSet::new();
-    let mut names: HashSet<[u8; 16]> = HashSet::new();
-    while let Some(Job { asked, .. }) = waiting.front() {
-        let alone = asked.change.closes_gate();
-        let full = group.len() == GROUP_MAX || (alone && !group.is_empty());
-        let repeats = asked.name().is_some_and(|name| !names.insert(name));
-        if full || repeats || !tenants.insert(asked.change.tenant().clone()) {
-            break;
-        }
-        group.extend(waiting.pop_front());
-        if alone {
-            break;
-        }
-    }
-    group
-}
-
 fn answer(reply: oneshot::Sender<Result<Changed, Error>>, answer: Result<Changed, Error>) {
     // Who asked may have gone; the change is made all the same.
     drop(reply.send(answer));
 }
 
-impl Position {
-    /// Puts this position into a batch, which is made only where the store stands at the one before.
-    fn join(&self, batch: &mut Batch, before: &Position) {
-        let place = row_key::position();
-        batch.preconditions.push(Precondition::Equals(place.clone(), before.record.clone()));
-        batch.writes.push(Write::Put(place, self.record.clone()));
-    }
-
-    /// Reads the row `s`.
-    pub(super) fn open(mac: &crate::crypto::RecordMacKey, record: Vec<u8>) -> Result<(Self, rows::Position), Error> {
-        let place = row_key::position();
-        let found: rows::Position = row::open(mac, &place, &record)?;
-        let position = Self {
-            rev: found.rev,
-            seq: found.seq,
-            last_mutation: found.last_mutation_index,
-            last_destruction: found.last_destruction_index,
-            record,
-            segment: u64::MAX,
-        };
-        Ok((position, found))
-    }
-}
-
-/// The most changes in one group.
-const GROUP_MAX: usize = 64;
 /// How long a change waits for those inside; they never wait for anything themselves.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const ANCHOR_EVERY: Duration = Duration::from_secs(1);

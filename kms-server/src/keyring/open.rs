@@ -26,7 +26,8 @@ use crate::store::{Store, StoreError};
 use super::cache::Cache;
 use super::complete_ledger::complete_ledger;
 use super::load::wrapped;
-use super::mutation::{Mutator, Position};
+use super::mutation::Mutator;
+use super::position::Position;
 use super::settle::{Settled, Story, append_durable};
 use super::{ClusterKeys, Epoch, Error, Keyring, KeyringSettings, row, row_key};
 
@@ -253,10 +254,6 @@ impl Opening<'_> {
         let (tail, torn_bytes) = (replayed.tail, replayed.torn_bytes);
         let log = Log::resume(self.log_dir, log_settings, frame_mac, Arc::clone(&self.clock), tail, torn_bytes)
             .map_err(log_write)?;
-        if torn_bytes > 0 {
-            let torn = Leaf { bytes: Some(torn_bytes), ..Leaf::of("TornTail") };
-            append_durable(&log, torn.ended(Outcome::Ok)).await?;
-        }
         let mut settled = story.settle(&log, &mut ledger, &mut position, self.clock.now()).await?;
         let start = Leaf {
             log: Some("kms1-audit".into()),

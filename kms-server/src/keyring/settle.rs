@@ -9,8 +9,8 @@ use crate::noun::UnixMillis;
 
 use super::LEASE_MS;
 use super::destroy_tenant::SCHEDULED;
-use super::mutation::Position;
 use super::open::OpenClusterError;
+use super::position::Position;
 
 /// What a crash had left.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

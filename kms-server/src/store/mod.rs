@@ -79,6 +79,14 @@ pub enum Precondition {
 }
 
 impl Precondition {
+    /// The row is as it was read: with this value, or not there.
+    pub fn of(row: RowKey, read: Option<Vec<u8>>) -> Self {
+        match read {
+            Some(value) => Precondition::Equals(row, value),
+            None => Precondition::Absent(row),
+        }
+    }
+
     /// Returns the row it speaks of.
     pub fn row(&self) -> &RowKey {
         match self {

@@ -84,6 +84,59 @@ async fn a_destroyed_key_or_version_does_not_come_back() {
 }
 
 #[tokio::test]
+async fn rows_of_a_destroyed_tenant_that_were_removed_or_damaged_end_as_its_tombstone() {
+    let at = row_key::tenant_name(&name("acme"));
+    for damaged in [None, Some(b"no record".to_vec())] {
+        let world = World::new().await;
+        destroyed(&world, destroy("acme", Some(0))).await;
+        let write = damaged.map_or(Write::Delete(at.clone()), |record| Write::Put(at.clone(), record));
+        world.store.inner.commit(Batch { preconditions: vec![], writes: vec![write] }).await.unwrap();
+        let running = start_carries_out(&world, 1).await;
+        assert!(matches!(
+            running.change(Change::CreateTenant { tenant: name("acme") }).await,
+            Err(Error::NameWasDestroyed)
+        ));
+        running.stop().await;
+        start_carries_out(&world, 0).await.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_row_alone_of_a_destroyed_key_does_not_make_it_live() {
+    let world = World::new().await;
+    let (before, _) = destroyed(&world, schedule("acme", None, 0)).await;
+    let is_key = |place: &RowKey| matches!(row_key::parse_key_row(&place.key), Some(row_key::KeyRow::Key(..)));
+    put_back(&world, &before, |place| place.family == Family::Key && is_key(place)).await;
+    let running = start_carries_out(&world, 1).await;
+    let rotate = Change::RotateKey { tenant: name("acme"), key: key("k") };
+    assert!(matches!(running.change(rotate).await, Err(Error::KeyState(KeyState::Destroyed))));
+    running.stop().await;
+    start_carries_out(&world, 0).await.stop().await;
+}
+
+#[tokio::test]
+async fn the_number_of_a_destroyed_version_is_not_given_again() {
+    let world = World::new().await;
+    let running = world.start().await;
+    running.tenant_with_key("acme").await;
+    let before = copy_of(&world).await;
+    running.change(Change::RotateKey { tenant: name("acme"), key: key("k") }).await.unwrap();
+    running.change(Change::RotateKey { tenant: name("acme"), key: key("k") }).await.unwrap();
+    running.change(schedule("acme", Some(version(2)), 0)).await.unwrap();
+    let uid = running.keyring.key(&name("acme"), &key("k")).await.unwrap().uid;
+    let tenant = running.keyring.tenant(&name("acme")).await.unwrap().uid;
+    running.stop().await;
+    // The key as it was with one version, and no shell.
+    put_back(&world, &before, |place| place.family == Family::Key).await;
+    let writes = [2, 3].map(|number| Write::Delete(row_key::key_version(tenant, uid, version(number)))).to_vec();
+    world.store.inner.commit(Batch { preconditions: vec![], writes }).await.unwrap();
+    let running = start_carries_out(&world, 1).await;
+    let rotate = Change::RotateKey { tenant: name("acme"), key: key("k") };
+    assert!(running.change(rotate).await.is_err(), "version 2 is gone for ever");
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_key_that_came_back_in_a_tenant_destroyed_since_stays_dead_with_it() {
     let world = World::new().await;
     let (before, _) = destroyed(&world, schedule("acme", None, 0)).await;
