@@ -16,6 +16,7 @@ use crate::backend;
 use crate::config::Settings;
 use crate::crypto::arena::{self, Protection};
 use crate::data_dir::DataDir;
+use crate::keyring::due::HELD_MESSAGE;
 use crate::keyring::open::{Opened, Opening};
 use crate::keyring::{Keyring, KeyringSettings, Settled};
 use crate::noun::clock::SystemClock;
@@ -30,7 +31,7 @@ use crate::rpc::{Api, Endpoint, Ends, Facts, Health, Listener};
 use crate::shutdown::StopSignals;
 use crate::store::memory::MemoryStore;
 #[cfg(feature = "rocksdb")]
-use crate::store::rocks::{Limits, RocksStore};
+use crate::store::rocks::{Limits, RocksStore, Salvaged};
 use crate::store::{Store, StoreError};
 use crate::telemetry;
 
@@ -75,13 +76,20 @@ impl StoreKind {
         if matches!(self, StoreKind::Memory(_)) { Ok(()) } else { made.close().await }
     }
 
-    fn open(&self, dir: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    /// Opens it; returns how many bytes of its log were set aside because they were damaged.
+    fn open(&self, dir: &Path) -> anyhow::Result<(Arc<dyn Store>, Option<u64>)> {
         match self {
             #[cfg(feature = "rocksdb")]
-            StoreKind::Local => Ok(Arc::new(RocksStore::open(dir, &Limits::default())?)),
+            StoreKind::Local => {
+                let (store, salvaged) = RocksStore::open_or_salvage(dir, &Limits::default())?;
+                if let Some(Salvaged { aside, log_bytes }) = &salvaged {
+                    tracing::warn!(aside = %aside.display(), log_bytes, "the store's log was damaged: what could be read of it was, the rest lies aside");
+                }
+                Ok((Arc::new(store), salvaged.map(|salvaged| salvaged.log_bytes)))
+            }
             StoreKind::Memory(store) => {
                 anyhow::ensure!(dir.is_dir(), "{} is not there", dir.display());
-                Ok(Arc::clone(store) as Arc<dyn Store>)
+                Ok((Arc::clone(store) as Arc<dyn Store>, None))
             }
         }
     }
@@ -118,9 +126,13 @@ pub fn serve(settings: &Settings, store: &StoreKind, serving: impl FnOnce(Addres
     let tls = authn::server_config(files)?;
     let policy = load_policy(&settings.bindings_file)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let opened_store = store.open(&settings.store_dir()).context("the store cannot be opened")?;
-    let opened = opening.block_on(open(settings, &opened_store, &clock))?;
-    let Opened { keyring, mutator, backend, last_record, settled } = opened;
+    let (opened_store, salvaged_bytes) = store.open(&settings.store_dir()).context("the store cannot be opened")?;
+    let opened = opening.block_on(open(settings, &opened_store, salvaged_bytes, &clock))?;
+    let Opened { keyring, mutator, backend, clock_held, settled } = opened;
+    if clock_held {
+        tracing::warn!("{HELD_MESSAGE}");
+        warnings.push(HELD_MESSAGE.to_owned());
+    }
     if settled != Default::default() {
         let Settled { recovered, aborted, torn_bytes, recorded, carried_out } = settled;
         tracing::warn!(
@@ -155,7 +167,7 @@ pub fn serve(settings: &Settings, store: &StoreKind, serving: impl FnOnce(Addres
         let mut signals = StopSignals::listen()?;
         let (changes, others) = (TaskTracker::new(), TaskTracker::new());
         changes.spawn(mutator.run(tokens.stop_changes.clone()));
-        others.spawn(Arc::clone(&keyring).run_due(last_record, tokens.stop_accepting.clone()));
+        others.spawn(Arc::clone(&keyring).run_due(clock_held, tokens.stop_accepting.clone()));
 
         let (mut healths, addresses, is_serving) = listen(settings, &api, &cores, &others, &tokens, metrics).await?;
         for health in &healths {
@@ -286,11 +298,17 @@ fn refuse_if_others_write(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn open(settings: &Settings, store: &Arc<dyn Store>, clock: &Arc<dyn Clock>) -> anyhow::Result<Opened> {
+async fn open(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    salvaged_bytes: Option<u64>,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Opened> {
     let rng: Arc<dyn Random> = Arc::new(OsRandom::new());
     let for_backend = Arc::clone(&rng);
     let opening = Opening {
         store: Arc::clone(store),
+        salvaged_bytes,
         backend: &|cluster| backend::open(&settings.backend, cluster, Arc::clone(&for_backend)),
         backend_kind: settings.backend.kind(),
         log_dir: &settings.log_dir(),

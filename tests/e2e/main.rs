@@ -15,6 +15,7 @@ mod bad_names;
 mod bad_surroundings;
 mod client;
 mod command;
+mod damaged_log;
 mod destruction;
 mod dev;
 mod expect;
