@@ -167,26 +167,30 @@ async fn alert_of(
     config.alpn_protocols = vec![alpn.to_vec()];
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let connecting = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost")?, stream);
-    let error = match patiently("a handshake", connecting).await? {
-        Err(error) => error,
+    let connecting =
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost")?, stream).into_fallible();
+    let (error, mut stream) = match patiently("a handshake", connecting).await? {
+        Err(refused) => refused,
         Ok(mut stream) => {
             // More than what the server reads at once, so that something lies unread when it closes.
             let sent = async {
                 stream.write_all(&[0; 100_000]).await?;
                 stream.flush().await
             };
-            // It may be refused while it sends.
-            drop(patiently("what is sent at once", sent).await?);
+            patiently("what is sent at once", sent).await?.context("who sends is cut off before it can read")?;
             let read = patiently("the answer", stream.read(&mut [0; 64])).await?;
-            read.err().context("it was let in, or closed without a word")?
+            (read.err().context("it was let in, or closed without a word")?, stream.into_inner().0)
         }
     };
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::AlertReceived(alert)) => Ok(Some(*alert)),
-        Some(other) => Err(anyhow::anyhow!("{other}")),
-        None => Ok(None),
-    }
+    let alert = match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::AlertReceived(alert)) => Some(*alert),
+        Some(other) => return Err(anyhow::anyhow!("{other}")),
+        None => None,
+    };
+    // Behind the alert there is an end and no reset, which would have thrown it away elsewhere.
+    let rest = patiently("the end of the connection", stream.read_to_end(&mut Vec::new())).await?;
+    rest.context("a reset behind the alert")?;
+    Ok(alert)
 }
 
 async fn refused(daemon: &Daemon, reason: &str) -> Result<f64> {
