@@ -108,7 +108,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             let hangups = Hangups::listen()?;
             let settings = Settings::load(&flags)?;
             start_logs(&settings)?;
-            serve(&settings, &durable_store()?, Mode::Service(Reloading { flags: *flags, hangups }), |_| {})
+            serve(&settings, &durable_store()?, Mode::Service(Box::new(Reloading { flags: *flags, hangups })), |_| {})
         }
         #[cfg(feature = "dev")]
         Command::Dev { dir, port } => kms_server::dev::dev(&dir, port),

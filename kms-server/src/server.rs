@@ -91,7 +91,7 @@ impl StoreKind {
 /// What the daemon is started for.
 pub enum Mode {
     /// For good: what can change is reloaded when that is asked for.
-    Service(Reloading),
+    Service(Box<Reloading>),
     /// To try things on: tools can ask for its services.
     #[cfg(feature = "dev")]
     Trial,
@@ -194,7 +194,8 @@ pub fn serve(
         let Addresses { services, operator, probes } = addresses;
         tracing::info!(%services, %operator, %probes, "serving");
         serving(addresses);
-        if let Some(Reloading { flags, hangups }) = reloading {
+        if let Some(reloading) = reloading {
+            let Reloading { flags, hangups } = *reloading;
             let reloader = Reloader { flags, settings: as_given.clone(), api: Arc::clone(&api), trust, prints };
             changes.spawn(reloader.run(hangups, changes.clone(), tokens.stop_accepting.clone()));
         }

@@ -131,7 +131,7 @@ impl Thrown {
     fn in_force(&self, net: IpAddr, now: UnixMillis) -> bool {
         let inside = |network: &&str| network.parse::<Network>().unwrap().contains(net);
         self.expires.is_none_or(|second| now < second * 1_000)
-            && self.networks.as_ref().is_none_or(|networks| networks.iter().any(|network| inside(&network)))
+            && self.networks.as_ref().is_none_or(|networks| networks.iter().any(inside))
     }
 }
 
@@ -192,7 +192,7 @@ impl Whole {
         let question = cedar_policy::Request::new(who, action, what, Context::empty(), None).unwrap();
         let answer = Authorizer::new().is_authorized(&question, set, &entities);
         let allowed = answer.decision() == cedar_policy::Decision::Allow;
-        let number = |id: &PolicyId| id.to_string().split('/').next().and_then(|number| number.parse().ok());
+        let number = |id: &PolicyId| AsRef::<str>::as_ref(id).split('/').next().and_then(|number| number.parse().ok());
         (allowed, answer.diagnostics().reason().filter_map(number).min().filter(|_| allowed))
     }
 }
