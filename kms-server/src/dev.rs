@@ -15,7 +15,7 @@ use crate::config::{Flags, Settings};
 use crate::data_dir::DataDir;
 use crate::init::init;
 use crate::noun::Principal;
-use crate::server::{Addresses, StoreKind, serve};
+use crate::server::{Addresses, Mode, StoreKind, serve};
 use crate::telemetry;
 
 /// The highest `port`: two more follow it.
@@ -39,7 +39,8 @@ pub fn dev(dir: &Path, port: u16) -> anyhow::Result<()> {
         runtime.block_on(init(&settings, store.clone(), &admin))?;
         add_application(&settings)?;
     }
-    serve(&settings, &store, |addresses| tell(&dir, addresses))
+    // No reload: who closes the terminal means to end it.
+    serve(&settings, &store, Mode::Trial, |addresses| tell(&dir, addresses))
 }
 
 #[cfg(feature = "rocksdb")]

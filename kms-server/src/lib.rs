@@ -13,6 +13,7 @@ pub mod keyring;
 pub mod noun;
 pub mod policy;
 pub mod probes;
+pub mod reload;
 pub mod rows;
 pub mod rpc;
 pub mod server;

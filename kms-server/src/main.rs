@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use kms_server::config::{Flags, Settings};
 use kms_server::init::{Made, init};
 use kms_server::noun::Principal;
-use kms_server::server::{StoreKind, serve};
+use kms_server::reload::Reloading;
+use kms_server::server::{Mode, StoreKind, serve};
+use kms_server::shutdown::Hangups;
 use kms_server::telemetry;
 use zeroizing_alloc::ZeroAlloc;
 
@@ -40,8 +42,8 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Serves until it is told to stop (SIGTERM or Ctrl-C).
-    #[command(after_help = SETTINGS_HELP)]
+    /// Serves until it is told to stop (SIGTERM or Ctrl-C). SIGHUP reloads certificates and bindings.
+    #[command(after_help = SERVE_HELP)]
     Serve {
         #[command(flatten)]
         flags: Box<Flags>,
@@ -64,6 +66,13 @@ enum Command {
 }
 
 const SETTINGS_HELP: &str = "\
+A flag beats its environment variable, which beats the file of settings. The file has more settings
+than there are flags, such as limits; README.md shows all of them with their defaults.";
+
+const SERVE_HELP: &str = "\
+SIGHUP makes it read again, all or nothing: the certificate and its key, the authorities of clients,
+revocation lists, [[identity]], and the bindings. The other settings need a restart.
+
 A flag beats its environment variable, which beats the file of settings. The file has more settings
 than there are flags, such as limits; README.md shows all of them with their defaults.";
 
@@ -95,9 +104,11 @@ fn run(command: Command) -> anyhow::Result<()> {
             tell(&made, settings.tls.is_some(), output)
         }
         Command::Serve { flags } => {
+            // First of all: who reloads a daemon that is just starting must not end it.
+            let hangups = Hangups::listen()?;
             let settings = Settings::load(&flags)?;
             start_logs(&settings)?;
-            serve(&settings, &durable_store()?, |_| {})
+            serve(&settings, &durable_store()?, Mode::Service(Box::new(Reloading { flags: *flags, hangups })), |_| {})
         }
         #[cfg(feature = "dev")]
         Command::Dev { dir, port } => kms_server::dev::dev(&dir, port),

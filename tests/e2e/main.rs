@@ -21,11 +21,14 @@ mod dev;
 mod expect;
 mod log_failure;
 mod look_alike;
+mod reflection;
+mod reload;
 mod rotation;
 mod round_trip;
 mod secrecy;
 mod shutdown;
 mod states;
+mod tls_refusals;
 mod world;
 
 use expect::{Expected, refused};

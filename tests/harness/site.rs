@@ -201,6 +201,11 @@ impl Site {
         self.try_init().await?.success().context("kms-server init")
     }
 
+    /// Starts a daemon that is asked to reload (SIGHUP) as soon as it has said its first word.
+    pub async fn start_hung_up(self) -> Result<Daemon> {
+        Daemon::start_with(self, true).await
+    }
+
     /// Runs `serve`, which is expected to refuse, and returns what it said. If it serves it is killed, and the end
     /// has no exit code.
     pub async fn refused_serve(&self) -> Result<Ended> {

@@ -11,4 +11,4 @@ pub mod tls;
 
 pub use identity::{NoIdentity, identify};
 pub use mapping::{IdentityEntry, IdentityMapping, InvalidMapping};
-pub use tls::{TlsError, TlsFiles, server_config};
+pub use tls::{ServerTls, TlsError, TlsFiles, server_tls};
