@@ -23,6 +23,7 @@ use crate::noun::random::OsRandom;
 use crate::noun::{Clock, Random};
 use crate::policy::Policy;
 use crate::probes::Probes;
+use crate::protections::Protections;
 use crate::rpc::accept::{ConnectionLimits, Places, accept};
 use crate::rpc::budget::Budget;
 use crate::rpc::cores::{CoreSettings, Cores};
@@ -100,22 +101,39 @@ pub struct Addresses {
 
 /// Serves until a signal, then drains and flushes. `Ok` means that nothing was lost. `serving` is
 /// called once requests are accepted.
-pub fn serve(settings: &Settings, store: &StoreKind, serving: impl FnOnce(Addresses)) -> anyhow::Result<()> {
+pub fn serve(
+    settings: &Settings,
+    store: &StoreKind,
+    protections: &Protections,
+    serving: impl FnOnce(Addresses),
+) -> anyhow::Result<()> {
     // A core's runtime writes the log when it idles; until there is a log, this one opens it.
     let opening = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let metrics = telemetry::start_metrics()?;
     let (keyring_settings, mut warnings) = prepare_memory(settings.keyring);
+    tracing::info!("{}", protections.describe(arena::status().protection.describe()));
+    for warning in protections.warnings() {
+        tracing::warn!("{warning}");
+        warnings.push(warning);
+    }
     let settings = &Settings {
         keyring: keyring_settings,
         connections: prepare_files(settings.connections, &mut warnings),
         ..settings.clone()
     };
+    // One that has no real path is not there: to take it says so, and what to do.
+    let settings = &settings.with_real_data_dir().unwrap_or_else(|_| settings.clone());
     let _data_dir = DataDir::take_to_serve(&settings.data_dir)?;
     let files = settings
         .tls
         .as_ref()
         .context("there are no certificates: set tls.certificate_file, tls.key_file and tls.client_ca_file")?;
     let tls = authn::server_config(files)?;
+    let inspected = authn::inspect::inspect(files, SystemClock.now());
+    for told in inspected.mistakes.iter().chain(&inspected.notes).map(ToString::to_string) {
+        tracing::warn!("{told}");
+        warnings.push(told);
+    }
     let policy = load_policy(&settings.bindings_file)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let opened_store = store.open(&settings.store_dir()).context("the store cannot be opened")?;
@@ -267,11 +285,14 @@ const SLOTS_APART: usize = 64;
 const FILES_APART: usize = 512;
 
 fn load_policy(path: &Path) -> anyhow::Result<Policy> {
-    let label = path.display().to_string();
+    Ok(Policy::load(&read_bindings(path)?, &path.display().to_string())?)
+}
+
+/// Reads the file of bindings, if nobody else can write it.
+pub(crate) fn read_bindings(path: &Path) -> anyhow::Result<String> {
     refuse_if_others_write(path)?;
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("the bindings {label} cannot be read: without them nobody may do anything"))?;
-    Ok(Policy::load(&text, &label)?)
+    std::fs::read_to_string(path)
+        .with_context(|| format!("the bindings {} cannot be read: without them nobody may do anything", path.display()))
 }
 
 /// Whoever can write the bindings can give himself everything.
