@@ -49,6 +49,8 @@ async fn check_tells_every_mistake_with_its_place_and_what_was_meant() -> Result
     site.change_settings("services = ", "servces = ")?;
     site.change_settings("probes = \"127.0.0.1:0\"", "probes = \"localhost\"")?;
     site.change_settings("segment_bytes = 1048576", "segment_bytes = \"big\"")?;
+    // An address of documentation (RFC 5737), which is no machine's.
+    site.change_settings("operator = \"127.0.0.1:0\"", "operator = \"203.0.113.7:0\"")?;
     site.write_secret("server.key", &site.authority().server()?.key)?;
     fs::set_permissions(site.path("data/pin"), fs::Permissions::from_mode(0o644))?;
     let bindings = site.read("bindings.toml")?.replace("\"tenant-admin\"", "\"tenant-amdin\"");
@@ -61,6 +63,7 @@ async fn check_tells_every_mistake_with_its_place_and_what_was_meant() -> Result
     for words in [
         &["kms.toml:5:1: ", "unknown setting \"servces\" in [listen]", "did you mean `services`?"][..],
         &["kms.toml:7:10: ", "listen.probes = \"localhost\"", "no address"],
+        &["kms.toml:6:1: ", "listen.operator = 203.0.113.7:0 cannot be listened on", "address of this machine"],
         &["kms.toml:23:17: ", "audit.segment_bytes = \"big\"", "whole number"],
         &["KMS_SERVER_LISTEN_PROBS", "did you mean KMS_SERVER_LISTEN_PROBES?"],
         &["server.key: ", "not the key of the first certificate"],
@@ -71,14 +74,14 @@ async fn check_tells_every_mistake_with_its_place_and_what_was_meant() -> Result
         let there = ended.stderr.lines().any(|line| words.iter().all(|word| line.contains(word)));
         expected.row(there, words[0], &format!("a line with {words:?}"), &ended.stderr);
     }
-    expected.row(ended.stderr.ends_with("8 mistakes\n"), "the count", "8 mistakes", &ended.stderr);
+    expected.row(ended.stderr.ends_with("9 mistakes\n"), "the count", "9 mistakes", &ended.stderr);
 
     let mut check = site.command("config check")?;
     let json = run(check.args(["--output", "json"])).await?;
     let json: Value = serde_json::from_slice(&json.stdout).context("JSON")?;
     let first = &json["mistakes"][0];
-    let right = first["place"] == serde_json::json!([5, 1]) && json["mistakes"].as_array().map(Vec::len) == Some(7);
-    expected.row(right, "as JSON", "7 mistakes, the first in 5:1", &json.to_string());
+    let right = first["place"] == serde_json::json!([5, 1]) && json["mistakes"].as_array().map(Vec::len) == Some(8);
+    expected.row(right, "as JSON", "8 mistakes, the first in 5:1", &json.to_string());
     // What serve says is the same, as far as it goes.
     let serve = site.refused_serve().await?;
     let same = ended.stderr.lines().find(|line| line.contains("servces")).context("it is told")?;

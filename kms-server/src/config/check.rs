@@ -45,15 +45,17 @@ impl Checked {
 
 /// Looks at all that the settings say, and at what they name. Changes nothing, and takes nothing from a daemon that runs.
 pub async fn check(flags: &Flags, clock: &dyn Clock) -> Checked {
-    let (settings, draft) = Settings::draft(flags);
-    let mut checked = Checked { mistakes: draft.mistakes.clone(), ..Checked::default() };
+    let (settings, mut draft) = Settings::draft(flags);
+    let mut checked = Checked::default();
     if !draft.legible {
         // What is missing may stand in what could not be read.
+        checked.mistakes = draft.mistakes;
         return checked;
     }
     checked.count_settings(&draft, flags.config.as_deref());
-    checked.addresses(&settings);
-    checked.tls(&settings, &draft, clock);
+    checked.addresses(&settings, &mut draft);
+    checked.mistakes.append(&mut draft.mistakes);
+    checked.tls(&settings, &draft, flags, clock);
     let has_cluster = if settings.data_dir.as_os_str().is_empty() { false } else { checked.data_dir(&settings) };
     checked.bindings(&settings, has_cluster);
     if has_cluster {
@@ -70,7 +72,7 @@ impl Checked {
         self.checked.push(format!("{file}, {set} of {all} settings set"));
     }
 
-    fn addresses(&mut self, settings: &Settings) {
+    fn addresses(&mut self, settings: &Settings, draft: &mut Draft) {
         let listeners = [
             ("listen.services", settings.services),
             ("listen.operator", settings.operator),
@@ -78,24 +80,22 @@ impl Checked {
         ];
         for (name, address) in listeners {
             let Err(error) = TcpListener::bind(address) else { continue };
-            match error.kind() {
-                std::io::ErrorKind::AddrInUse => {
-                    self.notes.push(format!("{name} = {address} is in use now: by the daemon itself, if it runs"));
-                }
-                _ => {
-                    let what = format!("{name} = {address} cannot be listened on");
-                    self.mistake("settings", what, error.to_string(), "give a free address of this machine");
-                }
+            if error.kind() == std::io::ErrorKind::AddrInUse {
+                self.notes.push(format!("{name} = {address} is in use now: by the daemon itself, if it runs"));
+            } else {
+                let what = format!("{name} = {address} cannot be listened on");
+                draft.contradiction(name, what, &error.to_string(), "give a free address of this machine");
             }
         }
         self.checked.push(format!("addresses {}, {}, {}", settings.services, settings.operator, settings.probes));
     }
 
-    fn tls(&mut self, settings: &Settings, draft: &Draft, clock: &dyn Clock) {
+    fn tls(&mut self, settings: &Settings, draft: &Draft, flags: &Flags, clock: &dyn Clock) {
         let Some(files) = &settings.tls else {
             if draft.is_missing("tls.certificate_file") && draft.is_missing("tls.key_file") {
                 let remedy = "set tls.certificate_file, tls.key_file and tls.client_ca_file";
-                self.mistake("settings", "there are no certificates", "everything is mutual TLS", remedy);
+                let file = flags.config.as_ref().map_or("settings".to_owned(), |file| file.display().to_string());
+                self.mistake(file, "there are no certificates", "everything is mutual TLS", remedy);
             }
             return;
         };
