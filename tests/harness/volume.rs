@@ -61,8 +61,10 @@ impl Volume {
     /// Makes it writable or not.
     pub fn set_writable(&self, writable: bool) -> Result<()> {
         let words = self.enter();
+        // With `bind` only this mount changes: else mount says the volume's own options again, and those of its user are
+        // none in a user namespace.
         let mut mount = Command::new(&words[0]);
-        mount.args(&words[1..]).args(["mount", "-o", if writable { "remount,rw" } else { "remount,ro" }]);
+        mount.args(&words[1..]).args(["mount", "-o", if writable { "remount,bind,rw" } else { "remount,bind,ro" }]);
         let ended = mount.arg(&self.dir).output().context("starting mount")?;
         ensure!(ended.status.success(), "mount: {}", String::from_utf8_lossy(&ended.stderr));
         Ok(())
