@@ -154,7 +154,7 @@ fn refuse_strangers(dir: &Path, ours: &[&Path]) -> Result<(), DataDirError> {
 fn look(dir: &Path) -> Result<bool, DataDirError> {
     let mut parts = PARTS.map(|part| (part, false));
     for (part, there) in &mut parts {
-        *there = is_filled(&dir.join(&*part))?;
+        *there = is_filled(&dir.join(*part))?;
     }
     if parts.iter().all(|(_, there)| *there) {
         return Ok(true);

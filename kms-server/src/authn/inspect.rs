@@ -230,7 +230,8 @@ mod tests {
     #[test]
     fn what_no_client_would_believe_is_a_mistake() {
         let site = Site::new();
-        let cases: [(&str, fn(&mut CertificateParams)); 5] = [
+        type Change = fn(&mut CertificateParams);
+        let cases: [(&str, Change); 5] = [
             ("has expired", |params| params.not_after = rcgen::date_time_ymd(2030, 1, 1)),
             ("is valid only from", |params| params.not_before = rcgen::date_time_ymd(2031, 1, 1)),
             ("is not for servers", |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
