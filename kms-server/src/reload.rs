@@ -68,7 +68,7 @@ fn look(settings: &Settings) -> Result<Found, Refused> {
     let tls = files.and_then(|files| Ok(authn::server_tls(files)?));
     let tls = tls.map_err(|error| Refused { why: "CERTIFICATES_INVALID", error })?;
     let (policy, bindings) =
-        read_bindings(&settings.bindings_file).map_err(|error| Refused { why: "BINDINGS_INVALID", error })?;
+        load_bindings(&settings.bindings_file).map_err(|error| Refused { why: "BINDINGS_INVALID", error })?;
     let prints = Prints {
         bindings,
         certificate: tls.certificate,
@@ -79,12 +79,16 @@ fn look(settings: &Settings) -> Result<Found, Refused> {
     Ok(Found { policy, trust: Trust::new(tls, settings.identities.clone()), prints })
 }
 
-fn read_bindings(path: &Path) -> anyhow::Result<(Policy, [u8; 32])> {
-    let label = path.display().to_string();
+fn load_bindings(path: &Path) -> anyhow::Result<(Policy, [u8; 32])> {
+    let text = read_bindings(path)?;
+    Ok((Policy::load(&text, &path.display().to_string())?, sha256(text.as_bytes())))
+}
+
+/// Reads the file of bindings, if nobody else can write it.
+pub(crate) fn read_bindings(path: &Path) -> anyhow::Result<String> {
     refuse_if_others_write(path)?;
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("the bindings {label} cannot be read: without them nobody may do anything"))?;
-    Ok((Policy::load(&text, &label)?, sha256(text.as_bytes())))
+    std::fs::read_to_string(path)
+        .with_context(|| format!("the bindings {} cannot be read: without them nobody may do anything", path.display()))
 }
 
 /// Whoever can write the bindings can give himself everything.

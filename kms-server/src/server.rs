@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::authn::inspect::inspect;
 use crate::backend;
 use crate::config::Settings;
 use crate::crypto::arena::{self, Protection};
@@ -22,6 +23,7 @@ use crate::noun::clock::SystemClock;
 use crate::noun::random::OsRandom;
 use crate::noun::{Clock, Random};
 use crate::probes::Probes;
+use crate::protections::Protections;
 use crate::reload::{self, Reloader, Reloading};
 use crate::rpc::accept::{ConnectionLimits, Places, accept};
 use crate::rpc::budget::Budget;
@@ -122,6 +124,7 @@ pub fn serve(
     settings: &Settings,
     store: &StoreKind,
     mode: Mode,
+    protections: &Protections,
     serving: impl FnOnce(Addresses),
 ) -> anyhow::Result<()> {
     // A core's runtime writes the log when it idles; until there is a log, this one opens it.
@@ -134,13 +137,25 @@ pub fn serve(
         Mode::Trial => (None, Reflection::On),
     };
     let (keyring_settings, mut warnings) = prepare_memory(settings.keyring);
+    tracing::info!("{}", protections.describe(arena::status().protection.describe()));
+    for warning in protections.warnings() {
+        tracing::warn!("{warning}");
+        warnings.push(warning);
+    }
     let settings = &Settings {
         keyring: keyring_settings,
         connections: prepare_files(settings.connections, &mut warnings),
         ..settings.clone()
     };
+    // One that has no real path is not there: to take it says so, and what to do.
+    let settings = &settings.with_real_data_dir().unwrap_or_else(|_| settings.clone());
     let _data_dir = DataDir::take_to_serve(&settings.data_dir)?;
     let reload::Found { policy, trust, prints } = reload::read(settings)?;
+    let inspected = settings.tls.as_ref().map(|files| inspect(files, SystemClock.now())).unwrap_or_default();
+    for told in inspected.mistakes.iter().chain(&inspected.notes).map(ToString::to_string) {
+        tracing::warn!("{told}");
+        warnings.push(told);
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (opened_store, salvaged_bytes) = store.open(&settings.store_dir()).context("the store cannot be opened")?;
     let opened = opening.block_on(open(settings, &opened_store, salvaged_bytes, &clock))?;

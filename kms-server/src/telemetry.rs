@@ -18,6 +18,11 @@ pub enum LogFormat {
     Json,
 }
 
+/// Answers whether a text is a filter, or why not.
+pub fn check_filter(filter: &str) -> Result<(), String> {
+    EnvFilter::try_new(filter).map(drop).map_err(|error| error.to_string())
+}
+
 /// Begins to log. Once per process.
 pub fn start_logs(format: LogFormat, filter: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let filter = EnvFilter::try_new(filter)?;

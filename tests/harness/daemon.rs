@@ -23,7 +23,11 @@ impl Daemon {
 
     /// As [`Daemon::fresh`], with other settings.
     pub async fn fresh_with(settings: &Settings) -> Result<Self> {
-        let site = Site::with(settings)?;
+        Self::fresh_on(Site::with(settings)?).await
+    }
+
+    /// As [`Daemon::fresh`], on a site that was made.
+    pub async fn fresh_on(site: Site) -> Result<Self> {
         site.init().await?;
         site.bind(&Binding {
             id: "app",
@@ -64,6 +68,11 @@ impl Daemon {
         // It is the site's output too: what is said in an error may be a secret.
         site.output().add(&output.bytes());
         Ok(Ended { code, stdout: Vec::new(), stderr: output.text() })
+    }
+
+    /// Returns the id of its process.
+    pub fn pid(&self) -> Result<i32> {
+        Ok(self.process.id()?.as_raw_nonzero().get())
     }
 
     /// Returns the site it runs on.

@@ -20,6 +20,7 @@ pub mod records;
 pub mod request;
 mod rpc;
 mod site;
+mod volume;
 pub mod wire;
 
 pub use authority::{Authority, Identity};
@@ -32,6 +33,7 @@ pub use process::Process;
 pub use program::{Ended, command, program, run, run_with};
 pub use rpc::{Listener, NAMES, Rpc};
 pub use site::{Settings, Site};
+pub use volume::Volume;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@
 //! is never a principal by itself, and a connection without a principal is no connection.
 
 pub mod identity;
+pub mod inspect;
 pub mod mapping;
 mod pem;
 pub mod tls;

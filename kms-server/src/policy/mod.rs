@@ -60,15 +60,16 @@ use std::sync::Arc;
 
 use cedar_policy::{Authorizer, Context, Entities, Entity, EntityUid, PolicyId, PolicySet};
 
+pub use crate::mistake::Mistake;
 pub use action::{Action, UnknownAction};
-pub use error::{Mistake, PolicyError};
+pub use error::PolicyError;
 pub use resource::Resource;
 pub use role::{Role, UnknownRole};
 
+use crate::mistake::Source;
 use crate::noun::{Principal, TenantName, UnixMillis};
-use bindings::Tenants;
+use bindings::{Read, Tenants};
 use entities::Vocabulary;
-use error::Source;
 use names::Names;
 use network::Network;
 use remembered::{Place, Question, Remembered};
@@ -191,8 +192,19 @@ impl Policy {
         Self::build(text, file_label, &Templates::shipped()?, PolicySet::new())
     }
 
+    /// Returns every mistake in a file of bindings: the first is the one that [`Policy::load`] refuses it for.
+    pub fn mistakes(text: &str, file_label: &str) -> Vec<Mistake> {
+        match Templates::shipped() {
+            Ok(templates) => bindings::read(Source { file: file_label, text }, &templates).mistakes,
+            Err(_) => Vec::new(),
+        }
+    }
+
     fn build(text: &str, file: &str, templates: &Templates, forbids: PolicySet) -> Result<Self, PolicyError> {
-        let (bindings, groups) = bindings::parse(Source { file, text }, templates)?;
+        let Read { bindings, groups, mistakes } = bindings::read(Source { file, text }, templates);
+        if let Some(first) = mistakes.into_iter().next() {
+            return Err(first.into());
+        }
         let vocabulary = Vocabulary::new();
         let mut rules = Vec::with_capacity(bindings.len());
         let mut by_tenant: HashMap<TenantName, Vec<usize>> = HashMap::new();
