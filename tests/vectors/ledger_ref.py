@@ -28,8 +28,8 @@ def main():
              lease=1790000300100, epoch=1, **{"in": 6}, seq=4, pm=5, rh="00" * 16, res="OK"),
         leaf(19, 1790000500000, op="DestroyKeyVersion", ph="fenced", ten="globex", tuid=other, kn="billing", key=kek, kv=3, sub="kms-server", tkc=commitment, keys=1,
              deks=0, lease=1790000800000, epoch=1, **{"in": 18}, seq=9, pm=17, pd=7, rh="11" * 16, res="RECOVERED"),
-        leaf(40, 1790000600000, op="DestroyTenant", ph="fenced", ten="acme", tuid=tenant, sub="kms-server", tkc=commitment, keys=12, deks=0, lease=1790000900000, epoch=1,
-             by=7, why="CARRIED_OUT", **{"in": 39}, seq=10, pm=19, pd=19, rh="22" * 16, res="OK"),
+        leaf(40, 1790000600000, op="DestroyTenant", ph="fenced", ten="acme", tuid=tenant, sub="kms-server", by=7, tkc=commitment, keys=12, deks=0, lease=1790000900000,
+             epoch=1, why="CARRIED_OUT", **{"in": 39}, seq=10, pm=19, pd=19, rh="22" * 16, res="OK"),
     ]
     head = b"kms1led\x01" + hashlib.sha256(origin.encode()).digest()
     file, previous = head, hashlib.sha256(head).digest()
