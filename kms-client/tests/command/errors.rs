@@ -96,7 +96,7 @@ async fn destroying_without_a_terminal_needs_the_name() {
         assert_eq!(ran.code, 2, "{line}");
         assert!(ran.stderr.contains(says), "{line}: {}", ran.stderr);
     }
-    assert!(world.fake.requests.lock().unwrap().is_empty(), "nothing was asked of the server");
+    assert!(world.fake.requests().is_empty(), "nothing was asked of the server");
 }
 
 #[tokio::test(flavor = "multi_thread")]

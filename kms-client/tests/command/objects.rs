@@ -35,7 +35,7 @@ async fn a_tenant_is_destroyed_after_a_wait_or_at_once() {
     assert!(fenced.contains("\"state\": \"TENANT_STATE_FENCED\""), "{fenced}");
     assert!(fenced.ends_with("\"fenceTime\": \"2026-01-02T03:04:05Z\"\n}\n"), "{fenced}");
     world.run("tenant destroy acme --yes --name acme").await;
-    let seen = world.fake.requests.lock().unwrap().join("\n");
+    let seen = world.fake.requests().join("\n");
     assert!(seen.contains("seconds: 604800") && seen.contains("seconds: 0") && seen.contains("wait: None"), "{seen}");
 }
 
