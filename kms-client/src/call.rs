@@ -94,7 +94,8 @@ impl<T: Clone> Caller<T> {
             // A connection that was lost while nobody used it is met by the next call, which is repeated once in any
             // case: else a caller of few calls would soon have no budget for what is not the service's trouble.
             let is_free = repetitions == 1 && matches!(error.again(), Again::Elsewhere { .. });
-            if repetitions >= self.attempts_max || !(is_free || self.budget.failed()) {
+            let may_repeat = is_free || self.budget.failed();
+            if repetitions >= self.attempts_max || !may_repeat {
                 return Err(error);
             }
             let wait = wait.unwrap_or_else(|| back_off(repetitions, &*self.random));

@@ -352,13 +352,15 @@ mod tests {
     use super::*;
     use tonic_types::ErrorDetails;
 
-    const LIMIT: Duration = Duration::from_secs(2);
+    fn from_status(status: Status) -> Error {
+        Error::from_status("Encrypt", "https://kms:8443", Duration::from_secs(2), status, || None)
+    }
 
     fn from_server(code: Code, reason: &str) -> Error {
         let metadata = [("request_id".to_owned(), "r-7".to_owned())];
         let details = ErrorDetails::with_error_info(reason, "kms.v1", metadata);
         let status = Status::with_error_details(code, "the key is disabled", details);
-        Error::from_status("Encrypt", "https://kms:8443", LIMIT, status)
+        from_status(status)
     }
 
     #[test]
@@ -409,7 +411,7 @@ mod tests {
     #[test]
     fn a_status_without_details_is_still_an_answer_of_the_server() {
         let status = Status::unimplemented("");
-        let error = Error::from_status("Encrypt", "https://kms:8443", LIMIT, status);
+        let error = from_status(status);
         assert_eq!((error.kind(), error.reason()), (ErrorKind::Unimplemented, None));
         assert_eq!(error.message(), "the server gave no explanation");
         assert!(error.hint().is_some_and(|hint| hint.contains("right address")));
@@ -417,18 +419,39 @@ mod tests {
 
     #[test]
     fn the_timeout_of_tonic_is_a_deadline() {
-        let error = Error::from_status("Encrypt", "https://kms:8443", LIMIT, Status::cancelled("Timeout expired"));
+        let error = from_status(Status::cancelled("Timeout expired"));
         assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
         assert_eq!(error.message(), "no answer from https://kms:8443 within 2s");
+        assert_eq!((error.reason(), error.again()), (Some("DEADLINE"), Again::No));
         assert!(!error.is_retryable(), "the change may have been carried out");
     }
 
     #[test]
     fn a_call_that_was_cancelled_otherwise_is_a_broken_connection() {
         let status = Status::cancelled("operation was canceled");
-        let error = Error::from_status("Encrypt", "https://kms:8443", LIMIT, status);
-        assert_eq!(error.kind(), ErrorKind::Connection);
+        let error = from_status(status);
+        assert_eq!((error.kind(), error.reason()), (ErrorKind::Connection, Some("CONNECTION_CLOSED")));
         assert!(error.is_retryable());
+    }
+
+    #[test]
+    fn why_the_connection_broke_is_told_where_the_status_does_not_know() {
+        let expired =
+            || Some(Found::new(Trouble::ClientCertificateExpired, "received fatal alert: CertificateExpired"));
+        let status = Status::cancelled("operation was canceled");
+        let error = Error::from_status("Encrypt", "https://kms:8443", Duration::from_secs(2), status, expired);
+        assert_eq!((error.kind(), error.reason()), (ErrorKind::Unauthenticated, Some("CLIENT_CERTIFICATE_EXPIRED")));
+        assert_eq!(error.source().unwrap().to_string(), "received fatal alert: CertificateExpired");
+    }
+
+    #[test]
+    fn only_what_may_pass_is_repeated() {
+        for code in (0..17).map(Code::from) {
+            let again = from_server(code, "SOME_REASON").again();
+            assert_eq!(again, if code == Code::Unavailable { Again::Later(None) } else { Again::No }, "{code:?}");
+        }
+        let leaving = from_server(Code::Unavailable, "SHUTTING_DOWN").again();
+        assert_eq!(leaving, Again::Elsewhere { later_here: true });
     }
 
     #[test]

@@ -202,6 +202,7 @@ async fn verdict(name: &str) -> Result<(), Status> {
         "disabled" => Err(refusal(Code::FailedPrecondition, "KEY_DISABLED", "the key is disabled")),
         "taken" => Err(refusal(Code::AlreadyExists, "KEY_ALREADY_EXISTS", "there is such a key")),
         "overloaded" => Err(refusal(Code::Unavailable, "OVERLOADED", "too much work at once")),
+        "conflicting" => Err(refusal(Code::Aborted, "CONFLICT", "somebody else changed it at the same time")),
         "strange" => Err(refusal(Code::Internal, "INTERNAL", "a \u{1b}[2Jmistake")),
         "slow" => std::future::pending().await,
         _ => Ok(()),
