@@ -18,20 +18,29 @@ use super::Ca;
 
 /// Starts one, and returns its address.
 pub async fn start(ca: &Ca, why: CertificateError) -> String {
-    start_with(
-        ca,
-        Arc::new(Refusing { why, algorithms: ring::default_provider().signature_verification_algorithms }),
-        b"h2",
-    )
-    .await
+    start_with(ca, Arc::new(Refusing::because(why)), b"h2", Parting::Orderly).await
+}
+
+/// Starts one that sends its alert and then resets the connection, as a server does that closes with bytes unread.
+pub async fn start_resetting(ca: &Ca, why: CertificateError) -> String {
+    start_with(ca, Arc::new(Refusing::because(why)), b"h2", Parting::Reset).await
 }
 
 /// Starts one that speaks another protocol than HTTP/2 inside of TLS, or none that it names.
 pub async fn start_speaking(ca: &Ca, protocol: &[u8]) -> String {
-    start_with(ca, tokio_rustls::rustls::server::WebPkiClientVerifier::no_client_auth(), protocol).await
+    let anybody = tokio_rustls::rustls::server::WebPkiClientVerifier::no_client_auth();
+    start_with(ca, anybody, protocol, Parting::Orderly).await
 }
 
-async fn start_with(ca: &Ca, verifier: Arc<dyn ClientCertVerifier>, protocol: &[u8]) -> String {
+/// What follows the alert.
+#[derive(Clone, Copy)]
+enum Parting {
+    /// The client may send on; it is the first to close.
+    Orderly,
+    Reset,
+}
+
+async fn start_with(ca: &Ca, verifier: Arc<dyn ClientCertVerifier>, protocol: &[u8], parting: Parting) -> String {
     let server = ca.server(4000);
     let chain = vec![CertificateDer::from_pem_slice(server.certificate.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(server.key.as_bytes()).unwrap();
@@ -52,10 +61,11 @@ async fn start_with(ca: &Ca, verifier: Arc<dyn ClientCertVerifier>, protocol: &[
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let mut rest = Vec::new();
-                match acceptor.accept(tcp).into_fallible().await {
-                    Ok(mut tls) => drop(tls.read_to_end(&mut rest).await),
-                    // The alert is sent. Who closed now, with bytes of the client unread, would take it back.
-                    Err((_, mut tcp)) => {
+                // When it fails, the alert is sent.
+                match (acceptor.accept(tcp).into_fallible().await, parting) {
+                    (Ok(mut tls), _) => drop(tls.read_to_end(&mut rest).await),
+                    (Err((_, tcp)), Parting::Reset) => tcp.set_zero_linger().unwrap(),
+                    (Err((_, mut tcp)), Parting::Orderly) => {
                         let _ = tcp.shutdown().await;
                         let _ = tcp.read_to_end(&mut rest).await;
                     }
@@ -70,6 +80,12 @@ async fn start_with(ca: &Ca, verifier: Arc<dyn ClientCertVerifier>, protocol: &[
 struct Refusing {
     why: CertificateError,
     algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Refusing {
+    fn because(why: CertificateError) -> Self {
+        Self { why, algorithms: ring::default_provider().signature_verification_algorithms }
+    }
 }
 
 impl ClientCertVerifier for Refusing {

@@ -34,6 +34,16 @@ async fn every_alert_about_our_certificate_is_told_apart() {
 }
 
 #[tokio::test]
+async fn an_alert_is_read_also_where_a_reset_follows_it() {
+    let ca = Ca::new();
+    let address = refusing::start_resetting(&ca, CertificateError::Expired).await;
+    for _ in 0..20 {
+        let error = settings(address.clone(), &ca, ca.client()).connect().await.unwrap_err();
+        refused(&error, "CLIENT_CERTIFICATE_EXPIRED");
+    }
+}
+
+#[tokio::test]
 async fn every_call_at_once_on_a_refused_connection_is_told_why() {
     let ca = Ca::new();
     let address = refusing::start(&ca, CertificateError::Expired).await;
