@@ -176,3 +176,64 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.tls).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::{Pem, Sources};
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::crypto::ring::default_provider;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+    use tokio_rustls::rustls::server::WebPkiClientVerifier;
+    use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+    use zeroize::Zeroizing;
+
+    /// The HTTP/2 library writes before it reads when it has something to write.
+    #[tokio::test]
+    async fn why_the_server_closed_is_read_when_writing_fails() {
+        let [ours, other] = [(); 2].map(|()| rcgen::generate_simple_self_signed(["kms".to_owned()]).unwrap());
+        let mut trusted = RootCertStore::empty();
+        trusted.add(other.cert.der().clone()).unwrap();
+        let provider = Arc::new(default_provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(trusted), provider.clone()).build().unwrap();
+        let mut server = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(
+                vec![ours.cert.der().clone()],
+                PrivateKeyDer::try_from(ours.signing_key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        server.alpn_protocols = vec![HTTP2.to_vec()];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = tokio::spawn(async move {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let (_, tcp) = TlsAcceptor::from(Arc::new(server)).accept(tcp).into_fallible().await.unwrap_err();
+            tcp.set_zero_linger().unwrap();
+        });
+        let pem = |text: String| Pem::Bytes(Zeroizing::new(text.into_bytes()));
+        let sources = Sources {
+            ca: pem(ours.cert.pem()),
+            certificate: pem(ours.cert.pem()),
+            key: pem(ours.signing_key.serialize_pem()),
+        };
+        let connector = Connector {
+            host: "127.0.0.1".to_owned(),
+            port,
+            server_name: ServerName::try_from("kms").unwrap(),
+            credentials: Arc::new(Credentials::load(sources).unwrap()),
+            limit: Duration::from_secs(10),
+            last_break: LastBreak::default(),
+        };
+        let mut connection = connector.connect().await.unwrap().into_inner();
+        serving.await.unwrap();
+        while connection.write_all(b"x").await.is_ok() && connection.flush().await.is_ok() {}
+        let found = connector.last_break.found().unwrap();
+        assert_eq!(found.trouble.kind(), crate::ErrorKind::Unauthenticated, "{found:?}");
+    }
+}
