@@ -152,7 +152,7 @@ mod tests {
                 let seen = (attempt.endpoint, attempt.previous, now, attempt.left.as_millis());
                 self.seen.lock().unwrap().push(seen);
                 let end = ends(attempt.endpoint, attempt.previous);
-                async move { end.map_err(|again| Error::again_for_tests(again)) }
+                async move { end.map_err(Error::again_for_tests) }
             };
             self.caller.call(attempt, |_| Error::deadline("Test", "a", self.caller.limit)).await
         }

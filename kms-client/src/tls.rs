@@ -142,7 +142,7 @@ impl<T> Part<T> {
 }
 
 impl Sources {
-    fn read_identity(&self) -> Result<(Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>), Error> {
+    fn read_identity(&self) -> Result<(Bytes, Bytes), Error> {
         Ok((self.certificate.read("client certificate")?, self.key.read("private key")?))
     }
 
@@ -152,7 +152,7 @@ impl Sources {
 }
 
 impl Pem {
-    fn read(&self, noun: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+    fn read(&self, noun: &str) -> Result<Bytes, Error> {
         match self {
             Self::Bytes(bytes) => Ok(bytes.clone()),
             Self::File(path) => {
@@ -165,6 +165,9 @@ impl Pem {
         }
     }
 }
+
+/// What a source holds, a key perhaps.
+type Bytes = Zeroizing<Vec<u8>>;
 
 /// What is told of a source.
 struct Named<'a>(&'a Pem, &'a str);

@@ -14,9 +14,9 @@ pub struct Failure {
     message: String,
     code: &'static str,
     reason: Option<String>,
-    cause: Option<String>,
-    hint: Option<String>,
-    request_id: Option<String>,
+    cause: Option<Box<str>>,
+    hint: Option<Box<str>>,
+    request_id: Option<Box<str>>,
     attempts: u32,
 }
 
@@ -53,31 +53,31 @@ impl Failure {
 
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(hint.into().into());
         self
     }
 
     fn of(error: &Error, subject: &Subject) -> Self {
         let mut failure = Self::new(Exit::of(error.kind()), code(error.kind()), error.message());
         failure.reason = error.reason().map(str::to_owned);
-        failure.request_id = error.request_id().map(str::to_owned);
+        failure.request_id = error.request_id().map(Into::into);
         failure.attempts = error.attempts();
         // What was found, where no answer says it. Settings have it in their message.
         let is_broken = matches!(error.kind(), ErrorKind::Connection | ErrorKind::Tls | ErrorKind::Unauthenticated);
         if is_broken && failure.request_id.is_none() {
-            failure.cause = root_cause(error);
+            failure.cause = root_cause(error).map(Into::into);
         }
         let known = error.reason().and_then(ErrorReason::from_reason);
         failure.hint = match known {
-            Some(reason) => Some(hint::of(reason, error.operation(), subject)),
-            None => error.hint().map(str::to_owned),
+            Some(reason) => Some(hint::of(reason, error.operation(), subject).into()),
+            None => error.hint().map(Into::into),
         };
         // Nobody knows what became of it.
         let is_open =
             matches!(error.kind(), ErrorKind::DeadlineExceeded | ErrorKind::Connection | ErrorKind::Unavailable);
         if let Some(id) = error.change_id().filter(|_| is_open) {
-            let hint = failure.hint.take().map(|hint| hint + "; ").unwrap_or_default();
-            failure.hint = Some(format!("{hint}repeated with --request-id {id}, the change is made once"));
+            let hint = failure.hint.take().map(|hint| format!("{hint}; ")).unwrap_or_default();
+            failure.hint = Some(format!("{hint}repeated with --request-id {id}, the change is made once").into());
         }
         failure
     }
@@ -118,11 +118,11 @@ impl Failure {
             #[serde(skip_serializing_if = "Option::is_none")]
             reason: Option<String>,
             #[serde(skip_serializing_if = "Option::is_none")]
-            cause: Option<String>,
+            cause: Option<Box<str>>,
             #[serde(skip_serializing_if = "Option::is_none")]
-            hint: Option<String>,
+            hint: Option<Box<str>>,
             #[serde(skip_serializing_if = "Option::is_none")]
-            request_id: Option<String>,
+            request_id: Option<Box<str>>,
             attempts: u32,
             exit_code: u8,
         }
@@ -202,7 +202,7 @@ mod tests {
     fn a_failure_is_told_as_what_why_and_what_to_do() {
         let mut failure = Failure::new(Exit::Conflict, "FAILED_PRECONDITION", "the key is disabled").hint("enable it");
         failure.reason = Some("KEY_DISABLED".to_owned());
-        failure.request_id = Some("r-1".to_owned());
+        failure.request_id = Some("r-1".into());
         assert_eq!(
             failure.lines(),
             "error: the key is disabled\nreason: KEY_DISABLED (FAILED_PRECONDITION)\nhint: enable it\nrequest: r-1\n"
