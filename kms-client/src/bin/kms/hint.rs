@@ -76,7 +76,7 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
             let what = what.or(subject.tenant.as_ref().map(TenantRef::to_string)).unwrap_or("this server".to_owned());
             format!(
                 "no binding of yours allows {action} on {what} (`kms whoami` lists them): an operator adds one with \
-                 the role {roles} to the server's bindings file, which is read when it starts"
+                 the role {roles} to the server's bindings file, which is read at a start and on SIGHUP"
             )
         }
         ErrorReason::TenantNotFound => format!("`kms tenant list` shows all, `kms tenant create {tenant}` creates it"),
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(
             of(ErrorReason::PolicyDenied, Some("Encrypt"), &key),
             "no binding of yours allows Encrypt on tenants/acme/keys/app (`kms whoami` lists them): an operator adds \
-             one with the role `encrypter` to the server's bindings file, which is read when it starts"
+             one with the role `encrypter` to the server's bindings file, which is read at a start and on SIGHUP"
         );
     }
 
