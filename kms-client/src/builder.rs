@@ -1,38 +1,59 @@
 //! The client's settings: where the server is, whom to trust, who we are.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Uri};
+use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::transport::{Endpoint, Uri};
 use zeroize::Zeroizing;
 
 use crate::Error;
+use crate::call::Caller;
 use crate::client::{Client, Target};
+use crate::connect::{Connector, LastBreak};
+use crate::endpoints::Endpoints;
+use crate::random::OsRandom;
+use crate::retry::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, Budget};
+use crate::time::TokioTime;
+use crate::tls::{Credentials, Pem, Sources};
 
 /// Settings of a [`Client`]. Made by [`Client::builder`].
 ///
 /// Needed are a CA ([`ca_file`](Self::ca_file) or [`ca_pem`](Self::ca_pem)) and an identity
-/// ([`identity_files`](Self::identity_files) or [`identity_pem`](Self::identity_pem)). Files are read once, when the
-/// client is made: a renewed certificate needs a new client.
+/// ([`identity_files`](Self::identity_files) or [`identity_pem`](Self::identity_pem)). Files are read again when a
+/// connection is made, and looked at every minute: a renewed certificate needs no new client. A file that cannot be used
+/// leaves in force what it held before; [`Client::certificate_problem`] tells.
 #[must_use]
 pub struct ClientBuilder {
-    address: String,
+    addresses: Vec<String>,
     operator_address: Option<String>,
     ca: Option<Pem>,
     identity: Option<(Pem, Pem)>,
     server_name: Option<String>,
     timeout: Duration,
-}
-
-enum Pem {
-    File(PathBuf),
-    Bytes(Zeroizing<Vec<u8>>),
+    attempts: u32,
 }
 
 impl ClientBuilder {
     pub(crate) fn new(address: String) -> Self {
-        Self { address, operator_address: None, ca: None, identity: None, server_name: None, timeout: TIMEOUT_DEFAULT }
+        Self {
+            addresses: vec![address],
+            operator_address: None,
+            ca: None,
+            identity: None,
+            server_name: None,
+            timeout: TIMEOUT_DEFAULT,
+            attempts: ATTEMPTS_DEFAULT,
+        }
+    }
+
+    /// Adds another address of the same service. The first is asked until it cannot be reached or is leaving; then the
+    /// next is, and so on in a circle. Nobody goes back to the first for its own sake.
+    pub fn endpoint(mut self, address: impl Into<String>) -> Self {
+        self.addresses.push(address.into());
+        self
     }
 
     /// Sets the file with the certificates, in PEM, of the CAs that may have issued the server's certificate. No
@@ -74,9 +95,17 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the time limit of every call, connecting included; 2 seconds unless set.
+    /// Sets the time limit of every call, connecting and repeating included; 2 seconds unless set.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Sets how often a call is made that fails for a reason that may pass, the first time included: 1 to 5; 3 unless
+    /// set. Waits grow from 20 ms to a second, or are what the server asks for. With 1, nothing is repeated but at
+    /// another [`endpoint`](Self::endpoint).
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
         self
     }
 
@@ -99,96 +128,79 @@ impl ClientBuilder {
         if self.timeout.is_zero() {
             return Err(Error::config("the time limit is zero: no call could succeed"));
         }
-        let tls = self.tls()?;
-        let service = self.target(&self.address, &tls)?;
-        let operator = self.operator_address.as_deref().map(|address| self.target(address, &tls)).transpose()?;
-        Ok(Client::new(service, operator, self.timeout))
-    }
-
-    fn tls(&self) -> Result<ClientTlsConfig, Error> {
-        let Some(ca) = &self.ca else {
+        if !(1..=ATTEMPTS_MAX).contains(&self.attempts) {
+            return Err(Error::config(format!("{} attempts: it must be 1 to {ATTEMPTS_MAX}", self.attempts)));
+        }
+        let Some(ca) = self.ca else {
             return Err(Error::config("no CA certificate is set").with_hint("it says which servers to trust"));
         };
-        let Some((certificate, key)) = &self.identity else {
+        let Some((certificate, key)) = self.identity else {
             return Err(Error::config("no client certificate is set")
                 .with_hint("the service knows its callers by their certificates"));
         };
-        let ca_pem = ca.read("CA certificate")?;
-        // A block that is no certificate would be skipped in silence, and every server distrusted.
-        if !contains(&ca_pem, "-----BEGIN CERTIFICATE-----") {
-            return Err(Error::config(format!("{} has no certificate in PEM", ca.name("the CA certificate"))));
-        }
-        let certificate_pem = certificate.read("client certificate")?;
-        if !contains(&certificate_pem, "-----BEGIN CERTIFICATE-----") {
-            let name = certificate.name("the client certificate");
-            return Err(Error::config(format!("{name} has no certificate in PEM")));
-        }
-        let key_pem = key.read("private key")?;
-        if !contains(&key_pem, "PRIVATE KEY-----") {
-            return Err(Error::config(format!("{} has no private key in PEM", key.name("the private key"))));
-        }
-        let identity = Identity::from_pem(certificate_pem.as_slice(), key_pem.as_slice());
-        let mut tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(ca_pem.as_slice()))
-            .identity(identity)
-            .timeout(self.connect_timeout());
-        if let Some(name) = &self.server_name {
-            tls = tls.domain_name(name);
-        }
-        Ok(tls)
-    }
-
-    fn target(&self, address: &str, tls: &ClientTlsConfig) -> Result<Target, Error> {
-        let uri = parse_address(address)?;
-        let endpoint = Endpoint::from(uri)
-            .tls_config(tls.clone())
-            .map_err(|error| {
-                Error::config("the certificates, the private key or the server name cannot be used")
-                    .with_hint("check that they are whole, and that the private key is the certificate's")
-                    .caused_by(error)
-            })?
-            .user_agent(concat!("kms-client/", env!("CARGO_PKG_VERSION")))
-            .expect("it is a good header")
-            .connect_timeout(self.connect_timeout())
-            // Finds a dead connection by itself, and keeps a busy one alive through NAT.
-            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-        Ok(Target { address: address.to_owned(), channel: endpoint.connect_lazy() })
-    }
-
-    /// A little less than a call has, so that the error says that the server was not reached, not only that it did
-    /// not answer.
-    fn connect_timeout(&self) -> Duration {
-        self.timeout.mul_f32(0.75)
+        let credentials = Arc::new(Credentials::load(Sources { ca, certificate, key })?);
+        // A little less than a call has, so that the error says that the server was not reached, not only that it did
+        // not answer; and each address has its share, so that there is time for the next.
+        let connect_limit = |addresses: usize| self.timeout.mul_f32(0.75 / addresses as f32);
+        let caller = |addresses: &[String]| -> Result<Caller<Arc<Target>>, Error> {
+            let target = |address: &String| {
+                target(address, self.server_name.as_deref(), &credentials, connect_limit(addresses.len()))
+            };
+            Ok(Caller {
+                endpoints: Endpoints::new(addresses.iter().map(target).collect::<Result<_, _>>()?),
+                budget: Budget::full(),
+                attempts_max: self.attempts,
+                limit: self.timeout,
+                time: Arc::new(TokioTime::new()),
+                random: Arc::new(OsRandom),
+            })
+        };
+        let service = caller(&self.addresses)?;
+        let operator = self.operator_address.map(|address| caller(&[address])).transpose()?;
+        Ok(Client::new(service, operator, credentials))
     }
 }
 
-impl Pem {
-    fn read(&self, noun: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
-        match self {
-            Self::Bytes(bytes) => Ok(bytes.clone()),
-            Self::File(path) => read_file(path)
-                .map_err(|error| Error::config(format!("cannot read the {noun} {}: {error}", path.display()))),
-        }
-    }
-
-    fn name(&self, noun: &str) -> String {
-        match self {
-            Self::Bytes(_) => noun.to_owned(),
-            Self::File(path) => path.display().to_string(),
-        }
-    }
-}
-
-fn read_file(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    use std::io::Read;
-    let mut pem = Zeroizing::new(Vec::with_capacity(16 << 10));
-    std::fs::File::open(path)?.take(PEM_BYTES_MAX).read_to_end(&mut pem)?;
-    Ok(pem)
-}
-
-fn contains(pem: &[u8], text: &str) -> bool {
-    pem.windows(text.len()).any(|window| window == text.as_bytes())
+fn target(
+    address: &str,
+    server_name: Option<&str>,
+    credentials: &Arc<Credentials>,
+    limit: Duration,
+) -> Result<Arc<Target>, Error> {
+    let uri = parse_address(address)?;
+    let host = uri.host().unwrap_or_default();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
+    let name = server_name.unwrap_or(&host);
+    let server_name = ServerName::try_from(name.to_owned()).map_err(|error| {
+        Error::config(format!("{name:?} cannot be the name of a server: {error}"))
+            .with_hint("it is a DNS name or an IP address, as it stands in the server's certificate")
+    })?;
+    let last_break = LastBreak::default();
+    let connector = Arc::new(Connector {
+        host,
+        port: uri.port_u16().unwrap_or(443),
+        server_name,
+        credentials: credentials.clone(),
+        limit,
+        last_break: last_break.clone(),
+    });
+    let connect = tower::service_fn(move |_: Uri| {
+        let connector = connector.clone();
+        async move { connector.connect().await }
+    });
+    // To tonic this is a plain connection, since TLS is made by the connector; requests say https all the same.
+    let plain: Uri = format!("http://{}", uri.authority().map(|authority| authority.as_str()).unwrap_or_default())
+        .parse()
+        .expect("only the scheme is another");
+    let channel = Endpoint::from(plain)
+        .origin(uri)
+        .user_agent(concat!("kms-client/", env!("CARGO_PKG_VERSION")))
+        .expect("it is a good header")
+        // Finds a dead connection by itself, and keeps a busy one alive through NAT.
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .connect_with_connector_lazy(connect);
+    Ok(Arc::new(Target { address: address.to_owned(), channel, last_break }))
 }
 
 /// Takes `https://host` or `https://host:port`, and nothing besides.
@@ -217,7 +229,7 @@ fn parse_address(address: &str) -> Result<Uri, Error> {
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientBuilder")
-            .field("address", &self.address)
+            .field("addresses", &self.addresses)
             .field("operator_address", &self.operator_address)
             .field("server_name", &self.server_name)
             .field("timeout", &self.timeout)
@@ -228,8 +240,6 @@ impl fmt::Debug for ClientBuilder {
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// More than any chain of certificates has.
-const PEM_BYTES_MAX: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -262,7 +272,9 @@ mod tests {
     #[tokio::test]
     async fn what_is_missing_is_named() {
         let builder = || Client::builder("https://kms:8443");
-        let certificate = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
+        let certificate = rcgen::generate_simple_self_signed(["kms".to_owned()]).unwrap().cert.pem();
+        let certificate = certificate.as_str();
+        let torn = &certificate[..certificate.len() - 40];
         let cases = [
             (builder(), "no CA certificate is set"),
             (builder().ca_pem("x"), "no client certificate is set"),
@@ -270,7 +282,10 @@ mod tests {
             (builder().ca_pem(certificate).identity_pem("x", ""), "the client certificate has no certificate in PEM"),
             (builder().ca_pem(certificate).identity_pem(certificate, "x"), "the private key has no private key in PEM"),
             (builder().ca_file("no/such.pem").identity_pem("", ""), "cannot read the CA certificate no/such.pem"),
+            (builder().ca_pem(torn).identity_pem("", ""), "the CA certificate is not whole"),
             (builder().timeout(Duration::ZERO), "the time limit is zero"),
+            (builder().attempts(0), "0 attempts"),
+            (builder().attempts(6), "6 attempts"),
         ];
         for (builder, says) in cases {
             let error = builder.connect_lazy().unwrap_err();

@@ -5,9 +5,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::call::{Attempt, Caller};
+use crate::connect::LastBreak;
+use crate::tls::Credentials;
 use crate::{ClientBuilder, Error};
 
 /// A connection to the service. Cheap to clone; share one.
@@ -17,33 +21,47 @@ pub struct Client {
 }
 
 struct Inner {
-    service: Target,
-    operator: Option<Target>,
-    timeout: Duration,
+    service: Caller<Arc<Target>>,
+    operator: Option<Caller<Arc<Target>>>,
+    credentials: Arc<Credentials>,
 }
 
 /// One listener of the server.
 pub(crate) struct Target {
     pub(crate) address: String,
     pub(crate) channel: Channel,
+    pub(crate) last_break: LastBreak,
 }
 
 impl Client {
-    /// Begins a client for the service at an address such as `https://kms.internal:8443`.
+    /// Begins a client for the service at an address such as `https://kms.internal:8443`. It may have several:
+    /// [`ClientBuilder::endpoint`].
     pub fn builder(address: impl Into<String>) -> ClientBuilder {
         ClientBuilder::new(address.into())
     }
 
-    pub(crate) fn new(service: Target, operator: Option<Target>, timeout: Duration) -> Self {
-        Self { inner: Arc::new(Inner { service, operator, timeout }) }
+    pub(crate) fn new(
+        service: Caller<Arc<Target>>,
+        operator: Option<Caller<Arc<Target>>>,
+        credentials: Arc<Credentials>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { service, operator, credentials }) }
+    }
+
+    /// Returns what is wrong with the certificate files as they are now. While this is not `None`, connections are made
+    /// with what the files held before.
+    ///
+    /// Files are looked at whenever a connection is made, and at most every minute while calls are made.
+    pub fn certificate_problem(&self) -> Option<String> {
+        self.inner.credentials.problem()
     }
 
     /// Calls the service.
-    pub(crate) async fn call<M, R, F>(
+    pub(crate) async fn call<M: Clone, R, F>(
         &self,
         operation: &'static str,
         message: M,
-        send: impl FnOnce(Channel, Request<M>) -> F,
+        send: impl Fn(Channel, Request<M>) -> F,
     ) -> Result<R, Error>
     where
         F: Future<Output = Result<Response<R>, Status>>,
@@ -52,11 +70,11 @@ impl Client {
     }
 
     /// Calls the operator listener.
-    pub(crate) async fn call_operator<M, R, F>(
+    pub(crate) async fn call_operator<M: Clone, R, F>(
         &self,
         operation: &'static str,
         message: M,
-        send: impl FnOnce(Channel, Request<M>) -> F,
+        send: impl Fn(Channel, Request<M>) -> F,
     ) -> Result<R, Error>
     where
         F: Future<Output = Result<Response<R>, Status>>,
@@ -68,24 +86,48 @@ impl Client {
         self.call_at(operator, operation, message, send).await
     }
 
-    async fn call_at<M, R, F>(
+    async fn call_at<M: Clone, R, F>(
         &self,
-        target: &Target,
+        caller: &Caller<Arc<Target>>,
         operation: &'static str,
         message: M,
-        send: impl FnOnce(Channel, Request<M>) -> F,
+        send: impl Fn(Channel, Request<M>) -> F,
     ) -> Result<R, Error>
     where
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let limit = self.inner.timeout;
-        let mut request = Request::new(message);
-        request.set_timeout(limit);
-        // Kept here too: while a connection is being made, or if the server forgets the limit, nobody else keeps it.
-        match tokio::time::timeout(limit, send(target.channel.clone(), request)).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(Error::from_status(operation, &target.address, limit, status)),
-            Err(_) => Err(Error::deadline(operation, &target.address, limit)),
+        self.look_at_certificates(caller.time.now());
+        let attempt = |attempt: Attempt<Arc<Target>>| {
+            let Attempt { endpoint, previous, left } = attempt;
+            let mut request = Request::new(message.clone());
+            // The server is told what is left. It is kept here too: while a connection is being made, or if the server
+            // forgets it, nobody else keeps it.
+            request.set_timeout(left);
+            if previous > 0 {
+                request.metadata_mut().insert("grpc-previous-rpc-attempts", MetadataValue::from(previous));
+            }
+            let answer = send(endpoint.channel.clone(), request);
+            async move {
+                match answer.await {
+                    Ok(response) => {
+                        endpoint.last_break.forget();
+                        Ok(response.into_inner())
+                    }
+                    Err(status) => {
+                        let last_break = || endpoint.last_break.found();
+                        Err(Error::from_status(operation, &endpoint.address, caller.limit, status, last_break))
+                    }
+                }
+            }
+        };
+        caller.call(attempt, |target| Error::deadline(operation, &target.address, caller.limit)).await
+    }
+
+    /// Looks at the files now and then, beside the call: a broken one is told before it is needed.
+    fn look_at_certificates(&self, now: Duration) {
+        if self.inner.credentials.is_due(now) {
+            let credentials = self.inner.credentials.clone();
+            tokio::task::spawn_blocking(move || credentials.refresh());
         }
     }
 }
@@ -93,11 +135,15 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("address", &self.inner.service.address)
-            .field("operator_address", &self.inner.operator.as_ref().map(|target| &target.address))
-            .field("timeout", &self.inner.timeout)
+            .field("addresses", &addresses(&self.inner.service))
+            .field("operator_address", &self.inner.operator.as_ref().map(addresses))
+            .field("timeout", &self.inner.service.limit)
             .finish_non_exhaustive()
     }
+}
+
+fn addresses(caller: &Caller<Arc<Target>>) -> Vec<&str> {
+    caller.endpoints.list().iter().map(|target| target.address.as_str()).collect()
 }
 
 /// The largest answer that is read: the 4 MiB that a message of the API may have, and room for what frames it.
@@ -105,6 +151,8 @@ pub(crate) const ANSWER_BYTES_MAX: usize = (4 << 20) + (64 << 10);
 
 #[cfg(test)]
 mod tests {
+    use std::future::IntoFuture;
+
     use super::*;
     use crate::{Context, KeyRef, PageRequest, VersionNumber};
 
@@ -114,6 +162,21 @@ mod tests {
         check::<Client>();
     }
 
+    #[test]
+    fn errors_and_what_calls_take_and_give_can_be_sent_and_shared() {
+        fn check<T: Send + Sync + std::fmt::Debug + 'static>() {}
+        check::<crate::Error>();
+        check::<crate::Context>();
+        check::<crate::Decrypted>();
+        check::<crate::GeneratedDataKey>();
+        check::<crate::Key>();
+        check::<crate::RequestId>();
+        check::<crate::Etag>();
+        fn sent<T: Send + std::fmt::Debug + 'static>() {}
+        sent::<crate::Change<crate::Key>>();
+        sent::<crate::ClientBuilder>();
+    }
+
     /// Compiled, not run: every call can be awaited on any thread.
     #[expect(dead_code, reason = "that it compiles is the test")]
     fn every_call_can_be_sent(client: &'static Client, key: &'static KeyRef, context: &'static Context) {
@@ -121,7 +184,8 @@ mod tests {
         check(client.encrypt(key, b"", context));
         check(client.list_keys(key.tenant(), PageRequest::first()));
         check(client.list_all_keys(key.tenant(), 10, None));
-        check(client.disable_key_version(key, VersionNumber::new(1).unwrap()));
+        check(client.disable_key_version(key, VersionNumber::new(1).unwrap()).into_future());
+        check(client.create_key(key, crate::KeyPurpose::Encrypt, crate::Labels::new()).validate_only().into_future());
         check(client.status());
         check(Client::builder("").connect());
     }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::connection::Trouble;
+use crate::RequestId;
+use crate::retry::Again;
+use crate::trouble::{Found, Trouble};
 
 /// Why a call failed.
 ///
@@ -22,7 +24,10 @@ struct Inner {
     operation: Option<&'static str>,
     reason: Option<String>,
     request_id: Option<String>,
+    change: Option<RequestId>,
     retryable: bool,
+    again: Again,
+    attempts: u32,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -32,7 +37,7 @@ struct Inner {
 pub enum ErrorKind {
     /// The request is wrong as it stands. Also: a ciphertext does not open.
     InvalidArgument,
-    /// The caller did not prove who it is.
+    /// The caller did not prove who it is, or the server does not accept its certificate.
     Unauthenticated,
     /// No binding allows this. Says nothing about whether what was named exists.
     PermissionDenied,
@@ -56,6 +61,9 @@ pub enum ErrorKind {
     Unimplemented,
     /// The server could not be reached, or the connection broke.
     Connection,
+    /// TLS was refused on this side: the server is not one that is trusted here, or what listens there is not the
+    /// service.
+    Tls,
     /// The client's settings are wrong. No server was asked.
     Config,
 }
@@ -66,15 +74,37 @@ impl Error {
         self.0.kind
     }
 
-    /// Returns the server's reason, such as `KEY_DISABLED`: one of those that the API lists, or one that a newer
-    /// server has added. `None` if the server did not answer.
+    /// Returns the reason, such as `KEY_DISABLED`: one of those that the API lists, or one that a newer server has
+    /// added. Where no answer came, one of this library's: `DEADLINE`, or
+    ///
+    /// - with [`ErrorKind::Connection`] `HOST_UNKNOWN`, `CONNECTION_REFUSED`, `NO_ROUTE`, `CONNECT_TIMEOUT`,
+    ///   `CONNECTION_CLOSED`, `CONNECTION_FAILED`;
+    /// - with [`ErrorKind::Tls`] `SERVER_CA_UNKNOWN`, `SERVER_NAME_MISMATCH`, `SERVER_CERTIFICATE_EXPIRED`,
+    ///   `SERVER_CERTIFICATE_NOT_YET_VALID`, `SERVER_CERTIFICATE_INVALID`, `NO_TLS`, `NO_HTTP2`, `NO_COMMON_TLS`,
+    ///   `TLS_FAILED`;
+    /// - with [`ErrorKind::Unauthenticated`] `CLIENT_CERTIFICATE_REQUIRED`, `CLIENT_CERTIFICATE_EXPIRED`,
+    ///   `CLIENT_CA_UNKNOWN`, `CLIENT_CERTIFICATE_REVOKED`, `CLIENT_CERTIFICATE_REFUSED`.
+    ///
+    /// `None` for wrong settings, and for an answer that is not the service's.
     pub fn reason(&self) -> Option<&str> {
         self.0.reason.as_deref()
     }
 
-    /// Returns the id of the request, by which the server's operators find it.
+    /// Returns the id of the request, by which the server's operators find it. `None` if the server did not answer.
+    /// (Not to be mixed up with the id of a change: [`change_id`](Self::change_id).)
     pub fn request_id(&self) -> Option<&str> {
         self.0.request_id.as_deref()
+    }
+
+    /// Returns the `request_id` that a change was sent with. Given to [`Change::request_id`](crate::Change::request_id)
+    /// of the same call, it makes a repetition safe: what was carried out is not carried out again.
+    pub fn change_id(&self) -> Option<&RequestId> {
+        self.0.change.as_ref()
+    }
+
+    /// Returns how often the call was made. 0 if no server was asked.
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
     }
 
     /// Returns the call that failed, such as `Encrypt`: the name of its RPC, which is also the name of its action in
@@ -93,10 +123,11 @@ impl Error {
         self.0.hint
     }
 
-    /// Returns whether the failure may pass by itself, so that the same call may succeed a little later.
+    /// Returns whether the failure may pass by itself, so that the same call may succeed a little later. The library
+    /// has tried as often as it does by itself.
     ///
     /// It does not say that nothing was done. The calls of the data plane (encrypt, decrypt and data keys) may always
-    /// be repeated. Before one that changes something is repeated, read whether it was carried out.
+    /// be repeated; a change with the [`change_id`](Self::change_id) that it had.
     pub fn is_retryable(&self) -> bool {
         self.0.retryable
     }
@@ -109,7 +140,10 @@ impl Error {
             operation: None,
             reason: None,
             request_id: None,
+            change: None,
             retryable: false,
+            again: Again::No,
+            attempts: 0,
             source: None,
         }))
     }
@@ -143,41 +177,105 @@ impl Error {
 
     pub(crate) fn deadline(operation: &'static str, address: &str, limit: Duration) -> Self {
         let mut error = Self::new(ErrorKind::DeadlineExceeded, format!("no answer from {address} within {limit:?}"))
-            .with_hint("a change may still have been carried out: read before repeating it, or allow more time");
+            .with_hint(
+                "a change may still have been carried out: repeat it with the same request id, or allow more time",
+            );
+        error.0.reason = Some("DEADLINE".to_owned());
         error.0.operation = Some(operation);
         error
     }
 
-    pub(crate) fn from_status(operation: &'static str, address: &str, limit: Duration, status: Status) -> Self {
+    /// What tonic made of a failed attempt. `last_break` is why the last connection broke.
+    pub(crate) fn from_status(
+        operation: &'static str,
+        address: &str,
+        limit: Duration,
+        status: Status,
+        last_break: impl FnOnce() -> Option<Found>,
+    ) -> Self {
         // What tonic says, in a code of its own choice, when the limit passed while it waited.
         if status.code() == Code::Cancelled && status.message() == "Timeout expired" {
             return Self::deadline(operation, address, limit).caused_by(status);
         }
-        let info = status.get_details_error_info();
+        let details = status.get_error_details();
+        let info = details.error_info().cloned();
         // A status that tonic made from a broken connection has a source, one from the server has none. Cancelled
         // without details is a connection that closed under the call: no server of ours sends it.
         let from_server = info.is_some() || (status.source().is_none() && status.code() != Code::Cancelled);
-        let mut error = if from_server {
-            let kind = kind_of(status.code());
-            let message = if status.message().is_empty() { "the server gave no explanation" } else { status.message() };
-            let mut error = Self::new(kind, message);
-            error.0.retryable = kind == ErrorKind::Unavailable;
-            if info.is_none() {
-                error.0.hint = Some("the answer lacks what the service always says: is it the right address?");
-            }
-            error
-        } else {
-            let trouble = Trouble::of(&status);
-            let mut error =
-                Self::new(ErrorKind::Connection, trouble.message(address)).with_hint(trouble.what_to_check());
-            error.0.retryable = trouble.may_pass();
-            error.caused_by(status)
-        };
-        error.0.operation = Some(operation);
-        if let Some(mut info) = info {
-            error.0.reason = is_reason(&info.reason).then_some(info.reason);
-            error.0.request_id = info.metadata.remove("request_id");
+        if !from_server {
+            return Self::from_break(operation, address, status, last_break);
         }
+        let kind = kind_of(status.code());
+        let message = if status.message().is_empty() { "the server gave no explanation" } else { status.message() };
+        let mut error = Self::new(kind, message);
+        error.0.operation = Some(operation);
+        error.0.retryable = kind == ErrorKind::Unavailable;
+        let retry_info = details.retry_info().map(|info| info.retry_delay.unwrap_or_default());
+        error.0.again = match kind {
+            ErrorKind::Unavailable => Again::Later(None),
+            // Else it is a size that will not change.
+            ErrorKind::ResourceExhausted if retry_info.is_some() => Again::Later(None),
+            _ => Again::No,
+        };
+        error.0.retryable |= error.0.again != Again::No;
+        let pushback = status.metadata().get("grpc-retry-pushback-ms").map(|value| value.to_str().unwrap_or_default());
+        error.0.again = error.0.again.asked(pushback, retry_info);
+        match info {
+            None => error.0.hint = Some("the answer lacks what the service always says: is it the right address?"),
+            Some(mut info) => {
+                if info.reason == "SHUTTING_DOWN" && error.0.again != Again::No {
+                    error.0.again = Again::Elsewhere { later_here: true };
+                }
+                error.0.reason = is_reason(&info.reason).then_some(info.reason);
+                error.0.request_id = info.metadata.remove("request_id");
+            }
+        }
+        error
+    }
+
+    /// No answer came: no connection could be made, or it broke.
+    fn from_break(
+        operation: &'static str,
+        address: &str,
+        status: Status,
+        last_break: impl FnOnce() -> Option<Found>,
+    ) -> Self {
+        let last = if Found::within(&status).is_some() { None } else { last_break() };
+        let trouble = Found::within(&status).or(last.as_ref()).map_or(Trouble::Closed, |found| found.trouble);
+        let mut error = Self::new(trouble.kind(), trouble.message(address)).with_hint(trouble.what_to_check());
+        error.0.operation = Some(operation);
+        error.0.reason = Some(trouble.reason().to_owned());
+        error.0.retryable = trouble.may_pass();
+        // What waited for a connection has waited enough: there is no time for another.
+        let later_here = trouble.may_pass() && trouble != Trouble::ConnectTimeout;
+        error.0.again = Again::Elsewhere { later_here };
+        match last {
+            // It says more than what became of it in the layers between.
+            Some(found) => error.caused_by(found),
+            None => error.caused_by(status),
+        }
+    }
+
+    /// Returns what this says about repeating the call.
+    pub(crate) fn again(&self) -> Again {
+        self.0.again
+    }
+
+    pub(crate) fn after(mut self, attempts: u32) -> Self {
+        self.0.attempts = attempts;
+        self
+    }
+
+    /// The call was one of a change.
+    pub(crate) fn of_change(mut self, id: RequestId) -> Self {
+        self.0.change = Some(id);
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn again_for_tests(again: Again) -> Self {
+        let mut error = Self::new(ErrorKind::Unavailable, "test");
+        error.0.again = again;
         error
     }
 }
@@ -236,6 +334,8 @@ impl fmt::Debug for Error {
             .field("message", &inner.message)
             .field("reason", &inner.reason)
             .field("request_id", &inner.request_id)
+            .field("change_id", &inner.change)
+            .field("attempts", &inner.attempts)
             .field("source", &inner.source)
             .finish_non_exhaustive()
     }
@@ -252,13 +352,15 @@ mod tests {
     use super::*;
     use tonic_types::ErrorDetails;
 
-    const LIMIT: Duration = Duration::from_secs(2);
+    fn from_status(status: Status) -> Error {
+        Error::from_status("Encrypt", "https://kms:8443", Duration::from_secs(2), status, || None)
+    }
 
     fn from_server(code: Code, reason: &str) -> Error {
         let metadata = [("request_id".to_owned(), "r-7".to_owned())];
         let details = ErrorDetails::with_error_info(reason, "kms.v1", metadata);
         let status = Status::with_error_details(code, "the key is disabled", details);
-        Error::from_status("Encrypt", "https://kms:8443", LIMIT, status)
+        from_status(status)
     }
 
     #[test]
@@ -309,7 +411,7 @@ mod tests {
     #[test]
     fn a_status_without_details_is_still_an_answer_of_the_server() {
         let status = Status::unimplemented("");
-        let error = Error::from_status("Encrypt", "https://kms:8443", LIMIT, status);
+        let error = from_status(status);
         assert_eq!((error.kind(), error.reason()), (ErrorKind::Unimplemented, None));
         assert_eq!(error.message(), "the server gave no explanation");
         assert!(error.hint().is_some_and(|hint| hint.contains("right address")));
@@ -317,18 +419,39 @@ mod tests {
 
     #[test]
     fn the_timeout_of_tonic_is_a_deadline() {
-        let error = Error::from_status("Encrypt", "https://kms:8443", LIMIT, Status::cancelled("Timeout expired"));
+        let error = from_status(Status::cancelled("Timeout expired"));
         assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
         assert_eq!(error.message(), "no answer from https://kms:8443 within 2s");
+        assert_eq!((error.reason(), error.again()), (Some("DEADLINE"), Again::No));
         assert!(!error.is_retryable(), "the change may have been carried out");
     }
 
     #[test]
     fn a_call_that_was_cancelled_otherwise_is_a_broken_connection() {
         let status = Status::cancelled("operation was canceled");
-        let error = Error::from_status("Encrypt", "https://kms:8443", LIMIT, status);
-        assert_eq!(error.kind(), ErrorKind::Connection);
+        let error = from_status(status);
+        assert_eq!((error.kind(), error.reason()), (ErrorKind::Connection, Some("CONNECTION_CLOSED")));
         assert!(error.is_retryable());
+    }
+
+    #[test]
+    fn why_the_connection_broke_is_told_where_the_status_does_not_know() {
+        let expired =
+            || Some(Found::new(Trouble::ClientCertificateExpired, "received fatal alert: CertificateExpired"));
+        let status = Status::cancelled("operation was canceled");
+        let error = Error::from_status("Encrypt", "https://kms:8443", Duration::from_secs(2), status, expired);
+        assert_eq!((error.kind(), error.reason()), (ErrorKind::Unauthenticated, Some("CLIENT_CERTIFICATE_EXPIRED")));
+        assert_eq!(error.source().unwrap().to_string(), "received fatal alert: CertificateExpired");
+    }
+
+    #[test]
+    fn only_what_may_pass_is_repeated() {
+        for code in (0..17).map(Code::from) {
+            let again = from_server(code, "SOME_REASON").again();
+            assert_eq!(again, if code == Code::Unavailable { Again::Later(None) } else { Again::No }, "{code:?}");
+        }
+        let leaving = from_server(Code::Unavailable, "SHUTTING_DOWN").again();
+        assert_eq!(leaving, Again::Elsewhere { later_here: true });
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Keys and their versions.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
 use kms_proto::v1;
@@ -8,10 +10,14 @@ use kms_proto::v1::key_service_client::KeyServiceClient;
 use prost_types::FieldMask;
 use tonic::transport::Channel;
 
+use crate::change::Said;
 use crate::client::ANSWER_BYTES_MAX;
 use crate::page::collect;
 use crate::wire::{required, time, time_or_none, version, wait as wire_wait};
-use crate::{Client, Error, KeyPurpose, KeyRef, KeyState, Page, PageRequest, PageToken, TenantRef, VersionNumber};
+use crate::{
+    Change, Client, Creation, Error, Etag, KeyPurpose, KeyRef, KeyState, Page, PageRequest, PageToken, TenantRef,
+    VersionNumber,
+};
 
 /// Labels of a key, by name. For inventory; the service gives them no meaning.
 pub type Labels = BTreeMap<String, String>;
@@ -38,6 +44,8 @@ pub struct Key {
     pub update_time: SystemTime,
     /// When its material will be destroyed; only while its destruction is pending.
     pub destroy_time: Option<SystemTime>,
+    /// Says which state of it this is. `None` in an answer to [`Change::validate_only`].
+    pub etag: Option<Etag>,
 }
 
 /// One version of a key. The primary one seals, every enabled one opens.
@@ -54,6 +62,8 @@ pub struct KeyVersion {
     pub create_time: SystemTime,
     /// When its material will be destroyed; only while its destruction is pending.
     pub destroy_time: Option<SystemTime>,
+    /// Says which state of it this is. `None` in an answer to [`Change::validate_only`].
+    pub etag: Option<Etag>,
 }
 
 /// A version that a call has changed, with its key.
@@ -79,6 +89,7 @@ impl Key {
             create_time: time(key.create_time, "key.create_time")?,
             update_time: time(key.update_time, "key.update_time")?,
             destroy_time: time_or_none(key.destroy_time, "key.destroy_time")?,
+            etag: Etag::from_wire(key.etag),
         })
     }
 }
@@ -97,6 +108,7 @@ impl KeyVersion {
             state: KeyState::from_wire(wire.state),
             create_time: time(wire.create_time, "version.create_time")?,
             destroy_time: time_or_none(wire.destroy_time, "version.destroy_time")?,
+            etag: Etag::from_wire(wire.etag),
         })
     }
 }
@@ -113,16 +125,20 @@ fn version_name(key: &KeyRef, version: VersionNumber) -> String {
 
 impl Client {
     /// Creates a key with its first version.
-    pub async fn create_key(&self, key: &KeyRef, purpose: KeyPurpose, labels: Labels) -> Result<Key, Error> {
-        let request = v1::CreateKeyRequest {
-            parent: key.tenant().to_string(),
-            key_id: key.key().to_owned(),
-            purpose: purpose.to_wire(),
-            labels,
-            ..Default::default()
-        };
-        let answer = self.call("CreateKey", request, |c, r| async move { stub(c).create_key(r).await }).await?;
-        Key::from_wire(answer.key)
+    pub fn create_key(&self, key: &KeyRef, purpose: KeyPurpose, labels: Labels) -> Creation<Key> {
+        let (client, key) = (self.clone(), key.clone());
+        Creation::new(move |said| async move {
+            let request = v1::CreateKeyRequest {
+                parent: key.tenant().to_string(),
+                key_id: key.key().to_owned(),
+                purpose: purpose.to_wire(),
+                labels,
+                request_id: said.request_id,
+                validate_only: said.validate_only,
+            };
+            let answer = client.call("CreateKey", request, |c, r| async move { stub(c).create_key(r).await }).await?;
+            Key::from_wire(answer.key)
+        })
     }
 
     /// Returns a key. A destroyed one is still found.
@@ -156,54 +172,82 @@ impl Client {
     }
 
     /// Replaces all labels of a key.
-    pub async fn update_labels(&self, key: &KeyRef, labels: Labels) -> Result<Key, Error> {
-        let request = v1::UpdateKeyRequest {
-            key: Some(v1::Key { name: key.to_string(), labels, ..v1::Key::default() }),
-            update_mask: Some(FieldMask { paths: vec!["labels".to_owned()] }),
-            ..Default::default()
-        };
-        let answer = self.call("UpdateKey", request, |c, r| async move { stub(c).update_key(r).await }).await?;
-        Key::from_wire(answer.key)
+    pub fn update_labels(&self, key: &KeyRef, labels: Labels) -> Change<Key> {
+        let (client, name) = (self.clone(), key.to_string());
+        Change::new(move |said| async move {
+            let request = v1::UpdateKeyRequest {
+                key: Some(v1::Key { name, labels, etag: said.etag, ..v1::Key::default() }),
+                update_mask: Some(FieldMask { paths: vec!["labels".to_owned()] }),
+                request_id: said.request_id,
+                validate_only: said.validate_only,
+            };
+            let answer = client.call("UpdateKey", request, |c, r| async move { stub(c).update_key(r).await }).await?;
+            Key::from_wire(answer.key)
+        })
     }
 
     /// Enables a disabled key. The states of its versions stay as they are.
-    pub async fn enable_key(&self, key: &KeyRef) -> Result<Key, Error> {
-        Key::from_wire(self.enable_call(key.to_string()).await?.key)
+    pub fn enable_key(&self, key: &KeyRef) -> Change<Key> {
+        let call = self.enable_call(key.to_string());
+        Change::new(|said| async move { Key::from_wire(call(said).await?.key) })
     }
 
-    /// Enables a disabled version.
-    pub async fn enable_key_version(&self, key: &KeyRef, version: VersionNumber) -> Result<KeyAndVersion, Error> {
-        let answer = self.enable_call(version_name(key, version)).await?;
-        KeyAndVersion::from_wire(answer.key, answer.version)
+    /// Enables a disabled version. An etag is the version's.
+    pub fn enable_key_version(&self, key: &KeyRef, version: VersionNumber) -> Change<KeyAndVersion> {
+        let call = self.enable_call(version_name(key, version));
+        Change::new(|said| async move {
+            let answer = call(said).await?;
+            KeyAndVersion::from_wire(answer.key, answer.version)
+        })
     }
 
-    async fn enable_call(&self, name: String) -> Result<v1::EnableKeyResponse, Error> {
-        let request = v1::EnableKeyRequest { name, ..Default::default() };
-        self.call("EnableKey", request, |c, r| async move { stub(c).enable_key(r).await }).await
+    fn enable_call(&self, name: String) -> impl FnOnce(Said) -> Calling<v1::EnableKeyResponse> + Send + use<> {
+        let client = self.clone();
+        move |said| {
+            let Said { etag, request_id, validate_only } = said;
+            let request = v1::EnableKeyRequest { name, etag, request_id, validate_only };
+            Box::pin(async move {
+                client.call("EnableKey", request, |c, r| async move { stub(c).enable_key(r).await }).await
+            })
+        }
     }
 
     /// Disables an enabled key: once this returns, it refuses every use.
-    pub async fn disable_key(&self, key: &KeyRef) -> Result<Key, Error> {
-        Key::from_wire(self.disable_call(key.to_string()).await?.key)
+    pub fn disable_key(&self, key: &KeyRef) -> Change<Key> {
+        let call = self.disable_call(key.to_string());
+        Change::new(|said| async move { Key::from_wire(call(said).await?.key) })
     }
 
     /// Disables an enabled version. A key whose primary version is disabled opens with the others and seals with
-    /// none.
-    pub async fn disable_key_version(&self, key: &KeyRef, version: VersionNumber) -> Result<KeyAndVersion, Error> {
-        let answer = self.disable_call(version_name(key, version)).await?;
-        KeyAndVersion::from_wire(answer.key, answer.version)
+    /// none. An etag is the version's.
+    pub fn disable_key_version(&self, key: &KeyRef, version: VersionNumber) -> Change<KeyAndVersion> {
+        let call = self.disable_call(version_name(key, version));
+        Change::new(|said| async move {
+            let answer = call(said).await?;
+            KeyAndVersion::from_wire(answer.key, answer.version)
+        })
     }
 
-    async fn disable_call(&self, name: String) -> Result<v1::DisableKeyResponse, Error> {
-        let request = v1::DisableKeyRequest { name, ..Default::default() };
-        self.call("DisableKey", request, |c, r| async move { stub(c).disable_key(r).await }).await
+    fn disable_call(&self, name: String) -> impl FnOnce(Said) -> Calling<v1::DisableKeyResponse> + Send + use<> {
+        let client = self.clone();
+        move |said| {
+            let Said { etag, request_id, validate_only } = said;
+            let request = v1::DisableKeyRequest { name, etag, request_id, validate_only };
+            Box::pin(async move {
+                client.call("DisableKey", request, |c, r| async move { stub(c).disable_key(r).await }).await
+            })
+        }
     }
 
     /// Adds a version to a key and makes it primary. Earlier versions go on opening.
-    pub async fn rotate_key(&self, key: &KeyRef) -> Result<KeyAndVersion, Error> {
-        let request = v1::RotateKeyRequest { name: key.to_string(), ..Default::default() };
-        let answer = self.call("RotateKey", request, |c, r| async move { stub(c).rotate_key(r).await }).await?;
-        KeyAndVersion::from_wire(answer.key, answer.version)
+    pub fn rotate_key(&self, key: &KeyRef) -> Change<KeyAndVersion> {
+        let (client, name) = (self.clone(), key.to_string());
+        Change::new(move |said| async move {
+            let Said { etag, request_id, validate_only } = said;
+            let request = v1::RotateKeyRequest { name, etag, request_id, validate_only };
+            let answer = client.call("RotateKey", request, |c, r| async move { stub(c).rotate_key(r).await }).await?;
+            KeyAndVersion::from_wire(answer.key, answer.version)
+        })
     }
 
     /// Returns one page of a key's versions, destroyed ones too, the oldest first.
@@ -234,51 +278,81 @@ impl Client {
     /// Sets a key to be destroyed after a wait, `None` for the server's default; it refuses every use at once. A wait
     /// of zero, where the server allows it, destroys it before this returns. **Irreversible after the wait**: what
     /// was sealed or wrapped under it can never be opened again.
-    pub async fn schedule_key_destruction(&self, key: &KeyRef, wait: Option<Duration>) -> Result<Key, Error> {
-        Key::from_wire(self.schedule_destruction_call(key.to_string(), wait).await?.key)
+    pub fn schedule_key_destruction(&self, key: &KeyRef, wait: Option<Duration>) -> Change<Key> {
+        let call = self.schedule_destruction_call(key.to_string(), wait);
+        Change::new(|said| async move { Key::from_wire(call(said).await?.key) })
     }
 
     /// Sets one version to be destroyed, as [`schedule_key_destruction`](Self::schedule_key_destruction) does a key.
-    pub async fn schedule_key_version_destruction(
+    /// An etag is the version's.
+    pub fn schedule_key_version_destruction(
         &self,
         key: &KeyRef,
         version: VersionNumber,
         wait: Option<Duration>,
-    ) -> Result<KeyAndVersion, Error> {
-        let answer = self.schedule_destruction_call(version_name(key, version), wait).await?;
-        KeyAndVersion::from_wire(answer.key, answer.version)
+    ) -> Change<KeyAndVersion> {
+        let call = self.schedule_destruction_call(version_name(key, version), wait);
+        Change::new(|said| async move {
+            let answer = call(said).await?;
+            KeyAndVersion::from_wire(answer.key, answer.version)
+        })
     }
 
-    async fn schedule_destruction_call(
+    fn schedule_destruction_call(
         &self,
         name: String,
         wait: Option<Duration>,
-    ) -> Result<v1::ScheduleKeyDestructionResponse, Error> {
-        let request = v1::ScheduleKeyDestructionRequest { name, wait: wire_wait(wait), ..Default::default() };
-        self.call("ScheduleKeyDestruction", request, |c, r| async move { stub(c).schedule_key_destruction(r).await })
-            .await
+    ) -> impl FnOnce(Said) -> Calling<v1::ScheduleKeyDestructionResponse> + Send + use<> {
+        let client = self.clone();
+        move |said| {
+            let Said { etag, request_id, validate_only } = said;
+            let request =
+                v1::ScheduleKeyDestructionRequest { name, wait: wire_wait(wait), etag, request_id, validate_only };
+            Box::pin(async move {
+                let send = |c, r| async move { stub(c).schedule_key_destruction(r).await };
+                client.call("ScheduleKeyDestruction", request, send).await
+            })
+        }
     }
 
     /// Takes back a scheduled destruction of a key, which is disabled then.
-    pub async fn cancel_key_destruction(&self, key: &KeyRef) -> Result<Key, Error> {
-        Key::from_wire(self.cancel_destruction_call(key.to_string()).await?.key)
+    pub fn cancel_key_destruction(&self, key: &KeyRef) -> Change<Key> {
+        let call = self.cancel_destruction_call(key.to_string());
+        Change::new(|said| async move { Key::from_wire(call(said).await?.key) })
     }
 
-    /// Takes back a scheduled destruction of a version, which is disabled then.
-    pub async fn cancel_key_version_destruction(
+    /// Takes back a scheduled destruction of a version, which is disabled then. An etag is the version's.
+    pub fn cancel_key_version_destruction(&self, key: &KeyRef, version: VersionNumber) -> Change<KeyAndVersion> {
+        let call = self.cancel_destruction_call(version_name(key, version));
+        Change::new(|said| async move {
+            let answer = call(said).await?;
+            KeyAndVersion::from_wire(answer.key, answer.version)
+        })
+    }
+
+    fn cancel_destruction_call(
         &self,
-        key: &KeyRef,
-        version: VersionNumber,
-    ) -> Result<KeyAndVersion, Error> {
-        let answer = self.cancel_destruction_call(version_name(key, version)).await?;
-        KeyAndVersion::from_wire(answer.key, answer.version)
-    }
-
-    async fn cancel_destruction_call(&self, name: String) -> Result<v1::CancelKeyDestructionResponse, Error> {
-        let request = v1::CancelKeyDestructionRequest { name, ..Default::default() };
-        self.call("CancelKeyDestruction", request, |c, r| async move { stub(c).cancel_key_destruction(r).await }).await
+        name: String,
+    ) -> impl FnOnce(Said) -> Calling<v1::CancelKeyDestructionResponse> + Send + use<> {
+        let client = self.clone();
+        move |said| {
+            let Said { etag, request_id, validate_only } = said;
+            let request = v1::CancelKeyDestructionRequest { name, etag, request_id, validate_only };
+            Box::pin(async move {
+                client
+                    .call(
+                        "CancelKeyDestruction",
+                        request,
+                        |c, r| async move { stub(c).cancel_key_destruction(r).await },
+                    )
+                    .await
+            })
+        }
     }
 }
+
+/// A call under way, of which both the key and the version are of interest.
+type Calling<R> = Pin<Box<dyn Future<Output = Result<R, Error>> + Send>>;
 
 fn stub(channel: Channel) -> KeyServiceClient<Channel> {
     KeyServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)

@@ -28,7 +28,9 @@
 //! - No limit of the API is checked here (sizes, contexts, labels): the server answers, so that there
 //!   is one source of truth and an older client does not refuse what a newer server allows. Only
 //!   names are parsed, because a name with a slash in it would silently name something else.
-//! - Nothing is retried by itself yet: [`Error::is_retryable`] tells what may be worth it.
+//! - What may pass is repeated by itself, three times in all with growing waits, within the one time limit and as long
+//!   as not too much fails. That is safe for changes too: each has a `request_id` ([`RequestId`]), the same in every
+//!   attempt, and the service carries it out once. [`Error::attempts`] tells how often it was tried.
 //! - Plaintext and data keys are wiped when dropped and never printed. Copies inside the transport
 //!   are freed without being wiped; a program that minds sets an allocator that wipes what it frees,
 //!   as the `kms` command does.
@@ -39,23 +41,32 @@
 
 mod access;
 mod builder;
+mod call;
+mod change;
 mod ciphertext;
 mod client;
-mod connection;
+mod connect;
 mod context;
 mod crypto;
+mod endpoints;
 mod error;
 mod key;
 mod key_state;
 mod name;
 mod page;
+mod random;
+mod retry;
 mod secret;
 mod status;
 mod tenant;
+mod time;
+mod tls;
+mod trouble;
 mod wire;
 
 pub use access::{AuthMethod, Binding, CallerIdentity};
 pub use builder::ClientBuilder;
+pub use change::{Change, Creation, Etag, RequestId};
 pub use ciphertext::{Ciphertext, WrappedDataKey};
 pub use client::Client;
 pub use context::Context;

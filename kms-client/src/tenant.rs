@@ -6,10 +6,11 @@ use kms_proto::v1;
 use kms_proto::v1::tenant_service_client::TenantServiceClient;
 use tonic::transport::Channel;
 
+use crate::change::Said;
 use crate::client::ANSWER_BYTES_MAX;
 use crate::page::collect;
 use crate::wire::{required, time, time_or_none, wait as wire_wait};
-use crate::{Client, Error, Page, PageRequest, PageToken, TenantRef};
+use crate::{Change, Client, Creation, Error, Etag, Page, PageRequest, PageToken, TenantRef};
 
 /// A tenant. Everything below it is wrapped by its one tenant key, so destroying that key destroys the tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Tenant {
     pub destroy_time: Option<SystemTime>,
     /// When it was fenced.
     pub fence_time: Option<SystemTime>,
+    /// Says which state of it this is. `None` in an answer to [`Change::validate_only`].
+    pub etag: Option<Etag>,
 }
 
 /// The life of a tenant.
@@ -86,16 +89,21 @@ impl Tenant {
             create_time: time(tenant.create_time, "tenant.create_time")?,
             destroy_time: time_or_none(tenant.destroy_time, "tenant.destroy_time")?,
             fence_time: time_or_none(tenant.fence_time, "tenant.fence_time")?,
+            etag: Etag::from_wire(tenant.etag),
         })
     }
 }
 
 impl Client {
     /// Creates a tenant with its tenant key, without keys.
-    pub async fn create_tenant(&self, tenant: &TenantRef) -> Result<Tenant, Error> {
-        let request = v1::CreateTenantRequest { tenant_id: tenant.tenant().to_owned(), ..Default::default() };
-        let answer = self.call("CreateTenant", request, |c, r| async move { stub(c).create_tenant(r).await }).await?;
-        Tenant::from_wire(answer.tenant)
+    pub fn create_tenant(&self, tenant: &TenantRef) -> Creation<Tenant> {
+        let (client, tenant_id) = (self.clone(), tenant.tenant().to_owned());
+        Creation::new(move |said| async move {
+            let Said { request_id, validate_only, .. } = said;
+            let request = v1::CreateTenantRequest { tenant_id, request_id, validate_only };
+            let send = |c, r| async move { stub(c).create_tenant(r).await };
+            Tenant::from_wire(client.call("CreateTenant", request, send).await?.tenant)
+        })
     }
 
     /// Returns a tenant. A destroyed one is still found, with the level that its destruction has reached.
@@ -121,36 +129,49 @@ impl Client {
     }
 
     /// Suspends an active tenant: once this returns, it neither seals nor opens. Nothing is lost.
-    pub async fn suspend_tenant(&self, tenant: &TenantRef) -> Result<Tenant, Error> {
-        let request = v1::SuspendTenantRequest { name: tenant.to_string(), ..Default::default() };
-        let answer = self.call("SuspendTenant", request, |c, r| async move { stub(c).suspend_tenant(r).await }).await?;
-        Tenant::from_wire(answer.tenant)
+    pub fn suspend_tenant(&self, tenant: &TenantRef) -> Change<Tenant> {
+        let (client, name) = (self.clone(), tenant.to_string());
+        Change::new(move |said| async move {
+            let Said { etag, request_id, validate_only } = said;
+            let request = v1::SuspendTenantRequest { name, etag, request_id, validate_only };
+            let send = |c, r| async move { stub(c).suspend_tenant(r).await };
+            Tenant::from_wire(client.call("SuspendTenant", request, send).await?.tenant)
+        })
     }
 
     /// Makes a suspended tenant active again.
-    pub async fn resume_tenant(&self, tenant: &TenantRef) -> Result<Tenant, Error> {
-        let request = v1::ResumeTenantRequest { name: tenant.to_string(), ..Default::default() };
-        let answer = self.call("ResumeTenant", request, |c, r| async move { stub(c).resume_tenant(r).await }).await?;
-        Tenant::from_wire(answer.tenant)
+    pub fn resume_tenant(&self, tenant: &TenantRef) -> Change<Tenant> {
+        let (client, name) = (self.clone(), tenant.to_string());
+        Change::new(move |said| async move {
+            let Said { etag, request_id, validate_only } = said;
+            let request = v1::ResumeTenantRequest { name, etag, request_id, validate_only };
+            let send = |c, r| async move { stub(c).resume_tenant(r).await };
+            Tenant::from_wire(client.call("ResumeTenant", request, send).await?.tenant)
+        })
     }
 
     /// Sets a tenant to be destroyed after a wait, `None` for the server's default; it stops sealing and opening at
     /// once. A wait of zero, where the server allows it, fences it before this returns. **Irreversible after the
     /// wait.** [`TenantState`] tells how far it has come, up to that old backups open nothing of it either.
-    pub async fn destroy_tenant(&self, tenant: &TenantRef, wait: Option<Duration>) -> Result<Tenant, Error> {
-        let request =
-            v1::DestroyTenantRequest { name: tenant.to_string(), wait: wire_wait(wait), ..Default::default() };
-        let answer = self.call("DestroyTenant", request, |c, r| async move { stub(c).destroy_tenant(r).await }).await?;
-        Tenant::from_wire(answer.tenant)
+    pub fn destroy_tenant(&self, tenant: &TenantRef, wait: Option<Duration>) -> Change<Tenant> {
+        let (client, name) = (self.clone(), tenant.to_string());
+        Change::new(move |said| async move {
+            let Said { etag, request_id, validate_only } = said;
+            let request = v1::DestroyTenantRequest { name, wait: wire_wait(wait), etag, request_id, validate_only };
+            let send = |c, r| async move { stub(c).destroy_tenant(r).await };
+            Tenant::from_wire(client.call("DestroyTenant", request, send).await?.tenant)
+        })
     }
 
     /// Takes back a scheduled destruction; the tenant is suspended then.
-    pub async fn cancel_tenant_destruction(&self, tenant: &TenantRef) -> Result<Tenant, Error> {
-        let request = v1::CancelTenantDestructionRequest { name: tenant.to_string(), ..Default::default() };
-        let answer = self
-            .call("CancelTenantDestruction", request, |c, r| async move { stub(c).cancel_tenant_destruction(r).await })
-            .await?;
-        Tenant::from_wire(answer.tenant)
+    pub fn cancel_tenant_destruction(&self, tenant: &TenantRef) -> Change<Tenant> {
+        let (client, name) = (self.clone(), tenant.to_string());
+        Change::new(move |said| async move {
+            let Said { etag, request_id, validate_only } = said;
+            let request = v1::CancelTenantDestructionRequest { name, etag, request_id, validate_only };
+            let send = |c, r| async move { stub(c).cancel_tenant_destruction(r).await };
+            Tenant::from_wire(client.call("CancelTenantDestruction", request, send).await?.tenant)
+        })
     }
 }
 

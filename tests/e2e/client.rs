@@ -115,10 +115,13 @@ async fn errors_say_what_sort_they_are_why_and_which_request() -> Result<()> {
     let strange = kms_tests::Authority::new()?;
     let ours = site.identity("app")?;
     let theirs = strange.client(&site.principal("app"))?;
-    for (ca, identity) in [(site.authority().pem(), theirs), (strange.pem(), ours.clone())] {
+    for (ca, identity, kind) in
+        [(site.authority().pem(), theirs, ErrorKind::Unauthenticated), (strange.pem(), ours.clone(), ErrorKind::Tls)]
+    {
         let client = Client::builder(&*address).ca_pem(ca).identity_pem(identity.certificate, identity.key);
         let error = client.connect().await.err().context("it was let in")?;
-        assert!(matches!(error.kind(), ErrorKind::Connection | ErrorKind::Unauthenticated), "{error:?}");
+        // Until the server's alert comes in any case, its closing may be all that is seen.
+        assert!(error.kind() == kind || error.reason() == Some("CONNECTION_CLOSED"), "{error:?}");
     }
     // A client outlives the daemon it was made for: it says so, and that trying again may help.
     let stopped = world.daemon.stop().await?;

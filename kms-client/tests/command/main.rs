@@ -4,9 +4,13 @@
 
 mod data;
 mod errors;
+mod exit_codes;
 #[path = "../fake/mod.rs"]
 mod fake;
+mod golden;
 mod objects;
+mod profiles;
+mod refused;
 
 use std::fs;
 use std::io::Write;

@@ -8,7 +8,7 @@ async fn a_tenant_is_shown() {
     assert_eq!(
         world.run("tenant create acme").await.text(),
         "name     tenants/acme\nuid      00000000000000000000000000000000\nstate    ACTIVE\ncreated  \
-         2026-01-02T03:04:05Z\n"
+         2026-01-02T03:04:05Z\netag     e1\n"
     );
     assert_eq!(
         world.run("tenant get tenants/acme --output json").await.text(),
@@ -16,7 +16,8 @@ async fn a_tenant_is_shown() {
   "name": "tenants/acme",
   "uid": "00000000000000000000000000000000",
   "state": "TENANT_STATE_ACTIVE",
-  "createTime": "2026-01-02T03:04:05Z"
+  "createTime": "2026-01-02T03:04:05Z",
+  "etag": "e1"
 }
 "#
     );
@@ -33,9 +34,9 @@ async fn a_tenant_is_destroyed_after_a_wait_or_at_once() {
     assert_eq!(pending.stderr, "note: until then, `kms tenant cancel-destruction acme` takes it back\n");
     let fenced = world.run("tenant destroy acme --wait 0s --yes --name tenants/acme --output json").await.text();
     assert!(fenced.contains("\"state\": \"TENANT_STATE_FENCED\""), "{fenced}");
-    assert!(fenced.ends_with("\"fenceTime\": \"2026-01-02T03:04:05Z\"\n}\n"), "{fenced}");
+    assert!(fenced.ends_with("\"fenceTime\": \"2026-01-02T03:04:05Z\",\n  \"etag\": \"e1\"\n}\n"), "{fenced}");
     world.run("tenant destroy acme --yes --name acme").await;
-    let seen = world.fake.requests.lock().unwrap().join("\n");
+    let seen = world.fake.requests().join("\n");
     assert!(seen.contains("seconds: 604800") && seen.contains("seconds: 0") && seen.contains("wait: None"), "{seen}");
 }
 
@@ -68,7 +69,8 @@ async fn lists_are_shown_whole_or_up_to_a_limit() {
       "name": "tenants/acme/keys/app/versions/1",
       "version": 1,
       "state": "KEY_STATE_ENABLED",
-      "createTime": "2026-01-02T03:04:05Z"
+      "createTime": "2026-01-02T03:04:05Z",
+      "etag": "e1"
     }
   ],
   "nextPageToken": "1"
@@ -95,7 +97,8 @@ async fn a_key_is_shown() {
     "team": "billing"
   },
   "createTime": "2026-01-02T03:04:05Z",
-  "updateTime": "2026-01-02T03:04:05Z"
+  "updateTime": "2026-01-02T03:04:05Z",
+  "etag": "e1"
 }
 "#
     );
@@ -104,7 +107,7 @@ async fn a_key_is_shown() {
         updated,
         "name             tenants/acme/keys/app\nuid              11111111111111111111111111111111\npurpose          \
          ENCRYPT\nstate            ENABLED\nprimary version  1\nlabels           team=billing\ncreated          \
-         2026-01-02T03:04:05Z\nupdated          2026-01-02T03:04:05Z\n"
+         2026-01-02T03:04:05Z\nupdated          2026-01-02T03:04:05Z\netag             e1\n"
     );
     assert!(!world.run("key update app --no-labels").await.text().contains("labels"));
     assert!(world.run("key rotate app").await.text().contains("primary version  2\n"));
@@ -117,7 +120,7 @@ async fn a_key_or_one_version_of_it_is_changed() {
     assert!(world.run("key enable app").await.text().contains("state            ENABLED\n"));
     assert_eq!(
         world.run("key disable app --version 2").await.text(),
-        "name     tenants/acme/keys/app/versions/2\nstate    DISABLED\ncreated  2026-01-02T03:04:05Z\n"
+        "name     tenants/acme/keys/app/versions/2\nstate    DISABLED\ncreated  2026-01-02T03:04:05Z\netag     e1\n"
     );
     assert!(world.run("key enable app --version 2").await.text().contains("ENABLED"));
     let pending = world.run("key destroy app --wait 12h --yes --name app").await;

@@ -1,14 +1,18 @@
 //! A service that stores nothing and answers by rules that a test can read: real mutual TLS, no real cryptography.
 //!
 //! A "ciphertext" is a header, what it is bound to as text, and the plaintext with all bits turned. Keys of some names
-//! fail: see `verdict`.
+//! fail: see `verdict`; and what `faults` holds happens to the next calls, whatever they are.
 
 #![allow(dead_code, reason = "no test uses all of it")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
-use std::collections::BTreeMap;
+pub mod refusing;
+pub mod wire;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use kms_proto::v1::access_service_server::{AccessService, AccessServiceServer};
 use kms_proto::v1::crypto_service_server::{CryptoService, CryptoServiceServer};
@@ -73,12 +77,40 @@ impl Ca {
 
 /// The running service, on both listeners at once.
 pub struct Fake {
-    pub ca: Ca,
+    pub ca: Arc<Ca>,
     pub address: String,
-    /// The `grpc-timeout` of every call to Encrypt.
-    pub timeouts: Arc<Mutex<Vec<String>>>,
-    /// The `Debug` of every request of the control plane.
-    pub requests: Arc<Mutex<Vec<String>>>,
+    /// Every call, failed ones too.
+    pub calls: Arc<Mutex<Vec<Call>>>,
+    /// What happens to the next calls, in place of an answer.
+    pub faults: Arc<Mutex<VecDeque<Fault>>>,
+}
+
+/// A call as it came in.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The `Debug` of the request.
+    pub request: String,
+    /// `grpc-timeout`.
+    pub timeout: Option<String>,
+    /// `grpc-previous-rpc-attempts`.
+    pub previous: Option<String>,
+}
+
+impl Call {
+    /// Returns the `request_id` of a change.
+    pub fn request_id(&self) -> &str {
+        let (_, rest) = self.request.split_once("request_id: \"").unwrap();
+        rest.split('"').next().unwrap()
+    }
+}
+
+pub enum Fault {
+    /// The call gets this.
+    Status(Status),
+    /// All connections through a wire break, and no answer comes.
+    Cut(Arc<wire::Wire>),
+    /// It is carried out as if nothing were.
+    None,
 }
 
 impl Fake {
@@ -90,13 +122,22 @@ impl Fake {
     pub async fn start_until(year: i32) -> Self {
         let ca = Ca::new();
         let server = ca.server(year);
+        Self::start_as(Arc::new(ca), server).await
+    }
+
+    /// Starts another address of the service.
+    pub async fn start_beside(&self) -> Self {
+        Self::start_as(self.ca.clone(), self.ca.server(4000)).await
+    }
+
+    async fn start_as(ca: Arc<Ca>, server: Pair) -> Self {
         let incoming = TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = format!("https://{}", incoming.local_addr().unwrap());
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(server.certificate, server.key))
             .client_ca_root(Certificate::from_pem(ca.pem()));
         let rules = Rules::default();
-        let (timeouts, requests) = (rules.timeouts.clone(), rules.requests.clone());
+        let (calls, faults) = (rules.calls.clone(), rules.faults.clone());
         let router = Server::builder()
             .tls_config(tls)
             .unwrap()
@@ -106,7 +147,22 @@ impl Fake {
             .add_service(AccessServiceServer::new(rules.clone()))
             .add_service(OperatorServiceServer::new(rules));
         tokio::spawn(router.serve_with_incoming(incoming));
-        Self { ca, address, timeouts, requests }
+        Self { ca, address, calls, faults }
+    }
+
+    /// Sets what happens to the next calls.
+    pub fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
+        *self.faults.lock().unwrap() = faults.into_iter().collect();
+    }
+
+    /// Returns the calls since the last time.
+    pub fn take_calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.calls.lock().unwrap())
+    }
+
+    /// Returns the requests that had come, as text.
+    pub fn requests(&self) -> Vec<String> {
+        self.calls.lock().unwrap().iter().map(|call| call.request.clone()).collect()
     }
 }
 
@@ -115,13 +171,26 @@ pub const TIME: Timestamp = Timestamp { seconds: 1_767_323_045, nanos: 0 };
 
 #[derive(Clone, Default)]
 struct Rules {
-    timeouts: Arc<Mutex<Vec<String>>>,
-    requests: Arc<Mutex<Vec<String>>>,
+    calls: Arc<Mutex<Vec<Call>>>,
+    faults: Arc<Mutex<VecDeque<Fault>>>,
 }
 
 impl Rules {
-    fn see(&self, request: &impl std::fmt::Debug) {
-        self.requests.lock().unwrap().push(format!("{request:?}"));
+    /// Notes a call, and lets happen to it what is set.
+    async fn meet<T: std::fmt::Debug>(&self, request: Request<T>) -> Result<T, Status> {
+        let header = |name| request.metadata().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let (timeout, previous) = (header("grpc-timeout"), header("grpc-previous-rpc-attempts"));
+        let request = request.into_inner();
+        self.calls.lock().unwrap().push(Call { request: format!("{request:?}"), timeout, previous });
+        let fault = self.faults.lock().unwrap().pop_front();
+        match fault {
+            None | Some(Fault::None) => Ok(request),
+            Some(Fault::Status(status)) => Err(status),
+            Some(Fault::Cut(wire)) => {
+                wire.cut();
+                std::future::pending().await
+            }
+        }
     }
 }
 
@@ -133,15 +202,26 @@ async fn verdict(name: &str) -> Result<(), Status> {
         "disabled" => Err(refusal(Code::FailedPrecondition, "KEY_DISABLED", "the key is disabled")),
         "taken" => Err(refusal(Code::AlreadyExists, "KEY_ALREADY_EXISTS", "there is such a key")),
         "overloaded" => Err(refusal(Code::Unavailable, "OVERLOADED", "too much work at once")),
+        "conflicting" => Err(refusal(Code::Aborted, "CONFLICT", "somebody else changed it at the same time")),
         "strange" => Err(refusal(Code::Internal, "INTERNAL", "a \u{1b}[2Jmistake")),
         "slow" => std::future::pending().await,
         _ => Ok(()),
     }
 }
 
-fn refusal(code: Code, reason: &str, message: &str) -> Status {
-    let metadata = [("request_id".to_owned(), "r-1".to_owned())];
-    Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, "kms.v1", metadata))
+pub fn refusal(code: Code, reason: &str, message: &str) -> Status {
+    Status::with_error_details(code, message, details(reason))
+}
+
+/// A refusal that says when to come again.
+pub fn refusal_until(code: Code, reason: &str, wait: Duration) -> Status {
+    let mut details = details(reason);
+    details.set_retry_info(Some(wait));
+    Status::with_error_details(code, "not now", details)
+}
+
+fn details(reason: &str) -> ErrorDetails {
+    ErrorDetails::with_error_info(reason, "kms.v1", [("request_id".to_owned(), "r-1".to_owned())])
 }
 
 type Pairs = BTreeMap<String, String>;
@@ -166,9 +246,7 @@ fn open(kind: u8, key: &str, pairs: &Pairs, aad: &[u8], blob: &[u8]) -> Result<V
 #[tonic::async_trait]
 impl CryptoService for Rules {
     async fn encrypt(&self, request: Request<EncryptRequest>) -> Result<Response<EncryptResponse>, Status> {
-        let timeout = request.metadata().get("grpc-timeout").unwrap().to_str().unwrap().to_owned();
-        self.timeouts.lock().unwrap().push(timeout);
-        let r = request.into_inner();
+        let r = self.meet(request).await?;
         verdict(&r.key).await?;
         let key_version = if r.key.ends_with("/malformed") { 0 } else { 1 };
         let ciphertext = seal(1, &r.key, &r.encryption_context, &r.aad, &r.plaintext);
@@ -176,14 +254,14 @@ impl CryptoService for Rules {
     }
 
     async fn decrypt(&self, request: Request<DecryptRequest>) -> Result<Response<DecryptResponse>, Status> {
-        let r = request.into_inner();
+        let r = self.meet(request).await?;
         verdict(&r.key).await?;
         let plaintext = open(1, &r.key, &r.encryption_context, &r.aad, &r.ciphertext)?;
         Ok(Response::new(DecryptResponse { plaintext, key_version: 1, stale: r.key.ends_with("/rotated") }))
     }
 
     async fn re_encrypt(&self, request: Request<ReEncryptRequest>) -> Result<Response<ReEncryptResponse>, Status> {
-        let r = request.into_inner();
+        let r = self.meet(request).await?;
         verdict(&r.key).await?;
         let kind = r.ciphertext[4];
         let plaintext = open(kind, &r.key, &r.encryption_context, &r.aad, &r.ciphertext)?;
@@ -197,7 +275,7 @@ impl CryptoService for Rules {
         &self,
         request: Request<GenerateDataKeyRequest>,
     ) -> Result<Response<GenerateDataKeyResponse>, Status> {
-        let r = request.into_inner();
+        let r = self.meet(request).await?;
         verdict(&r.key).await?;
         let wrapped_data_key = seal(2, &r.key, &r.encryption_context, &r.aad, &[7; 32]);
         let plaintext = match (r.omit_plaintext, r.key.ends_with("/malformed")) {
@@ -212,7 +290,7 @@ impl CryptoService for Rules {
         &self,
         request: Request<DecryptDataKeyRequest>,
     ) -> Result<Response<DecryptDataKeyResponse>, Status> {
-        let r = request.into_inner();
+        let r = self.meet(request).await?;
         verdict(&r.key).await?;
         let plaintext = open(2, &r.key, &r.encryption_context, &r.aad, &r.wrapped_data_key)?;
         Ok(Response::new(DecryptDataKeyResponse { plaintext, key_version: 1, stale: false }))
@@ -237,15 +315,14 @@ impl TenantService for Rules {
         &self,
         request: Request<CreateTenantRequest>,
     ) -> Result<Response<CreateTenantResponse>, Status> {
-        let r = request.into_inner();
-        self.see(&r);
+        let r = self.meet(request).await?;
         verdict(&r.tenant_id).await?;
         let name = format!("tenants/{}", r.tenant_id);
         Ok(Response::new(CreateTenantResponse { tenant: tenant(&name, TenantState::Active) }))
     }
 
     async fn get_tenant(&self, request: Request<GetTenantRequest>) -> Result<Response<GetTenantResponse>, Status> {
-        let r = request.into_inner();
+        let r = self.meet(request).await?;
         verdict(&r.name).await?;
         Ok(Response::new(GetTenantResponse { tenant: tenant(&r.name, TenantState::Active) }))
     }
@@ -254,8 +331,7 @@ impl TenantService for Rules {
         &self,
         request: Request<ListTenantsRequest>,
     ) -> Result<Response<ListTenantsResponse>, Status> {
-        let r = request.into_inner();
-        self.see(&r);
+        let r = self.meet(request).await?;
         let (names, next_page_token) = page(r.page_size, &r.page_token);
         let tenants = names.filter_map(|n| tenant(&format!("tenants/t{n}"), TenantState::Active)).collect();
         Ok(Response::new(ListTenantsResponse { tenants, next_page_token }))
@@ -265,7 +341,7 @@ impl TenantService for Rules {
         &self,
         request: Request<SuspendTenantRequest>,
     ) -> Result<Response<SuspendTenantResponse>, Status> {
-        let r = request.into_inner();
+        let r = self.meet(request).await?;
         Ok(Response::new(SuspendTenantResponse { tenant: tenant(&r.name, TenantState::Suspended) }))
     }
 
@@ -273,7 +349,7 @@ impl TenantService for Rules {
         &self,
         request: Request<ResumeTenantRequest>,
     ) -> Result<Response<ResumeTenantResponse>, Status> {
-        let r = request.into_inner();
+        let r = self.meet(request).await?;
         Ok(Response::new(ResumeTenantResponse { tenant: tenant(&r.name, TenantState::Active) }))
     }
 
@@ -281,8 +357,7 @@ impl TenantService for Rules {
         &self,
         request: Request<DestroyTenantRequest>,
     ) -> Result<Response<DestroyTenantResponse>, Status> {
-        let r = request.into_inner();
-        self.see(&r);
+        let r = self.meet(request).await?;
         let at_once = r.wait.is_some_and(|wait| wait.seconds == 0);
         let state = if at_once { TenantState::Fenced } else { TenantState::PendingDestruction };
         Ok(Response::new(DestroyTenantResponse { tenant: tenant(&r.name, state) }))
@@ -292,7 +367,7 @@ impl TenantService for Rules {
         &self,
         request: Request<CancelTenantDestructionRequest>,
     ) -> Result<Response<CancelTenantDestructionResponse>, Status> {
-        let r = request.into_inner();
+        let r = self.meet(request).await?;
         Ok(Response::new(CancelTenantDestructionResponse { tenant: tenant(&r.name, TenantState::Suspended) }))
     }
 }
@@ -341,21 +416,20 @@ fn changed(name: &str, state: KeyState) -> (Option<Key>, Option<KeyVersion>) {
 #[tonic::async_trait]
 impl KeyService for Rules {
     async fn create_key(&self, request: Request<CreateKeyRequest>) -> Result<Response<CreateKeyResponse>, Status> {
-        let r = request.into_inner();
-        self.see(&r);
+        let r = self.meet(request).await?;
         verdict(&r.key_id).await?;
         let name = format!("{}/keys/{}", r.parent, r.key_id);
         Ok(Response::new(CreateKeyResponse { key: key(&name, KeyState::Enabled, 1, r.labels) }))
     }
 
     async fn get_key(&self, request: Request<GetKeyRequest>) -> Result<Response<GetKeyResponse>, Status> {
-        let r = request.into_inner();
+        let r = self.meet(request).await?;
         verdict(&r.name).await?;
         Ok(Response::new(GetKeyResponse { key: key(&r.name, KeyState::Enabled, 1, Pairs::new()) }))
     }
 
     async fn list_keys(&self, request: Request<ListKeysRequest>) -> Result<Response<ListKeysResponse>, Status> {
-        let r = request.into_inner();
+        let r = self.meet(request).await?;
         let (names, next_page_token) = page(r.page_size, &r.page_token);
         let name = |n| format!("{}/keys/k{n}", r.parent);
         let keys = names.filter_map(|n| key(&name(n), KeyState::Enabled, 1, Pairs::new())).collect();
@@ -363,28 +437,26 @@ impl KeyService for Rules {
     }
 
     async fn update_key(&self, request: Request<UpdateKeyRequest>) -> Result<Response<UpdateKeyResponse>, Status> {
-        let r = request.into_inner();
+        let r = self.meet(request).await?;
         assert_eq!(r.update_mask.unwrap().paths, ["labels"]);
         let given = r.key.unwrap();
         Ok(Response::new(UpdateKeyResponse { key: key(&given.name, KeyState::Enabled, 1, given.labels) }))
     }
 
     async fn enable_key(&self, request: Request<EnableKeyRequest>) -> Result<Response<EnableKeyResponse>, Status> {
-        let r = request.into_inner();
-        self.see(&r);
+        let r = self.meet(request).await?;
         let (key, version) = changed(&r.name, KeyState::Enabled);
         Ok(Response::new(EnableKeyResponse { key, version }))
     }
 
     async fn disable_key(&self, request: Request<DisableKeyRequest>) -> Result<Response<DisableKeyResponse>, Status> {
-        let r = request.into_inner();
-        self.see(&r);
+        let r = self.meet(request).await?;
         let (key, version) = changed(&r.name, KeyState::Disabled);
         Ok(Response::new(DisableKeyResponse { key, version }))
     }
 
     async fn rotate_key(&self, request: Request<RotateKeyRequest>) -> Result<Response<RotateKeyResponse>, Status> {
-        let r = request.into_inner();
+        let r = self.meet(request).await?;
         verdict(&r.name).await?;
         let version = version(&format!("{}/versions/2", r.name), KeyState::Enabled);
         Ok(Response::new(RotateKeyResponse { key: key(&r.name, KeyState::Enabled, 2, Pairs::new()), version }))
@@ -394,7 +466,7 @@ impl KeyService for Rules {
         &self,
         request: Request<ListKeyVersionsRequest>,
     ) -> Result<Response<ListKeyVersionsResponse>, Status> {
-        let r = request.into_inner();
+        let r = self.meet(request).await?;
         let (numbers, next_page_token) = page(r.page_size, &r.page_token);
         let name = |n| format!("{}/versions/{}", r.parent, n + 1);
         let key_versions = numbers.filter_map(|n| version(&name(n), KeyState::Enabled)).collect();
@@ -405,8 +477,7 @@ impl KeyService for Rules {
         &self,
         request: Request<ScheduleKeyDestructionRequest>,
     ) -> Result<Response<ScheduleKeyDestructionResponse>, Status> {
-        let r = request.into_inner();
-        self.see(&r);
+        let r = self.meet(request).await?;
         let at_once = r.wait.is_some_and(|wait| wait.seconds == 0);
         let state = if at_once { KeyState::Destroyed } else { KeyState::PendingDestruction };
         let (key, version) = changed(&r.name, state);
@@ -417,8 +488,7 @@ impl KeyService for Rules {
         &self,
         request: Request<CancelKeyDestructionRequest>,
     ) -> Result<Response<CancelKeyDestructionResponse>, Status> {
-        let r = request.into_inner();
-        self.see(&r);
+        let r = self.meet(request).await?;
         let (key, version) = changed(&r.name, KeyState::Disabled);
         Ok(Response::new(CancelKeyDestructionResponse { key, version }))
     }
@@ -428,8 +498,9 @@ impl KeyService for Rules {
 impl AccessService for Rules {
     async fn get_caller_identity(
         &self,
-        _: Request<GetCallerIdentityRequest>,
+        request: Request<GetCallerIdentityRequest>,
     ) -> Result<Response<GetCallerIdentityResponse>, Status> {
+        self.meet(request).await?;
         Ok(Response::new(GetCallerIdentityResponse {
             principal: "spiffe://example.com/test".to_owned(),
             auth_method: AuthMethod::Mtls.into(),
@@ -446,7 +517,8 @@ impl AccessService for Rules {
 
 #[tonic::async_trait]
 impl OperatorService for Rules {
-    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+    async fn get_status(&self, request: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        self.meet(request).await?;
         Ok(Response::new(GetStatusResponse {
             version: "0.1.0".to_owned(),
             cluster_uid: "2".repeat(32),

@@ -88,7 +88,7 @@ async fn tenants_live_and_are_destroyed() {
     assert_eq!(kms.cancel_tenant_destruction(&acme).await.unwrap().state, TenantState::Suspended);
 
     let waits: Vec<bool> = ["seconds: 604800", "wait: None", "seconds: 0"]
-        .map(|wait| fake.requests.lock().unwrap().iter().any(|request| request.contains(wait)))
+        .map(|wait| fake.requests().iter().any(|request| request.contains(wait)))
         .into();
     assert_eq!(waits, [true; 3], "no wait, a wait of zero and a wait are three things");
 }
@@ -141,7 +141,7 @@ async fn keys_and_versions_change_apart() {
     assert_eq!((cancelled.version.key, cancelled.version.version), (key("app"), two));
 
     let named = r#"name: "tenants/acme/keys/app/versions/2""#;
-    assert_eq!(fake.requests.lock().unwrap().iter().filter(|request| request.contains(named)).count(), 4);
+    assert_eq!(fake.requests().iter().filter(|request| request.contains(named)).count(), 4);
 }
 
 #[tokio::test]
@@ -167,6 +167,7 @@ async fn a_refusal_carries_kind_reason_and_request() {
         let error = kms.encrypt(&key(name), b"", &Context::new()).await.unwrap_err();
         assert_eq!((error.kind(), error.reason()), (kind, Some(reason)));
         assert_eq!((error.request_id(), error.operation()), (Some("r-1"), Some("Encrypt")));
+        assert_eq!((error.attempts(), error.change_id()), (if retryable { 3 } else { 1 }, None), "{name}");
         assert_eq!(error.is_retryable(), retryable, "{name}");
     }
 }
@@ -187,5 +188,9 @@ async fn the_time_limit_is_told_to_the_server_and_kept_here() {
     let error = kms.encrypt(&key("slow"), b"", &Context::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
     assert!(error.message().ends_with("within 1s"), "{error}");
-    assert_eq!(*fake.timeouts.lock().unwrap(), ["1000000u"]);
+    let calls = fake.take_calls();
+    assert_eq!(calls.len(), 1, "what took too long is not repeated");
+    let told = calls[0].timeout.clone().unwrap();
+    let microseconds: u32 = told.strip_suffix('u').unwrap().parse().unwrap();
+    assert!((1..=1_000_000).contains(&microseconds), "{told}");
 }

@@ -3,9 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod calls;
+mod certificates;
+mod changes;
 mod connection;
+mod endpoints;
 #[path = "../fake/mod.rs"]
 mod fake;
+mod retries;
+mod tls;
 
 use kms_client::{Client, ClientBuilder, KeyRef};
 
@@ -13,8 +18,13 @@ use fake::Fake;
 
 /// A client that the fake accepts.
 fn builder(fake: &Fake) -> ClientBuilder {
+    builder_at(fake, &fake.address)
+}
+
+/// A client that the fake accepts, on another way to it.
+fn builder_at(fake: &Fake, address: &str) -> ClientBuilder {
     let identity = fake.ca.client();
-    Client::builder(&fake.address)
+    Client::builder(address)
         .ca_pem(fake.ca.pem())
         .identity_pem(identity.certificate, identity.key)
         .operator_endpoint(&fake.address)

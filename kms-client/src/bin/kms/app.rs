@@ -48,11 +48,10 @@ impl App<'_> {
 mod tests {
     use super::*;
     use crate::exit::Exit;
-    use crate::output::Format;
 
     #[test]
     fn names_are_understood_in_full_and_in_short() {
-        let mut output = Output::new(Format::Table);
+        let mut output = Output::default();
         let mut app = App { settings: Settings::default(), output: &mut output };
         assert_eq!(app.tenant("acme").unwrap(), app.tenant("tenants/acme").unwrap());
         assert_eq!(app.key("tenants/acme/keys/app").unwrap().to_string(), "tenants/acme/keys/app");

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use kms_client::Client;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tonic::transport::Uri;
 
 use crate::duration;
@@ -33,6 +33,12 @@ pub struct Globals {
         hide_env_values = true
     )]
     pub output: Format,
+    /// Prints one field of the JSON answer alone, such as state or keyVersions.0.version
+    #[arg(long, global = true, value_name = "FIELD", hide_short_help = true)]
+    pub field: Option<String>,
+    /// Prints neither notes nor what a change has made of its object; data is printed
+    #[arg(long, short, global = true, hide_short_help = true)]
+    pub quiet: bool,
     /// Tenant of the keys that are given without one
     #[arg(long, global = true, value_name = "TENANT", env = "KMS_TENANT", hide_env_values = true)]
     tenant: Option<String>,
@@ -49,8 +55,17 @@ pub struct Globals {
         hide_short_help = true
     )]
     config: Option<PathBuf>,
-    /// Address of the server, such as https://kms.internal:8443
-    #[arg(long, global = true, value_name = "URL", env = "KMS_ADDR", hide_env_values = true, hide_short_help = true)]
+    /// Address of the server, such as https://kms.internal:8443; several, separated by commas, are
+    /// tried in turn
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "KMS_ADDR",
+        hide_env_values = true,
+        hide_short_help = true,
+        verbatim_doc_comment
+    )]
     address: Option<String>,
     /// Address of the server's operator listener, for `kms status`
     #[arg(
@@ -102,7 +117,7 @@ pub struct Globals {
         hide_short_help = true
     )]
     server_name: Option<String>,
-    /// Time limit of each call, connecting included [default: 10s]
+    /// Time limit of each call, connecting and repeating included [default: 10s]
     #[arg(long, global = true, value_name = "DURATION", env = "KMS_TIMEOUT", hide_env_values = true, hide_short_help = true, value_parser = duration::parse)]
     timeout: Option<Duration>,
 }
@@ -126,15 +141,27 @@ pub struct Settings {
 impl Settings {
     /// Reads the environment's files, and lays the flags over them.
     pub fn find(globals: &Globals) -> Result<Self, Failure> {
-        let config_folder = env::var_os("XDG_CONFIG_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-        let home = env::var_os("HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-        let config_folder = config_folder.or_else(|| home.map(|home| home.join(".config")));
-        let user_file = config_folder.map(|folder| folder.join("kms").join("config.toml"));
-        Self::merge(globals, Path::new(DEV_FILE), user_file.as_deref())
+        Self::merge(globals, Path::new(DEV_FILE), user_file().as_deref())
     }
 
     fn merge(globals: &Globals, dev_file: &Path, user_file: Option<&Path>) -> Result<Self, Failure> {
-        let (name, profile) = read_profile(globals, dev_file, user_file)?;
+        let (name, profile) = match ConfigFile::find_among(globals, dev_file, user_file)? {
+            Some(file) => {
+                let name = file.name(globals.wanted_profile())?;
+                let profile = file.profile(name)?;
+                if file.was_found_here {
+                    only_loopback(&file.path, profile)?;
+                }
+                (Some(name.to_owned()), profile.clone())
+            }
+            None => match globals.wanted_profile() {
+                Some(name) => {
+                    let failure = format!("there is no profile {name:?}: no configuration file was found");
+                    return Err(Failure::usage(failure).hint("--config FILE names one"));
+                }
+                None => (None, Profile::default()),
+            },
+        };
         // A variable that is set to nothing is not set.
         let text = |flag: &Option<String>| flag.clone().filter(|text| !text.is_empty());
         let path = |flag: &Option<PathBuf>| flag.clone().filter(|path| !path.as_os_str().is_empty());
@@ -185,10 +212,15 @@ impl Settings {
         let Some(key_file) = &self.key_file else {
             return Err(missing("the private key of your certificate", "--key-file FILE or KMS_KEY_FILE"));
         };
-        let mut builder = Client::builder(address)
+        // Whitespace, as it comes with lists that are written by hand.
+        let mut addresses = address.split(',').map(str::trim);
+        let mut builder = Client::builder(addresses.next().unwrap_or_default())
             .ca_file(ca_file)
             .identity_files(cert_file, key_file)
             .timeout(self.timeout.unwrap_or(TIMEOUT_DEFAULT));
+        for address in addresses {
+            builder = builder.endpoint(address);
+        }
         if let Some(name) = &self.server_name {
             builder = builder.server_name(name);
         }
@@ -224,46 +256,116 @@ struct File {
     profile: BTreeMap<String, Profile>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Profile {
-    address: Option<String>,
-    operator_address: Option<String>,
-    ca_file: Option<PathBuf>,
-    cert_file: Option<PathBuf>,
-    key_file: Option<PathBuf>,
-    server_name: Option<String>,
-    tenant: Option<String>,
+/// A server, and who one is to it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all(serialize = "camelCase"))]
+pub struct Profile {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operator_address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
 }
 
-/// Finds the file and takes the profile out of it, with its name. Without a file there is an empty one.
-fn read_profile(
-    globals: &Globals,
-    dev_file: &Path,
-    user_file: Option<&Path>,
-) -> Result<(Option<String>, Profile), Failure> {
-    let wanted = globals.profile.as_deref().filter(|name| !name.is_empty());
-    let given = globals.config.as_deref().filter(|path| !path.as_os_str().is_empty());
-    let candidates: Vec<&Path> = match given {
-        Some(path) => vec![path],
-        None => [Some(dev_file), user_file].into_iter().flatten().collect(),
-    };
-    for path in candidates {
-        let text = match read_text(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && given.is_none() => continue,
-            Err(error) => return Err(Failure::usage(format!("cannot read {}: {error}", path.display()))),
-        };
-        let (name, profile) = parse(path, &text, wanted)?;
-        if given.is_none() && path == dev_file {
-            only_loopback(path, &profile)?;
-        }
-        return Ok((Some(name), profile));
+/// The configuration file that holds for this run.
+pub struct ConfigFile {
+    pub path: PathBuf,
+    /// As it was read.
+    pub text: String,
+    /// Whether it is used because of where one stands.
+    was_found_here: bool,
+    file: File,
+}
+
+impl Globals {
+    /// Returns the profile that was asked for.
+    pub fn wanted_profile(&self) -> Option<&str> {
+        self.profile.as_deref().filter(|name| !name.is_empty())
     }
-    match wanted {
-        Some(name) => Err(Failure::usage(format!("there is no profile {name:?}: no configuration file was found"))
-            .hint("--config FILE names one")),
-        None => Ok((None, Profile::default())),
+}
+
+fn user_file() -> Option<PathBuf> {
+    let config_folder = env::var_os("XDG_CONFIG_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let home = env::var_os("HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let config_folder = config_folder.or_else(|| home.map(|home| home.join(".config")));
+    config_folder.map(|folder| folder.join("kms").join("config.toml"))
+}
+
+impl ConfigFile {
+    /// Finds it, if there is one.
+    pub fn find(globals: &Globals) -> Result<Option<Self>, Failure> {
+        Self::find_among(globals, Path::new(DEV_FILE), user_file().as_deref())
+    }
+
+    fn find_among(globals: &Globals, dev_file: &Path, user_file: Option<&Path>) -> Result<Option<Self>, Failure> {
+        let given = globals.config.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let candidates: Vec<&Path> = match given {
+            Some(path) => vec![path],
+            None => [Some(dev_file), user_file].into_iter().flatten().collect(),
+        };
+        for path in candidates {
+            let text = match read_text(path) {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && given.is_none() => continue,
+                Err(error) => return Err(Failure::usage(format!("cannot read {}: {error}", path.display()))),
+            };
+            let was_found_here = given.is_none() && path == dev_file;
+            return Ok(Some(Self { was_found_here, ..Self::parse(path, text)? }));
+        }
+        Ok(None)
+    }
+
+    fn parse(path: &Path, text: String) -> Result<Self, Failure> {
+        let mut file: File = toml::from_str(&text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            Failure::usage(format!("{}:{line}:{column}: {}", path.display(), error.message().trim_end()))
+        })?;
+        // What join makes of an absolute path is that path.
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for profile in file.profile.values_mut() {
+            for file in [&mut profile.ca_file, &mut profile.cert_file, &mut profile.key_file] {
+                *file = file.take().map(|file| folder.join(file));
+            }
+        }
+        Ok(Self { path: path.to_owned(), text, was_found_here: false, file })
+    }
+
+    /// Returns which profile is used: the one that was asked for, the current one, or the only one.
+    pub fn name<'a>(&'a self, wanted: Option<&'a str>) -> Result<&'a str, Failure> {
+        let only = self.file.profile.keys().next().filter(|_| self.file.profile.len() == 1);
+        wanted.or(self.file.current.as_deref()).or(only.map(String::as_str)).ok_or_else(|| {
+            Failure::usage(format!("{} does not say which profile is current", self.path.display())).hint(format!(
+                "give --profile PROFILE, or choose one by `kms profile use PROFILE`; it has: {}",
+                self.names()
+            ))
+        })
+    }
+
+    pub fn profile(&self, name: &str) -> Result<&Profile, Failure> {
+        self.file.profile.get(name).ok_or_else(|| {
+            Failure::usage(format!("{} has no profile {name:?}", self.path.display()))
+                .hint(format!("it has: {}", self.names()))
+        })
+    }
+
+    /// Returns all, by name.
+    pub fn profiles(&self) -> impl Iterator<Item = (&String, &Profile)> {
+        self.file.profile.iter()
+    }
+
+    fn names(&self) -> String {
+        self.file.profile.keys().cloned().collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -273,39 +375,11 @@ fn read_text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-fn parse(path: &Path, text: &str, wanted: Option<&str>) -> Result<(String, Profile), Failure> {
-    let shown = path.display();
-    let file: File = toml::from_str(text).map_err(|error| {
-        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        Failure::usage(format!("{shown}:{line}:{column}: {}", error.message().trim_end()))
-    })?;
-    let names = file.profile.keys().cloned().collect::<Vec<_>>().join(", ");
-    let only = file.profile.keys().next().filter(|_| file.profile.len() == 1);
-    let Some(name) = wanted.or(file.current.as_deref()).or(only.map(String::as_str)) else {
-        return Err(Failure::usage(format!("{shown} does not say which profile is current"))
-            .hint(format!("give --profile PROFILE, or write `current = ...` into it; it has: {names}")));
-    };
-    let Some(profile) = file.profile.get(name) else {
-        return Err(Failure::usage(format!("{shown} has no profile {name:?}")).hint(format!("it has: {names}")));
-    };
-    // What join makes of an absolute path is that path.
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let joined = |file: &Option<PathBuf>| file.as_ref().map(|file| folder.join(file));
-    let profile = Profile {
-        ca_file: joined(&profile.ca_file),
-        cert_file: joined(&profile.cert_file),
-        key_file: joined(&profile.key_file),
-        ..profile.clone()
-    };
-    Ok((name.to_owned(), profile))
-}
-
 /// A file that is used because of where one stands may have come with a download, and must not send plaintext to
 /// somebody else's server. The development server listens on loopback only, so nothing is lost.
 fn only_loopback(path: &Path, profile: &Profile) -> Result<(), Failure> {
-    for address in [&profile.address, &profile.operator_address].into_iter().flatten() {
+    let given = [&profile.address, &profile.operator_address].into_iter().flatten();
+    for address in given.flat_map(|addresses| addresses.split(',')).map(str::trim) {
         let host = address.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');
         if host != "localhost" && !host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {

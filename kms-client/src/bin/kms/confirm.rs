@@ -20,34 +20,36 @@ pub struct Confirm {
 
 impl Confirm {
     /// Returns if the name was confirmed: the short one or the full one. `what` says what will happen, and where.
-    pub fn check(&self, what: &str, short: &str, full: &str) -> Result<(), Failure> {
+    pub fn check(&self, what: &What<'_>) -> Result<(), Failure> {
         let can_ask = io::stdin().is_terminal() && io::stderr().is_terminal();
-        self.check_with(what, [short, full], can_ask, &mut io::stdin().lock(), &mut io::stderr().lock())
+        self.check_with(what, can_ask, &mut io::stdin().lock(), &mut io::stderr().lock())
     }
 
     fn check_with(
         &self,
-        what: &str,
-        names: [&str; 2],
+        what: &What<'_>,
         can_ask: bool,
         from: &mut dyn BufRead,
         to: &mut dyn Write,
     ) -> Result<(), Failure> {
-        let [short, _] = names;
+        let What { effect, short, place, .. } = what;
+        let names = [what.short, what.full];
         if self.yes {
             let given = self.confirmed.as_deref().unwrap_or_default();
             if names.contains(&given) {
                 return Ok(());
             }
             return Err(Failure::usage(format!("--name says {given:?}, but this would destroy {short:?}"))
-                .hint("nothing was done"));
+                .hint(format!("nothing was done, on {place}")));
         }
         if !can_ask {
             return Err(Failure::usage("destroying asks for the name, and there is no terminal to ask on")
-                .hint(format!("in a script, give --yes --name {short}")));
+                .hint(format!("in a script, give --yes --name {short}; it is destroyed on {place}")));
         }
         let unreadable = |error: io::Error| Failure::other(format!("cannot ask: {error}"));
-        write!(to, "{what}\nType {short} to go on: ").and_then(|()| to.flush()).map_err(unreadable)?;
+        write!(to, "{effect}\nThis is on {place}. Type {short} to go on: ")
+            .and_then(|()| to.flush())
+            .map_err(unreadable)?;
         let mut typed = String::new();
         io::Read::take(from, TYPED_BYTES_MAX).read_line(&mut typed).map_err(unreadable)?;
         if names.contains(&typed.trim()) {
@@ -55,6 +57,18 @@ impl Confirm {
         }
         Err(Failure::other("the name was not typed: nothing was done"))
     }
+}
+
+/// What is to be destroyed.
+pub struct What<'a> {
+    /// What will happen, in sentences.
+    pub effect: &'a str,
+    /// The last part of its name.
+    pub short: &'a str,
+    /// Its name.
+    pub full: &'a str,
+    /// The server and the profile.
+    pub place: &'a str,
 }
 
 /// Says when a destruction takes effect.
@@ -73,12 +87,17 @@ mod tests {
     use super::*;
     use crate::exit::Exit;
 
-    const NAMES: [&str; 2] = ["acme", "tenants/acme"];
+    const WHAT: What<'_> = What {
+        effect: "This destroys acme.",
+        short: "acme",
+        full: "tenants/acme",
+        place: "https://kms:1 (profile prod)",
+    };
 
     fn ask(name: Option<&str>, can_ask: bool, typed: &str) -> (Result<(), Failure>, String) {
         let confirm = Confirm { yes: name.is_some(), confirmed: name.map(str::to_owned) };
         let mut asked = Vec::new();
-        let result = confirm.check_with("This destroys acme.", NAMES, can_ask, &mut typed.as_bytes(), &mut asked);
+        let result = confirm.check_with(&WHAT, can_ask, &mut typed.as_bytes(), &mut asked);
         (result, String::from_utf8(asked).unwrap())
     }
 
@@ -86,7 +105,7 @@ mod tests {
     fn on_a_terminal_the_name_is_typed() {
         let (result, asked) = ask(None, true, "acme\n");
         result.unwrap();
-        assert_eq!(asked, "This destroys acme.\nType acme to go on: ");
+        assert_eq!(asked, "This destroys acme.\nThis is on https://kms:1 (profile prod). Type acme to go on: ");
         ask(None, true, "tenants/acme\r\n").0.unwrap();
         for typed in ["", "\n", "y\n", "yes\n", "Acme\n", "acme2\n"] {
             assert_eq!(ask(None, true, typed).0.unwrap_err().exit, Exit::Other, "{typed:?}");

@@ -7,11 +7,11 @@ use clap::{Args, Subcommand};
 use crate::app::App;
 use crate::decrypt::stale;
 use crate::error::{About, Failure};
-use crate::hint::Subject;
-use crate::input::{ContextArgs, DataIn};
+use crate::input::DataIn;
 use crate::json;
 use crate::output::{Format, fields};
 use crate::sink::{self, BinaryOut, Secrecy, base64_line};
+use crate::under::Under;
 
 /// Makes and unwraps data keys
 ///
@@ -36,11 +36,8 @@ enum Command {
 /// What no file is given for is printed in base64.
 #[derive(Debug, Args)]
 struct Generate {
-    /// The key that wraps it: tenants/TENANT/keys/KEY, or KEY with --tenant
-    #[arg(long, value_name = "KEY")]
-    key: String,
     #[command(flatten)]
-    context: ContextArgs,
+    under: Under,
     /// Writes the data key, 32 bytes, to a file that only you can read
     #[arg(long, value_name = "FILE")]
     data_key_out: Option<PathBuf>,
@@ -54,11 +51,8 @@ struct Generate {
 /// For a record that somebody else will seal. Prints it in base64, or as it is with --raw.
 #[derive(Debug, Args)]
 struct GenerateWrapped {
-    /// The key that wraps it: tenants/TENANT/keys/KEY, or KEY with --tenant
-    #[arg(long, value_name = "KEY")]
-    key: String,
     #[command(flatten)]
-    context: ContextArgs,
+    under: Under,
     #[command(flatten)]
     out: BinaryOut,
 }
@@ -70,11 +64,8 @@ struct GenerateWrapped {
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 struct Decrypt {
-    /// The key that wrapped it: tenants/TENANT/keys/KEY, or KEY with --tenant
-    #[arg(long, value_name = "KEY")]
-    key: String,
     #[command(flatten)]
-    context: ContextArgs,
+    under: Under,
     #[command(flatten)]
     input: DataIn,
     #[command(flatten)]
@@ -93,10 +84,8 @@ impl DataKey {
 
 impl Generate {
     async fn run(self, app: &mut App<'_>) -> Result<(), Failure> {
-        let key = app.key(&self.key)?;
-        let client = app.client()?;
-        let context = self.context.read()?;
-        let made = client.generate_data_key(&key, &context).await.about(&Subject::key(&key))?;
+        let under = self.under.prepare(app)?;
+        let made = under.client.generate_data_key(&under.key, &under.context).await.about(&under.subject)?;
         let (data_key, wrapped) = (made.data_key.expose(), made.wrapped_data_key.as_bytes());
         // The wrapped one first: a data key without it would be lost.
         if let Some(file) = &self.wrapped_out {
@@ -128,10 +117,8 @@ impl Generate {
 
 impl GenerateWrapped {
     async fn run(self, app: &mut App<'_>) -> Result<(), Failure> {
-        let key = app.key(&self.key)?;
-        let client = app.client()?;
-        let context = self.context.read()?;
-        let made = client.generate_wrapped_data_key(&key, &context).await.about(&Subject::key(&key))?;
+        let under = self.under.prepare(app)?;
+        let made = under.client.generate_wrapped_data_key(&under.key, &under.context).await.about(&under.subject)?;
         let wrapped = made.wrapped_data_key.as_bytes();
         let answer = json::GeneratedDataKey {
             plaintext: json::Bytes(&[]),
@@ -144,11 +131,9 @@ impl GenerateWrapped {
 
 impl Decrypt {
     async fn run(self, app: &mut App<'_>) -> Result<(), Failure> {
-        let key = app.key(&self.key)?;
-        let client = app.client()?;
-        let context = self.context.read()?;
+        let under = self.under.prepare(app)?;
         let wrapped = self.input.blob(app)?.into();
-        let opened = client.decrypt_data_key(&key, &wrapped, &context).await.about(&Subject::key(&key))?;
+        let opened = under.client.decrypt_data_key(&under.key, &wrapped, &under.context).await.about(&under.subject)?;
         let data_key = opened.data_key.expose();
         let key_version = opened.key_version.get();
         let answer = json::Decrypted { plaintext: json::Bytes(data_key), key_version, stale: opened.stale };

@@ -4,10 +4,10 @@ use clap::Args;
 
 use crate::app::App;
 use crate::error::{About, Failure};
-use crate::hint::Subject;
-use crate::input::{ContextArgs, DataIn};
+use crate::input::DataIn;
 use crate::json;
 use crate::sink::PlainOut;
+use crate::under::Under;
 
 /// Opens what `encrypt` sealed
 ///
@@ -16,11 +16,8 @@ use crate::sink::PlainOut;
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Decrypt {
-    /// The key: tenants/TENANT/keys/KEY, or KEY with --tenant
-    #[arg(long, value_name = "KEY")]
-    key: String,
     #[command(flatten)]
-    context: ContextArgs,
+    under: Under,
     #[command(flatten)]
     input: DataIn,
     #[command(flatten)]
@@ -29,11 +26,9 @@ pub struct Decrypt {
 
 impl Decrypt {
     pub async fn run(self, app: &mut App<'_>) -> Result<(), Failure> {
-        let key = app.key(&self.key)?;
-        let client = app.client()?;
-        let context = self.context.read()?;
+        let under = self.under.prepare(app)?;
         let ciphertext = self.input.blob(app)?.into();
-        let opened = client.decrypt(&key, &ciphertext, &context).await.about(&Subject::key(&key))?;
+        let opened = under.client.decrypt(&under.key, &ciphertext, &under.context).await.about(&under.subject)?;
         let plaintext = opened.plaintext.expose();
         let key_version = opened.key_version.get();
         let answer = json::Decrypted { plaintext: json::Bytes(plaintext), key_version, stale: opened.stale };

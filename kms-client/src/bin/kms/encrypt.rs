@@ -4,10 +4,10 @@ use clap::Args;
 
 use crate::app::App;
 use crate::error::{About, Failure};
-use crate::hint::Subject;
-use crate::input::{ContextArgs, DataIn};
+use crate::input::DataIn;
 use crate::json;
 use crate::sink::{BinaryOut, Secrecy};
+use crate::under::Under;
 
 /// Seals a small value
 ///
@@ -20,11 +20,8 @@ use crate::sink::{BinaryOut, Secrecy};
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Encrypt {
-    /// The key: tenants/TENANT/keys/KEY, or KEY with --tenant
-    #[arg(long, value_name = "KEY")]
-    key: String,
     #[command(flatten)]
-    context: ContextArgs,
+    under: Under,
     #[command(flatten)]
     input: DataIn,
     #[command(flatten)]
@@ -33,11 +30,9 @@ pub struct Encrypt {
 
 impl Encrypt {
     pub async fn run(self, app: &mut App<'_>) -> Result<(), Failure> {
-        let key = app.key(&self.key)?;
-        let client = app.client()?;
-        let context = self.context.read()?;
+        let under = self.under.prepare(app)?;
         let plaintext = self.input.plaintext(app)?;
-        let sealed = client.encrypt(&key, &plaintext, &context).await.about(&Subject::key(&key))?;
+        let sealed = under.client.encrypt(&under.key, &plaintext, &under.context).await.about(&under.subject)?;
         let bytes = sealed.ciphertext.as_bytes();
         let answer = json::Encrypted { ciphertext: json::Bytes(bytes), key_version: sealed.key_version.get() };
         self.out.write(app, Secrecy::Public, bytes, &answer)

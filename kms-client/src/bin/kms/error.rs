@@ -14,13 +14,24 @@ pub struct Failure {
     message: String,
     code: &'static str,
     reason: Option<String>,
-    hint: Option<String>,
-    request_id: Option<String>,
+    cause: Option<Box<str>>,
+    hint: Option<Box<str>>,
+    request_id: Option<Box<str>>,
+    attempts: u32,
 }
 
 impl Failure {
     fn new(exit: Exit, code: &'static str, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), code, reason: None, hint: None, request_id: None }
+        Self {
+            exit,
+            message: message.into(),
+            code,
+            reason: None,
+            cause: None,
+            hint: None,
+            request_id: None,
+            attempts: 0,
+        }
     }
 
     /// The command line or the settings are wrong.
@@ -32,25 +43,42 @@ impl Failure {
         Self::new(Exit::Other, "OTHER", message)
     }
 
+    pub fn interrupted() -> Self {
+        Self::new(Exit::Interrupted, "INTERRUPTED", "interrupted")
+    }
+
     pub fn pipe_closed() -> Self {
         Self::new(Exit::PipeClosed, "OTHER", "nobody reads the output")
     }
 
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(hint.into().into());
         self
     }
 
     fn of(error: &Error, subject: &Subject) -> Self {
         let mut failure = Self::new(Exit::of(error.kind()), code(error.kind()), error.message());
         failure.reason = error.reason().map(str::to_owned);
-        failure.request_id = error.request_id().map(str::to_owned);
+        failure.request_id = error.request_id().map(Into::into);
+        failure.attempts = error.attempts();
+        // What was found, where no answer says it. Settings have it in their message.
+        let is_broken = matches!(error.kind(), ErrorKind::Connection | ErrorKind::Tls | ErrorKind::Unauthenticated);
+        if is_broken && failure.request_id.is_none() {
+            failure.cause = root_cause(error).map(Into::into);
+        }
         let known = error.reason().and_then(ErrorReason::from_reason);
         failure.hint = match known {
-            Some(reason) => Some(hint::of(reason, error.operation(), subject)),
-            None => error.hint().map(str::to_owned),
+            Some(reason) => Some(hint::of(reason, error.operation(), subject).into()),
+            None => error.hint().map(Into::into),
         };
+        // Nobody knows what became of it.
+        let is_open =
+            matches!(error.kind(), ErrorKind::DeadlineExceeded | ErrorKind::Connection | ErrorKind::Unavailable);
+        if let Some(id) = error.change_id().filter(|_| is_open) {
+            let hint = failure.hint.take().map(|hint| format!("{hint}; ")).unwrap_or_default();
+            failure.hint = Some(format!("{hint}repeated with --request-id {id}, the change is made once").into());
+        }
         failure
     }
 
@@ -58,7 +86,14 @@ impl Failure {
     pub fn lines(&self) -> String {
         let mut text = format!("error: {}\n", printable(&self.message));
         if let Some(reason) = &self.reason {
-            text += &format!("reason: {reason} ({})\n", self.code);
+            text += &format!("reason: {reason} ({})", self.code);
+            if let Some(cause) = &self.cause {
+                text += &format!(": {}", printable(cause));
+            }
+            if self.attempts > 1 {
+                text += &format!(", after {} attempts", self.attempts);
+            }
+            text.push('\n');
         }
         if let Some(hint) = &self.hint {
             text += &format!("hint: {}\n", printable(hint));
@@ -83,9 +118,12 @@ impl Failure {
             #[serde(skip_serializing_if = "Option::is_none")]
             reason: Option<String>,
             #[serde(skip_serializing_if = "Option::is_none")]
-            hint: Option<String>,
+            cause: Option<Box<str>>,
             #[serde(skip_serializing_if = "Option::is_none")]
-            request_id: Option<String>,
+            hint: Option<Box<str>>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            request_id: Option<Box<str>>,
+            attempts: u32,
             exit_code: u8,
         }
         Object {
@@ -93,8 +131,10 @@ impl Failure {
                 code: self.code,
                 message: self.message.clone(),
                 reason: self.reason.clone(),
+                cause: self.cause.clone(),
                 hint: self.hint.clone(),
                 request_id: self.request_id.clone(),
+                attempts: self.attempts,
                 exit_code: self.exit.code(),
             },
         }
@@ -112,6 +152,21 @@ impl<T> About<T> for Result<T, Error> {
     }
 }
 
+/// Returns what lies at the bottom of an error.
+fn root_cause(error: &Error) -> Option<String> {
+    let mut next = std::error::Error::source(error);
+    let mut text = None;
+    for _ in 0..CHAIN_MAX {
+        let Some(here) = next else { break };
+        text = Some(here.to_string());
+        next = here.source();
+    }
+    text
+}
+
+/// An error may name itself as its source.
+const CHAIN_MAX: usize = 16;
+
 /// Returns a kind in the words of gRPC, and in ours where no answer came.
 fn code(kind: ErrorKind) -> &'static str {
     match kind {
@@ -128,6 +183,7 @@ fn code(kind: ErrorKind) -> &'static str {
         ErrorKind::Internal => "INTERNAL",
         ErrorKind::Unimplemented => "UNIMPLEMENTED",
         ErrorKind::Connection => "CONNECTION",
+        ErrorKind::Tls => "TLS",
         ErrorKind::Config => "CONFIG",
         _ => "OTHER",
     }
@@ -146,14 +202,14 @@ mod tests {
     fn a_failure_is_told_as_what_why_and_what_to_do() {
         let mut failure = Failure::new(Exit::Conflict, "FAILED_PRECONDITION", "the key is disabled").hint("enable it");
         failure.reason = Some("KEY_DISABLED".to_owned());
-        failure.request_id = Some("r-1".to_owned());
+        failure.request_id = Some("r-1".into());
         assert_eq!(
             failure.lines(),
             "error: the key is disabled\nreason: KEY_DISABLED (FAILED_PRECONDITION)\nhint: enable it\nrequest: r-1\n"
         );
         assert_eq!(
             serde_json::to_string(&failure.json()).unwrap(),
-            r#"{"error":{"code":"FAILED_PRECONDITION","message":"the key is disabled","reason":"KEY_DISABLED","hint":"enable it","requestId":"r-1","exitCode":5}}"#
+            r#"{"error":{"code":"FAILED_PRECONDITION","message":"the key is disabled","reason":"KEY_DISABLED","hint":"enable it","requestId":"r-1","attempts":0,"exitCode":5}}"#
         );
         assert_eq!(Failure::usage("no").lines(), "error: no\n");
     }

@@ -12,6 +12,7 @@ pub enum Exit {
     NotFound,
     Conflict,
     Unavailable,
+    Interrupted,
     /// Whoever read the output went away. Not a failure: `kms key list | head`.
     PipeClosed,
 }
@@ -26,6 +27,7 @@ impl Exit {
             Self::NotFound => 4,
             Self::Conflict => 5,
             Self::Unavailable => 6,
+            Self::Interrupted => 130,
         }
     }
 
@@ -35,7 +37,9 @@ impl Exit {
             ErrorKind::Unauthenticated | ErrorKind::PermissionDenied => Self::NotAllowed,
             ErrorKind::NotFound => Self::NotFound,
             ErrorKind::AlreadyExists | ErrorKind::FailedPrecondition | ErrorKind::Conflict => Self::Conflict,
-            ErrorKind::Unavailable | ErrorKind::DeadlineExceeded | ErrorKind::Connection => Self::Unavailable,
+            ErrorKind::Unavailable | ErrorKind::DeadlineExceeded | ErrorKind::Connection | ErrorKind::Tls => {
+                Self::Unavailable
+            }
             // The kinds are not a closed list: a new one is "other" until it is placed here.
             _ => Self::Other,
         }
@@ -47,13 +51,15 @@ Exit codes:
     0  done
     1  another failure; also: a ciphertext does not open
     2  the command line or the settings are wrong
-    3  not allowed: the server does not know you, or no binding allows it
+    3  not allowed: the server does not know you or refuses your certificate, or no binding allows
+       it
     4  there is nothing of that name
     5  it exists already, it is not in a state that allows this, or somebody else changed it
-    6  the server cannot be reached, cannot answer now, or took too long; for `kms status`: it
-       does not serve
-    8  the server is locked (reserved)
-  130  interrupted
+    6  the server cannot be reached or is not the one that you trust, cannot answer now, or took
+       too long; for `kms status`: it does not serve
+    7  finished, but some of it failed (no command has this yet)
+    8  the server is locked (no server has this yet)
+  130  interrupted by Ctrl-C
 ";
 
 #[cfg(test)]
@@ -76,12 +82,14 @@ mod tests {
             (ErrorKind::Internal, 1),
             (ErrorKind::Unimplemented, 1),
             (ErrorKind::Connection, 6),
+            (ErrorKind::Tls, 6),
             (ErrorKind::Config, 2),
         ];
         for (kind, code) in table {
             assert_eq!(Exit::of(kind).code(), code, "{kind:?}");
             assert!(HELP.contains(&format!("\n    {code}  ")), "{code} is not documented");
         }
+        assert!(HELP.contains("\n  130  ") && Exit::Interrupted.code() == 130);
         assert_eq!((Exit::Ok.code(), Exit::PipeClosed.code(), Exit::Usage.code()), (0, 0, 2));
     }
 }

@@ -76,7 +76,7 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
             let what = what.or(subject.tenant.as_ref().map(TenantRef::to_string)).unwrap_or("this server".to_owned());
             format!(
                 "no binding of yours allows {action} on {what} (`kms whoami` lists them): an operator adds one with \
-                 the role {roles} to the server's bindings file, which is read when it starts"
+                 the role {roles} to the server's bindings file, which is read at a start and on SIGHUP"
             )
         }
         ErrorReason::TenantNotFound => format!("`kms tenant list` shows all, `kms tenant create {tenant}` creates it"),
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn every_reason_has_a_hint_of_one_line_without_a_full_stop() {
         // The compiler holds `of` to all of them; this, that the list has no hole.
-        assert_eq!(reasons().len(), 40, "is the hint of the new reason what a person needs?");
+        assert_eq!(reasons().len(), 42, "is the hint of the new reason what a person needs?");
         for reason in reasons() {
             for operation in [None, Some("Encrypt"), Some("ReEncrypt"), Some("ListTenants")] {
                 let hint = of(reason, operation, &Subject::none());
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(
             of(ErrorReason::PolicyDenied, Some("Encrypt"), &key),
             "no binding of yours allows Encrypt on tenants/acme/keys/app (`kms whoami` lists them): an operator adds \
-             one with the role `encrypter` to the server's bindings file, which is read when it starts"
+             one with the role `encrypter` to the server's bindings file, which is read at a start and on SIGHUP"
         );
     }
 

@@ -25,6 +25,7 @@ pub struct Tenant<'a> {
     destroy_time: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fence_time: Option<Time>,
+    etag: &'a str,
 }
 
 impl<'a> From<&'a kms::Tenant> for Tenant<'a> {
@@ -39,6 +40,7 @@ impl<'a> From<&'a kms::Tenant> for Tenant<'a> {
             create_time: Time(tenant.create_time),
             destroy_time: tenant.destroy_time.map(Time),
             fence_time: tenant.fence_time.map(Time),
+            etag: etag(&tenant.etag),
         }
     }
 }
@@ -57,6 +59,7 @@ pub struct Key<'a> {
     update_time: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
     destroy_time: Option<Time>,
+    etag: &'a str,
 }
 
 impl<'a> From<&'a kms::Key> for Key<'a> {
@@ -74,6 +77,7 @@ impl<'a> From<&'a kms::Key> for Key<'a> {
             create_time: Time(key.create_time),
             update_time: Time(key.update_time),
             destroy_time: key.destroy_time.map(Time),
+            etag: etag(&key.etag),
         }
     }
 }
@@ -81,25 +85,32 @@ impl<'a> From<&'a kms::Key> for Key<'a> {
 /// `kms.v1.KeyVersion`
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct KeyVersion {
+pub struct KeyVersion<'a> {
     name: String,
     version: u32,
     state: Enum,
     create_time: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
     destroy_time: Option<Time>,
+    etag: &'a str,
 }
 
-impl From<&kms::KeyVersion> for KeyVersion {
-    fn from(version: &kms::KeyVersion) -> Self {
+impl<'a> From<&'a kms::KeyVersion> for KeyVersion<'a> {
+    fn from(version: &'a kms::KeyVersion) -> Self {
         Self {
             name: format!("{}/versions/{}", version.key, version.version),
             version: version.version.get(),
             state: key_state(version.state),
             create_time: Time(version.create_time),
             destroy_time: version.destroy_time.map(Time),
+            etag: etag(&version.etag),
         }
     }
+}
+
+/// Empty in an answer that stored nothing, as in the API.
+fn etag(etag: &Option<kms::Etag>) -> &str {
+    etag.as_ref().map(kms::Etag::as_str).unwrap_or_default()
 }
 
 fn key_state(state: kms::KeyState) -> Enum {
@@ -141,7 +152,7 @@ impl<'a> From<&'a kms::Page<kms::Key>> for Keys<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyVersions<'a> {
-    key_versions: Vec<KeyVersion>,
+    key_versions: Vec<KeyVersion<'a>>,
     next_page_token: &'a str,
 }
 

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use kms_client::{KeyPurpose, KeyRef, KeyState, Labels, VersionNumber};
+use kms_client::{Change, Client, KeyAndVersion, KeyPurpose, KeyRef, KeyState, Labels, VersionNumber};
 
 use crate::app::App;
-use crate::confirm::Confirm;
+use crate::change::{ChangeArgs, CreationArgs};
+use crate::confirm::{Confirm, What};
 use crate::duration;
 use crate::error::{About, Failure};
 use crate::hint::Subject;
@@ -35,16 +36,16 @@ enum Command {
     /// Replaces the labels of a key
     Update(Update),
     /// Enables a disabled key, or one version of it
-    Enable(Versioned),
+    Enable(Changed),
     /// Disables a key, or one version of it: it refuses every use
-    Disable(Versioned),
+    Disable(Changed),
     /// Adds a version, which encrypts from then on
-    Rotate(Named),
+    Rotate(Rotate),
     /// Lists the versions of a key
     Versions(Versions),
     Destroy(Destroy),
     /// Takes back a scheduled destruction; the key or version is disabled then
-    CancelDestruction(Versioned),
+    CancelDestruction(Changed),
 }
 
 #[derive(Debug, Args)]
@@ -64,6 +65,22 @@ struct Versioned {
 }
 
 #[derive(Debug, Args)]
+struct Rotate {
+    #[command(flatten)]
+    key: Named,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+struct Changed {
+    #[command(flatten)]
+    target: Versioned,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
 struct Create {
     /// The key: tenants/TENANT/keys/KEY, or KEY with --tenant. Use an opaque id: names outlive keys
     #[arg(id = "target", value_name = "KEY")]
@@ -74,6 +91,8 @@ struct Create {
     /// A label; may be given again. Labels outlive the key: no personal data
     #[arg(long = "label", value_name = "K=V", value_parser = pair)]
     labels: Vec<(String, String)>,
+    #[command(flatten)]
+    change: CreationArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -87,7 +106,7 @@ enum Purpose {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "change", required = true, multiple = false, args = ["labels", "no_labels"])]
+#[group(id = "new_labels", required = true, multiple = false, args = ["labels", "no_labels"])]
 struct Update {
     #[command(flatten)]
     key: Named,
@@ -97,6 +116,8 @@ struct Update {
     /// Takes all labels away
     #[arg(long)]
     no_labels: bool,
+    #[command(flatten)]
+    change: ChangeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -124,6 +145,8 @@ struct Destroy {
     wait: Option<Duration>,
     #[command(flatten)]
     confirm: Confirm,
+    #[command(flatten)]
+    change: ChangeArgs,
 }
 
 impl Key {
@@ -133,44 +156,43 @@ impl Key {
             Command::Get(named) => {
                 let key = app.key(&named.name)?;
                 let found = app.client()?.get_key(&key).await.about(&Subject::key(&key))?;
-                show_key(app, &found)
+                app.output.show(&json::Key::from(&found), || key_table(&found))
             }
             Command::List(paging) => list(app, &paging).await,
             Command::Update(command) => command.run(app).await,
-            Command::Rotate(named) => {
-                let key = app.key(&named.name)?;
-                let rotated = app.client()?.rotate_key(&key).await.about(&Subject::key(&key))?;
-                show_key(app, &rotated.key)
+            Command::Rotate(command) => {
+                let key = app.key(&command.key.name)?;
+                let rotated = command.change.change(app.client()?.rotate_key(&key)).await;
+                show_key(app, &rotated.about(&Subject::key(&key))?.key, &command.change.change)
             }
             Command::Versions(command) => command.run(app).await,
             Command::Destroy(command) => command.run(app).await,
-            Command::Enable(versioned) => {
-                let (client, key, subject) = versioned.prepare(app)?;
-                match versioned.version {
-                    None => show_key(app, &client.enable_key(&key).await.about(&subject)?),
-                    Some(version) => {
-                        show_version(app, &client.enable_key_version(&key, version).await.about(&subject)?.version)
-                    }
-                }
+            Command::Enable(changed) => changed.run(app, Client::enable_key, Client::enable_key_version).await,
+            Command::Disable(changed) => changed.run(app, Client::disable_key, Client::disable_key_version).await,
+            Command::CancelDestruction(changed) => {
+                changed.run(app, Client::cancel_key_destruction, Client::cancel_key_version_destruction).await
             }
-            Command::Disable(versioned) => {
-                let (client, key, subject) = versioned.prepare(app)?;
-                match versioned.version {
-                    None => show_key(app, &client.disable_key(&key).await.about(&subject)?),
-                    Some(version) => {
-                        show_version(app, &client.disable_key_version(&key, version).await.about(&subject)?.version)
-                    }
-                }
+        }
+    }
+}
+
+impl Changed {
+    async fn run(
+        &self,
+        app: &mut App<'_>,
+        change_key: fn(&Client, &KeyRef) -> Change<kms_client::Key>,
+        change_version: fn(&Client, &KeyRef, VersionNumber) -> Change<KeyAndVersion>,
+    ) -> Result<(), Failure> {
+        let (client, key, subject) = self.target.prepare(app)?;
+        let args = &self.change;
+        match self.target.version {
+            None => {
+                let changed = args.change(change_key(&client, &key)).await.about(&subject)?;
+                show_key(app, &changed, &args.change)
             }
-            Command::CancelDestruction(versioned) => {
-                let (client, key, subject) = versioned.prepare(app)?;
-                match versioned.version {
-                    None => show_key(app, &client.cancel_key_destruction(&key).await.about(&subject)?),
-                    Some(version) => {
-                        let changed = client.cancel_key_version_destruction(&key, version).await.about(&subject)?;
-                        show_version(app, &changed.version)
-                    }
-                }
+            Some(version) => {
+                let changed = args.change(change_version(&client, &key, version)).await.about(&subject)?;
+                show_version(app, &changed.version, &args.change)
             }
         }
     }
@@ -193,8 +215,8 @@ impl Create {
             Purpose::Mac => KeyPurpose::Mac,
         };
         let labels = unique("--label", &self.labels)?;
-        let created = app.client()?.create_key(&key, purpose, labels).await.about(&Subject::key(&key))?;
-        show_key(app, &created)
+        let created = self.change.creation(app.client()?.create_key(&key, purpose, labels)).await;
+        show_key(app, &created.about(&Subject::key(&key))?, &self.change)
     }
 }
 
@@ -203,8 +225,8 @@ impl Update {
         let key = app.key(&self.key.name)?;
         // With --no-labels there are none.
         let labels: Labels = unique("--label", &self.labels)?;
-        let updated = app.client()?.update_labels(&key, labels).await.about(&Subject::key(&key))?;
-        show_key(app, &updated)
+        let updated = self.change.change(app.client()?.update_labels(&key, labels)).await;
+        show_key(app, &updated.about(&Subject::key(&key))?, &self.change.change)
     }
 }
 
@@ -234,26 +256,29 @@ impl Destroy {
             Some(version) => (format!("{}/versions/{version}", key.key()), format!("{key}/versions/{version}")),
         };
         let when = crate::confirm::when(self.wait);
-        let what = format!(
-            "This destroys {full} {when}, on {}.\nThen nothing that it encrypted can be opened again.",
-            app.settings.place()
-        );
-        self.confirm.check(&what, &short, &full)?;
+        let effect = format!("This destroys {full} {when}.\nThen nothing that it encrypted can be opened again.");
+        let change = &self.change.change;
+        // A dry run destroys nothing.
+        if !change.dry_run {
+            let place = &*app.settings.place();
+            self.confirm.check(&What { effect: &effect, short: &short, full: &full, place })?;
+        }
         let pending = match self.target.version {
             None => {
-                let destroyed = client.schedule_key_destruction(&key, self.wait).await.about(&subject)?;
-                show_key(app, &destroyed)?;
+                let scheduled = client.schedule_key_destruction(&key, self.wait);
+                let destroyed = self.change.change(scheduled).await.about(&subject)?;
+                show_key(app, &destroyed, change)?;
                 destroyed.destroy_time.map(|_| format!("kms key cancel-destruction {key}"))
             }
             Some(version) => {
-                let destroyed =
-                    client.schedule_key_version_destruction(&key, version, self.wait).await.about(&subject)?;
-                show_version(app, &destroyed.version)?;
+                let scheduled = client.schedule_key_version_destruction(&key, version, self.wait);
+                let destroyed = self.change.change(scheduled).await.about(&subject)?;
+                show_version(app, &destroyed.version, change)?;
                 let cancel = format!("kms key cancel-destruction {key} --version {version}");
                 destroyed.version.destroy_time.map(|_| cancel)
             }
         };
-        if let Some(cancel) = pending {
+        if let Some(cancel) = pending.filter(|_| !change.dry_run) {
             app.output.note(&format!("until then, `{cancel}` takes it back"));
         }
         Ok(())
@@ -283,32 +308,40 @@ async fn list(app: &mut App<'_>, paging: &Paging) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show_key(app: &mut App<'_>, key: &kms_client::Key) -> Result<(), Failure> {
-    app.output.show(&json::Key::from(key), || {
-        let labels: Vec<String> = key.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        fields([
-            ("name", key.name.to_string()),
-            ("uid", key.uid.clone()),
-            ("purpose", purpose(key)),
-            ("state", state(key.state)),
-            ("primary version", key.primary_version.to_string()),
-            ("labels", labels.join(" ")),
-            ("created", time_text(key.create_time)),
-            ("updated", time_text(key.update_time)),
-            ("destruction", key.destroy_time.map(time_text).unwrap_or_default()),
-        ])
-    })
+fn show_key(app: &mut App<'_>, key: &kms_client::Key, change: &CreationArgs) -> Result<(), Failure> {
+    app.output.show_change(&json::Key::from(key), || key_table(key))?;
+    change.note(app);
+    Ok(())
 }
 
-fn show_version(app: &mut App<'_>, version: &kms_client::KeyVersion) -> Result<(), Failure> {
-    app.output.show(&json::KeyVersion::from(version), || {
+fn key_table(key: &kms_client::Key) -> String {
+    let labels: Vec<String> = key.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    fields([
+        ("name", key.name.to_string()),
+        ("uid", key.uid.clone()),
+        ("purpose", purpose(key)),
+        ("state", state(key.state)),
+        ("primary version", key.primary_version.to_string()),
+        ("labels", labels.join(" ")),
+        ("created", time_text(key.create_time)),
+        ("updated", time_text(key.update_time)),
+        ("destruction", key.destroy_time.map(time_text).unwrap_or_default()),
+        ("etag", key.etag.as_ref().map(ToString::to_string).unwrap_or_default()),
+    ])
+}
+
+fn show_version(app: &mut App<'_>, version: &kms_client::KeyVersion, change: &CreationArgs) -> Result<(), Failure> {
+    app.output.show_change(&json::KeyVersion::from(version), || {
         fields([
             ("name", format!("{}/versions/{}", version.key, version.version)),
             ("state", state(version.state)),
             ("created", time_text(version.create_time)),
             ("destruction", version.destroy_time.map(time_text).unwrap_or_default()),
+            ("etag", version.etag.as_ref().map(ToString::to_string).unwrap_or_default()),
         ])
-    })
+    })?;
+    change.note(app);
+    Ok(())
 }
 
 fn state(state: KeyState) -> String {

@@ -7,6 +7,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may"))]
 
 mod app;
+mod change;
+mod completions;
 mod config;
 mod confirm;
 mod data_key;
@@ -17,13 +19,16 @@ mod error;
 mod exit;
 mod hint;
 mod input;
+mod interrupt;
 mod json;
 mod key;
 mod output;
+mod profile;
 mod re_encrypt;
 mod sink;
 mod status;
 mod tenant;
+mod under;
 mod whoami;
 
 use std::alloc::System;
@@ -36,7 +41,7 @@ use app::App;
 use config::{Globals, Settings};
 use error::Failure;
 use exit::Exit;
-use output::Output;
+use output::{Format, Output};
 
 /// Wipes every block that is freed, so that the buffers of the libraries below leave no plaintext behind.
 #[global_allocator]
@@ -70,6 +75,8 @@ enum Command {
     DataKey(data_key::DataKey),
     Status(status::Status),
     Whoami(whoami::Whoami),
+    Profile(profile::ProfileCommand),
+    Completions(completions::Completions),
     /// Lists the exit codes
     #[command(override_help = exit::HELP)]
     ExitCodes,
@@ -91,11 +98,16 @@ Settings:
     server_name = \"kms.internal\"  # optional: the name in the server's certificate
     tenant = \"acme\"               # optional: for keys that are given without one
 
+  `kms profile list` shows the profiles, `kms profile use PROFILE` makes one the current. What may
+  pass by itself is tried three times within --timeout; a change is made once all the same.
+
 Output:
   Data goes to stdout, all else to stderr. With --output json, messages of the API are printed in
   their proto3 JSON form: names in lowerCamelCase, enums by name, 64-bit numbers as strings, bytes
   in base64, times in RFC 3339. All fields are printed but messages and times that are unset.
-  Errors are JSON too then, on stderr.
+  Errors are JSON too then, on stderr: code, message, reason, cause, hint, requestId, attempts and
+  exitCode, of which only code, message, attempts and exitCode are always there. Both forms are
+  stable: fields may be added, none changes or goes. --field NAME prints one field alone.
 
 Try `kms whoami` first. `kms help exit-codes` lists the exit codes.";
 
@@ -104,11 +116,16 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         // Also --help and --version. If they cannot be printed, nobody is reading.
         Err(error) => {
-            let _ = error.print();
+            if error.use_stderr() && json_is_wanted(std::env::args_os()) {
+                Output { format: Format::Json, ..Output::default() }.failure(&misused(&error));
+            } else {
+                let _ = error.print();
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code()));
         }
     };
-    let mut output = Output::new(cli.globals.output);
+    let globals = &cli.globals;
+    let mut output = Output { format: globals.output, field: globals.field.clone(), quiet: globals.quiet };
     match run(cli, &mut output) {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(failure) => {
@@ -118,11 +135,50 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
-    if matches!(cli.command, Command::ExitCodes) {
-        output.text(exit::HELP)?;
-        return Ok(Exit::Ok);
+/// Returns whether somebody who misused the command wants to be told in JSON. What could not be parsed is looked at
+/// word by word.
+fn json_is_wanted(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> bool {
+    let words: Vec<_> = arguments.into_iter().collect();
+    let by_flag = words.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
+    let by_variable = std::env::var_os("KMS_OUTPUT").is_some_and(|value| value == "json");
+    by_flag || words.iter().any(|word| word == "--output=json") || by_variable
+}
+
+fn misused(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let (message, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let message = message.strip_prefix("error: ").unwrap_or(message).trim_end();
+    let failure = Failure::usage(message.lines().map(str::trim).collect::<Vec<_>>().join(" "));
+    match rest.lines().find_map(|line| line.trim().strip_prefix("tip: ")) {
+        Some(tip) => failure.hint(tip),
+        None => failure.hint("`kms help` after any command shows what it takes"),
     }
+}
+
+fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
+    match &cli.command {
+        Command::ExitCodes => {
+            output.text(exit::HELP)?;
+            return Ok(Exit::Ok);
+        }
+        Command::Completions(command) => {
+            command.run(output)?;
+            return Ok(Exit::Ok);
+        }
+        Command::Profile(command) => {
+            command.run(&cli.globals, output)?;
+            return Ok(Exit::Ok);
+        }
+        Command::Tenant(_)
+        | Command::Key(_)
+        | Command::Encrypt(_)
+        | Command::Decrypt(_)
+        | Command::ReEncrypt(_)
+        | Command::DataKey(_)
+        | Command::Status(_)
+        | Command::Whoami(_) => {}
+    }
+    interrupt::watch(output.clone())?;
     let settings = Settings::find(&cli.globals)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -139,7 +195,8 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
             Command::DataKey(command) => command.run(&mut app).await?,
             Command::Status(command) => return command.run(&mut app).await,
             Command::Whoami(command) => command.run(&mut app).await?,
-            Command::ExitCodes => {}
+            // Done above.
+            Command::ExitCodes | Command::Completions(_) | Command::Profile(_) => {}
         }
         Ok(Exit::Ok)
     })
@@ -169,8 +226,10 @@ mod tests {
     #[test]
     fn no_command_takes_plaintext_or_a_data_key_as_argument() {
         // What a value may be. A new noun is added here only if it may be read by every process of the machine.
-        const HARMLESS: &[&str] =
-            &["DURATION", "FILE", "FORMAT", "K=V", "KEY", "N", "NAME", "PROFILE", "PURPOSE", "TENANT", "TOKEN", "URL"];
+        const HARMLESS: &[&str] = &[
+            "DURATION", "ETAG", "FIELD", "FILE", "FORMAT", "ID", "K=V", "KEY", "N", "NAME", "PROFILE", "PURPOSE",
+            "SHELL", "TENANT", "TOKEN", "URL",
+        ];
         let mut command = Cli::command();
         command.build();
         let mut count = 0;
@@ -231,6 +290,13 @@ mod tests {
             "data-key decrypt --key app --context a=b --out key",
             "status --output json",
             "whoami --profile admin",
+            "tenant create acme --dry-run --request-id my-id",
+            "key rotate app --dry-run --etag 7 --request-id my-id --quiet",
+            "key get app --field state",
+            "profile list",
+            "profile show prod --output json",
+            "profile use prod",
+            "completions zsh",
         ] {
             Cli::try_parse_from(std::iter::once("kms").chain(line.split(' ')))
                 .unwrap_or_else(|e| panic!("{line}: {e}"));
@@ -251,6 +317,11 @@ mod tests {
             "key update app --label a=b --no-labels",
             "re-encrypt --key app --to-context a=b --to-empty-context",
             "--output yaml whoami",
+            "tenant create acme --etag 7",
+            "key rotate app --etag=",
+            "key rotate app --request-id a/b",
+            "key get app --dry-run",
+            "completions tcsh",
         ] {
             assert!(Cli::try_parse_from(std::iter::once("kms").chain(line.split(' '))).is_err(), "{line}");
         }

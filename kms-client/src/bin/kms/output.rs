@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, ContentArrangement};
 use serde::Serialize;
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::error::{Failure, printable};
@@ -20,17 +21,24 @@ pub enum Format {
     Json,
 }
 
+#[derive(Clone, Default)]
 pub struct Output {
     pub format: Format,
+    /// The one field of the answer that is printed.
+    pub field: Option<String>,
+    /// Whether what is not data is left away.
+    pub quiet: bool,
 }
 
 impl Output {
-    pub fn new(format: Format) -> Self {
-        Self { format }
-    }
-
-    /// Prints a result as JSON, or as what `table` makes of it.
+    /// Prints a result as JSON, or as what `table` makes of it; or one field of it.
     pub fn show(&mut self, json: &impl Serialize, table: impl FnOnce() -> String) -> Result<(), Failure> {
+        if let Some(path) = self.field.clone() {
+            let answer =
+                serde_json::to_value(json).map_err(|error| Failure::other(format!("cannot write JSON: {error}")))?;
+            let value = field(&answer, &path)?;
+            return self.write(Zeroizing::new(value + "\n").as_bytes());
+        }
         match self.format {
             Format::Json => {
                 let text = self.json_text(json)?;
@@ -40,13 +48,18 @@ impl Output {
         }
     }
 
+    /// Prints what an object has become.
+    pub fn show_change(&mut self, json: &impl Serialize, table: impl FnOnce() -> String) -> Result<(), Failure> {
+        if self.quiet && self.field.is_none() { Ok(()) } else { self.show(json, table) }
+    }
+
     pub fn text(&mut self, text: &str) -> Result<(), Failure> {
         self.write(text.as_bytes())
     }
 
     /// Tells something besides the result. Scripts that read JSON are spared.
     pub fn note(&mut self, text: &str) {
-        if self.format == Format::Table {
+        if self.format == Format::Table && !self.quiet {
             // There is nobody left to tell that it cannot be told.
             let _ = writeln!(io::stderr().lock(), "note: {}", printable(text));
         }
@@ -76,6 +89,35 @@ impl Output {
         let mut stdout = io::stdout().lock();
         stdout.write_all(text).and_then(|()| stdout.flush()).map_err(not_written)
     }
+}
+
+/// Finds one value in an answer, such as `state`, or `keyVersions.0.state`: a string as it is, all else as JSON.
+fn field(answer: &Value, path: &str) -> Result<String, Failure> {
+    let mut here = answer;
+    for name in path.split('.') {
+        let inside = match here {
+            Value::Object(fields) => fields.get(name),
+            Value::Array(items) => name.parse().ok().and_then(|index: usize| items.get(index)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+        };
+        here = inside.ok_or_else(|| {
+            let has = match here {
+                Value::Object(fields) => {
+                    let mut names: Vec<&str> = fields.keys().map(String::as_str).collect();
+                    names.sort_unstable();
+                    names.join(", ")
+                }
+                Value::Array(items) => format!("items from 0, {} of them", items.len()),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => "nothing inside".to_owned(),
+            };
+            Failure::usage(format!("the answer has no field {path:?}"))
+                .hint(format!("where {name:?} was looked for, there are: {has}"))
+        })?;
+    }
+    Ok(match here {
+        Value::String(text) => printable(text),
+        other => other.to_string(),
+    })
 }
 
 /// What it means that stdout cannot be written.
@@ -147,6 +189,26 @@ mod tests {
     #[test]
     fn what_moves_a_cursor_is_written_out() {
         assert_eq!(fields([("labels", "a=\u{1b}[2J\n".into())]), "labels  a=\\u{1b}[2J\\n\n");
+    }
+
+    #[test]
+    fn one_field_is_found_by_its_path() {
+        let answer =
+            serde_json::json!({"name": "a", "n": 7, "labels": {"x": "1"}, "list": [{"state": "S"}], "no": false});
+        for (path, value) in [
+            ("name", "a"),
+            ("n", "7"),
+            ("labels.x", "1"),
+            ("list.0.state", "S"),
+            ("no", "false"),
+            ("labels", r#"{"x":"1"}"#),
+        ] {
+            assert_eq!(field(&answer, path).unwrap(), value);
+        }
+        for path in ["", "nam", "list.1", "name.x", "list.state"] {
+            assert_eq!(field(&answer, path).unwrap_err().exit, Exit::Usage, "{path}");
+        }
+        assert!(field(&answer, "nam").unwrap_err().lines().contains("there are: labels, list, n, name, no"));
     }
 
     #[test]

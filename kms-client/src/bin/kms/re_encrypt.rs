@@ -7,10 +7,10 @@ use kms_client::Context;
 
 use crate::app::App;
 use crate::error::{About, Failure};
-use crate::hint::Subject;
-use crate::input::{ContextArgs, DataIn, pair, read_aad, unique};
+use crate::input::{DataIn, pair, read_aad, unique};
 use crate::json;
 use crate::sink::{BinaryOut, Secrecy};
+use crate::under::{Prepared, Under};
 
 /// Moves a ciphertext to the primary version, another key or another context
 ///
@@ -20,11 +20,8 @@ use crate::sink::{BinaryOut, Secrecy};
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct ReEncrypt {
-    /// The key that it is under: tenants/TENANT/keys/KEY, or KEY with --tenant
-    #[arg(long, value_name = "KEY")]
-    key: String,
     #[command(flatten)]
-    context: ContextArgs,
+    under: Under,
     /// The key that it shall be under, of the same tenant
     #[arg(long, value_name = "KEY")]
     to_key: Option<String>,
@@ -45,14 +42,11 @@ pub struct ReEncrypt {
 
 impl ReEncrypt {
     pub async fn run(self, app: &mut App<'_>) -> Result<(), Failure> {
-        let key = app.key(&self.key)?;
-        let client = app.client()?;
-        let context = self.context.read()?;
+        let Prepared { client, key, context, subject } = self.under.prepare(app)?;
         let to_key = self.to_key.as_deref().map(|name| app.key(name)).transpose()?;
         let to_context = self.destination_context(&context)?;
         // Of either kind: which it is stands in it, and the server knows.
         let blob = self.input.blob(app)?.into();
-        let subject = Subject::key(&key);
         let moved = if to_key.is_none() && to_context.is_none() {
             client.re_encrypt(&key, &blob, &context).await
         } else {

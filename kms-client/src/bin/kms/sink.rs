@@ -50,6 +50,9 @@ impl PlainOut {
     /// Writes plaintext as it is, or the answer as JSON.
     pub fn write(&self, app: &mut App<'_>, plaintext: &[u8], answer: &impl Serialize) -> Result<(), Failure> {
         let out = self.out.as_deref();
+        if app.output.field.is_some() {
+            return show_field(out, app, answer);
+        }
         match app.output.format {
             Format::Json => write(out, Secrecy::Secret, &app.output.json_text(answer)?, true),
             Format::Table => write(out, Secrecy::Secret, plaintext, self.force),
@@ -67,6 +70,9 @@ impl BinaryOut {
         answer: &impl Serialize,
     ) -> Result<(), Failure> {
         let out = self.out.as_deref();
+        if app.output.field.is_some() {
+            return show_field(out, app, answer);
+        }
         match (app.output.format, self.raw) {
             (Format::Json, true) => Err(Failure::usage("--raw and --output json exclude each other")),
             (Format::Json, false) => write(out, secrecy, &app.output.json_text(answer)?, true),
@@ -74,6 +80,13 @@ impl BinaryOut {
             (Format::Table, false) => write(out, secrecy, base64_line(bytes).as_bytes(), true),
         }
     }
+}
+
+fn show_field(out: Option<&Path>, app: &mut App<'_>, answer: &impl Serialize) -> Result<(), Failure> {
+    if out.is_some() {
+        return Err(Failure::usage("--field and --out exclude each other"));
+    }
+    app.output.show(answer, String::new)
 }
 
 /// Returns base64 as a line.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use kms_client::{Client, Error, TenantRef};
+use kms_client::{Change, Client, Error, TenantRef};
 
 use crate::app::App;
-use crate::confirm::Confirm;
+use crate::change::{ChangeArgs, CreationArgs};
+use crate::confirm::{Confirm, What};
 use crate::duration;
 use crate::error::{About, Failure};
 use crate::hint::Subject;
@@ -27,18 +28,18 @@ pub struct Tenant {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Creates a tenant
-    Create(Named),
+    Create(Create),
     /// Shows a tenant
     Get(Named),
     /// Lists all tenants, destroyed ones too
     List(Paging),
     /// Suspends a tenant: it neither encrypts nor decrypts until it is resumed
-    Suspend(Named),
+    Suspend(Changed),
     /// Lets a suspended tenant work again
-    Resume(Named),
+    Resume(Changed),
     Destroy(Destroy),
     /// Takes back a scheduled destruction; the tenant is suspended then
-    CancelDestruction(Named),
+    CancelDestruction(Changed),
 }
 
 #[derive(Debug, Args)]
@@ -46,6 +47,22 @@ struct Named {
     /// The tenant: TENANT or tenants/TENANT. Use an opaque id: names outlive erasure
     #[arg(id = "target", value_name = "TENANT")]
     name: String,
+}
+
+#[derive(Debug, Args)]
+struct Create {
+    #[command(flatten)]
+    tenant: Named,
+    #[command(flatten)]
+    change: CreationArgs,
+}
+
+#[derive(Debug, Args)]
+struct Changed {
+    #[command(flatten)]
+    tenant: Named,
+    #[command(flatten)]
+    change: ChangeArgs,
 }
 
 /// How much of a list is shown.
@@ -78,6 +95,8 @@ struct Destroy {
     wait: Option<Duration>,
     #[command(flatten)]
     confirm: Confirm,
+    #[command(flatten)]
+    change: ChangeArgs,
 }
 
 impl Tenant {
@@ -85,26 +104,19 @@ impl Tenant {
         match self.command {
             Command::List(paging) => list(app, &paging).await,
             Command::Destroy(command) => command.run(app).await,
-            Command::Create(named) => {
-                let (client, tenant) = named.prepare(app)?;
-                finish(app, &tenant, client.create_tenant(&tenant).await)
+            Command::Create(command) => {
+                let (client, tenant) = command.tenant.prepare(app)?;
+                let created = command.change.creation(client.create_tenant(&tenant)).await;
+                finish(app, &tenant, created, &command.change)
             }
             Command::Get(named) => {
                 let (client, tenant) = named.prepare(app)?;
-                finish(app, &tenant, client.get_tenant(&tenant).await)
+                let found = client.get_tenant(&tenant).await.about(&Subject::tenant(&tenant))?;
+                app.output.show(&json::Tenant::from(&found), || table(&found))
             }
-            Command::Suspend(named) => {
-                let (client, tenant) = named.prepare(app)?;
-                finish(app, &tenant, client.suspend_tenant(&tenant).await)
-            }
-            Command::Resume(named) => {
-                let (client, tenant) = named.prepare(app)?;
-                finish(app, &tenant, client.resume_tenant(&tenant).await)
-            }
-            Command::CancelDestruction(named) => {
-                let (client, tenant) = named.prepare(app)?;
-                finish(app, &tenant, client.cancel_tenant_destruction(&tenant).await)
-            }
+            Command::Suspend(changed) => changed.run(app, Client::suspend_tenant).await,
+            Command::Resume(changed) => changed.run(app, Client::resume_tenant).await,
+            Command::CancelDestruction(changed) => changed.run(app, Client::cancel_tenant_destruction).await,
         }
     }
 }
@@ -115,8 +127,29 @@ impl Named {
     }
 }
 
-fn finish(app: &mut App<'_>, asked: &TenantRef, result: Result<kms_client::Tenant, Error>) -> Result<(), Failure> {
-    show(app, &result.about(&Subject::tenant(asked))?)
+impl Changed {
+    async fn run(
+        &self,
+        app: &mut App<'_>,
+        change: fn(&Client, &TenantRef) -> Change<kms_client::Tenant>,
+    ) -> Result<(), Failure> {
+        let (client, tenant) = self.tenant.prepare(app)?;
+        let changed = self.change.change(change(&client, &tenant)).await;
+        finish(app, &tenant, changed, &self.change.change)
+    }
+}
+
+/// Shows what has become of a tenant.
+fn finish(
+    app: &mut App<'_>,
+    asked: &TenantRef,
+    result: Result<kms_client::Tenant, Error>,
+    change: &CreationArgs,
+) -> Result<(), Failure> {
+    let tenant = result.about(&Subject::tenant(asked))?;
+    app.output.show_change(&json::Tenant::from(&tenant), || table(&tenant))?;
+    change.note(app);
+    Ok(())
 }
 
 impl Destroy {
@@ -124,15 +157,19 @@ impl Destroy {
         let tenant = app.tenant(&self.name)?;
         let client = app.client()?;
         let when = crate::confirm::when(self.wait);
-        let what = format!(
-            "This destroys {tenant} with all its keys {when}, on {}.\nThen nothing that they encrypted can be opened \
-             again.",
-            app.settings.place()
+        let effect = format!(
+            "This destroys {tenant} with all its keys {when}.\nThen nothing that they encrypted can be opened again."
         );
-        self.confirm.check(&what, tenant.tenant(), &tenant.to_string())?;
-        let destroyed = client.destroy_tenant(&tenant, self.wait).await.about(&Subject::tenant(&tenant))?;
-        show(app, &destroyed)?;
-        if destroyed.destroy_time.is_some() {
+        // A dry run destroys nothing.
+        if !self.change.change.dry_run {
+            let (short, full, place) = (tenant.tenant(), &*tenant.to_string(), &*app.settings.place());
+            self.confirm.check(&What { effect: &effect, short, full, place })?;
+        }
+        let destroyed =
+            self.change.change(client.destroy_tenant(&tenant, self.wait)).await.about(&Subject::tenant(&tenant))?;
+        let is_pending = destroyed.destroy_time.is_some() && !self.change.change.dry_run;
+        finish(app, &tenant, Ok(destroyed), &self.change.change)?;
+        if is_pending {
             app.output.note(&format!("until then, `kms tenant cancel-destruction {}` takes it back", tenant.tenant()));
         }
         Ok(())
@@ -159,16 +196,15 @@ pub fn cut_off<T>(app: &mut App<'_>, page: &kms_client::Page<T>) {
     }
 }
 
-fn show(app: &mut App<'_>, tenant: &kms_client::Tenant) -> Result<(), Failure> {
-    app.output.show(&json::Tenant::from(tenant), || {
-        fields([
-            ("name", tenant.name.to_string()),
-            ("uid", tenant.uid.clone()),
-            ("state", state(tenant)),
-            ("created", time_text(tenant.create_time)),
-            ("destruction", destruction(tenant)),
-        ])
-    })
+fn table(tenant: &kms_client::Tenant) -> String {
+    fields([
+        ("name", tenant.name.to_string()),
+        ("uid", tenant.uid.clone()),
+        ("state", state(tenant)),
+        ("created", time_text(tenant.create_time)),
+        ("destruction", destruction(tenant)),
+        ("etag", tenant.etag.as_ref().map(ToString::to_string).unwrap_or_default()),
+    ])
 }
 
 fn state(tenant: &kms_client::Tenant) -> String {

@@ -1,0 +1,152 @@
+//! What scripts and people rely on, kept as files under `tests/golden`, so that a change of it is seen and meant: the help
+//! of every command, and the JSON of every command.
+//!
+//! Written anew with `KMS_TESTS_WRITE_GOLDEN=1 cargo test ... --test command golden`; then look at the difference.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use crate::World;
+
+/// The files of one folder, of which each is compared once.
+struct Golden {
+    folder: PathBuf,
+    seen: BTreeSet<String>,
+    differ: Vec<String>,
+}
+
+impl Golden {
+    fn of(folder: &str) -> Self {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(folder);
+        Self { folder, seen: BTreeSet::new(), differ: Vec::new() }
+    }
+
+    fn is(&mut self, name: &str, text: &str) {
+        // clap ends empty lines with spaces.
+        let text = &text.lines().map(|line| line.trim_end().to_owned() + "\n").collect::<String>();
+        assert!(self.seen.insert(name.to_owned()), "{name} was compared before");
+        let file = self.folder.join(name);
+        if std::env::var_os("KMS_TESTS_WRITE_GOLDEN").is_some() {
+            fs::create_dir_all(&self.folder).unwrap();
+            fs::write(&file, text).unwrap();
+        }
+        let golden = fs::read_to_string(&file).unwrap_or_default();
+        if golden != *text {
+            let line = golden.lines().zip(text.lines()).take_while(|(golden, now)| golden == now).count();
+            let at = |text: &str| text.lines().nth(line).unwrap_or("(the end)").to_owned();
+            self.differ.push(format!("{name}:{}: was {:?}, is {:?}", line + 1, at(&golden), at(text)));
+        }
+    }
+
+    /// Ends with what differs, and what is there and was not compared.
+    fn finish(mut self) {
+        for file in fs::read_dir(&self.folder).unwrap() {
+            let name = file.unwrap().file_name().into_string().unwrap();
+            if !self.seen.contains(&name) {
+                self.differ.push(format!("{name}: nothing was compared with it"));
+            }
+        }
+        assert!(self.differ.is_empty(), "{}", self.differ.join("\n"));
+    }
+}
+
+/// Returns the commands that a help text lists.
+fn commands(help: &str) -> Vec<String> {
+    let Some((_, list)) = help.split_once("\nCommands:\n") else { return Vec::new() };
+    let lines = list.lines().take_while(|line| !line.is_empty());
+    lines.map(|line| line.split_whitespace().next().unwrap().to_owned()).filter(|name| name != "help").collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_help_of_every_command_is_as_it_was() {
+    let world = World::new().await;
+    let mut golden = Golden::of("help");
+    let mut global_options = None;
+    let mut paths = vec![String::new()];
+    while let Some(path) = paths.pop() {
+        let help = world.run(format!("{path} --help").trim()).await.text();
+        paths.extend(commands(&help).iter().map(|name| format!("{path} {name}")));
+        // They are the same everywhere, and shown once.
+        let text = match help.split_once("\nGlobal options:\n") {
+            None => help,
+            Some((own, global)) => {
+                let (options, rest) = global.split_once("\n\nSettings:").map_or((global, None), |(o, r)| (o, Some(r)));
+                let options = options.trim_end().to_owned();
+                match &global_options {
+                    None => {
+                        global_options = Some(options.clone());
+                        let rest = rest.map(|rest| format!("\nSettings:{rest}")).unwrap_or_default();
+                        format!("{own}\nGlobal options:\n{options}\n{rest}")
+                    }
+                    Some(first) => {
+                        assert_eq!(&options, first, "of {path}");
+                        own.to_owned()
+                    }
+                }
+            }
+        };
+        golden.is(&format!("kms{}.txt", path.replace(' ', "-")), &text);
+    }
+    assert!(golden.seen.len() > 30, "{:?}", golden.seen);
+    golden.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_json_of_every_command_is_as_it_was() {
+    let world = World::new().await;
+    let mut golden = Golden::of("json");
+    let sealed = world.run_with("encrypt --key app", b"hello").await.data();
+    let wrapped = world.run("data-key generate-wrapped --key app").await.data();
+    for (name, line, stdin) in [
+        ("tenant-create", "tenant create acme", &b""[..]),
+        ("tenant-get", "tenant get acme", b""),
+        ("tenant-list", "tenant list --limit 2", b""),
+        ("tenant-suspend", "tenant suspend acme", b""),
+        ("tenant-resume", "tenant resume acme", b""),
+        ("tenant-destroy", "tenant destroy acme --yes --name acme", b""),
+        ("tenant-destroy-at-once", "tenant destroy acme --wait 0s --yes --name acme", b""),
+        ("tenant-cancel-destruction", "tenant cancel-destruction acme", b""),
+        ("key-create", "key create app --label team=billing", b""),
+        ("key-get", "key get app", b""),
+        ("key-list", "key list", b""),
+        ("key-update", "key update app --no-labels", b""),
+        ("key-enable", "key enable app", b""),
+        ("key-enable-version", "key enable app --version 2", b""),
+        ("key-disable", "key disable app", b""),
+        ("key-rotate", "key rotate app", b""),
+        ("key-versions", "key versions app", b""),
+        ("key-destroy", "key destroy app --yes --name app", b""),
+        ("key-destroy-version", "key destroy app --version 2 --yes --name app/versions/2", b""),
+        ("key-cancel-destruction", "key cancel-destruction app", b""),
+        ("encrypt", "encrypt --key app", b"hello"),
+        ("decrypt", "decrypt --key app", &sealed),
+        ("re-encrypt", "re-encrypt --key app", &sealed),
+        ("data-key-generate", "data-key generate --key app", b""),
+        ("data-key-generate-wrapped", "data-key generate-wrapped --key app", b""),
+        ("data-key-decrypt", "data-key decrypt --key app", &wrapped),
+        ("status", "status", b""),
+        ("whoami", "whoami", b""),
+    ] {
+        let ran = world.run_with(&format!("--output json {line}"), stdin).await;
+        golden.is(&format!("{name}.json"), &ran.text());
+    }
+    for (name, line) in [
+        ("error-usage", "key enable app --version 0"),
+        ("error-settings", "whoami --profile none"),
+        ("error-refused", "encrypt --key denied"),
+        ("error-unavailable", "encrypt --key overloaded"),
+        ("error-unreachable", "whoami --address https://127.0.0.1:1"),
+    ] {
+        let ran = world.run(&format!("--output json {line}")).await;
+        assert!(ran.stdout.is_empty() && ran.code != 0, "{line}");
+        golden.is(&format!("{name}.json"), &ran.stderr);
+    }
+    world.write(
+        "c.toml",
+        b"current = \"a\"\n[profile.a]\naddress = \"https://kms:8443\"\nca_file = \"ca.pem\"\n[profile.b]\n",
+    );
+    golden.is("profile-list.json", &world.run("--output json --config c.toml profile list").await.text());
+    golden.is("profile-show.json", &world.run("--output json --config c.toml profile show").await.text());
+    golden.finish();
+}
