@@ -45,6 +45,9 @@ mod connection;
 mod context;
 mod crypto;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod key;
 mod key_state;
 mod name;

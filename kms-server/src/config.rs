@@ -405,6 +405,22 @@ fn milliseconds(name: &str, text: &str) -> Result<u64, ConfigError> {
     Ok(total as u64)
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing {
+    //! What fuzzing calls of the settings.
+
+    use super::*;
+
+    /// A file of settings.
+    pub(crate) fn settings(data: &[u8]) {
+        let Ok(text) = std::str::from_utf8(data) else { return };
+        match toml::from_str::<File>(text) {
+            Ok(file) => drop(resolve(&Flags::default(), file, Path::new("etc")).map_err(|error| error.to_string())),
+            Err(error) => drop(error.to_string()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,8 @@
 //! For the same reason calls go one at a time: a burst must not take 64 MiB for each.
 
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod keystore_dir;
 mod pin;
 mod private_file;

@@ -1,0 +1,332 @@
+//! Replays the corpus on every build, and makes its seeds.
+//!
+//! `KMS_WRITE_SEEDS=1 cargo test -p kms-server --lib fuzzing` writes the seeds anew: after a format or a request was
+//! changed, and for a new target. What fuzzing has found is put beside them by hand, named by the failure.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+use serde_json::Value;
+
+use super::*;
+use crate::crypto::keystore_file::PinCost;
+use crate::noun::EpochNumber;
+use crate::rpc::fuzzing::OPERATIONS;
+
+fn fuzz_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz")
+}
+
+/// Names of the client library's targets begin so.
+const CLIENTS: &str = "client_";
+
+#[test]
+fn the_corpus_panics_in_no_target() {
+    if std::env::var_os("KMS_WRITE_SEEDS").is_some() {
+        write_seeds();
+    }
+    let mut files = Vec::new();
+    for (name, _) in TARGETS {
+        let folder = fuzz_dir().join("corpus").join(name);
+        let of_target: Vec<PathBuf> = fs::read_dir(&folder)
+            .unwrap_or_else(|error| panic!("{}: {error}: every target has seeds", folder.display()))
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        assert!(!of_target.is_empty(), "{name} has no seeds");
+        files.extend(of_target);
+    }
+    // Every file through every target: what is right for one is wrong for the others.
+    for file in &files {
+        let bytes = fs::read(file).unwrap();
+        for (name, target) in TARGETS {
+            let outcome = std::panic::catch_unwind(|| target(&bytes));
+            assert!(outcome.is_ok(), "the target {name} panics at {}", file.display());
+        }
+    }
+    println!("fuzzing: {} seeds through each of {} targets, 0 panics", files.len(), TARGETS.len());
+}
+
+#[test]
+fn every_target_has_a_program_and_every_program_a_target() {
+    let manifest = fs::read_to_string(fuzz_dir().join("Cargo.toml")).unwrap();
+    let targets: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    for name in &targets {
+        let program = fs::read_to_string(fuzz_dir().join(format!("fuzz_targets/{name}.rs"))).unwrap();
+        assert!(program.contains(&format!("kms_server::fuzzing::run(\"{name}\"")), "{name}");
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} is not in the manifest");
+    }
+    let corpora: BTreeSet<String> = fs::read_dir(fuzz_dir().join("corpus"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with(CLIENTS))
+        .collect();
+    assert_eq!(corpora, targets);
+}
+
+/// The seeds of requests begin with a request's number here: an RPC that is added has one too.
+#[test]
+fn every_rpc_is_fuzzed() {
+    let descriptor = prost_types::FileDescriptorSet::decode(kms_proto::FILE_DESCRIPTOR_SET).unwrap();
+    let ours = descriptor.file.iter().filter(|file| file.package() == "kms.v1");
+    let rpcs: BTreeSet<&str> =
+        ours.flat_map(|file| &file.service).flat_map(|service| &service.method).map(|method| method.name()).collect();
+    let fuzzed: BTreeSet<&str> = OPERATIONS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(fuzzed, rpcs);
+}
+
+fn write_seeds() {
+    for (target, name, bytes) in seeds() {
+        let folder = fuzz_dir().join("corpus").join(target);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(name), bytes).unwrap();
+    }
+}
+
+type Seed = (&'static str, String, Vec<u8>);
+
+fn seeds() -> Vec<Seed> {
+    let mut seeds = Vec::new();
+    let mut add = |target, name: &str, bytes: &[u8]| seeds.push((target, name.to_owned(), bytes.to_vec()));
+    let vectors: Value = serde_json::from_str(include_str!("../../../tests/vectors/kms1_vectors.json")).unwrap();
+    let rows: Value = serde_json::from_str(include_str!("../../../tests/vectors/rows.json")).unwrap();
+    let hex = |value: &Value| hex::decode(value.as_str().unwrap()).unwrap();
+
+    let context = hash_of_caller("acme", b"aad", [("row", "7")]).unwrap();
+    let uid = Uid::from_bytes([7; 16]);
+    let data = KEYS.kek.seal_data(uid, VERSION, &context, b"hello", &NotRandom);
+    add("blob", "data", &data);
+    add("blob", "data_truncated", &data[..data.len() - 1]);
+    add("blob", "data_other_context", &KEYS.kek.seal_data(uid, VERSION, &other_context(), b"", &NotRandom));
+    let dek = crate::crypto::Dek::generate(&NotRandom);
+    add("blob", "wrapped_dek", &KEYS.kek.wrap_dek(uid, VERSION, &context, &dek, &NotRandom));
+    for (name, of) in
+        ["wrapped_epoch_key", "wrapped_tenant_key", "wrapped_cluster_secret"].map(|name| (name, &vectors[name]["blob"]))
+    {
+        add("blob", name, &hex(of));
+    }
+
+    for (name, parts) in [
+        ("none", &[&b"acme"[..], b""][..]),
+        ("aad", &[b"acme", b"row 7"]),
+        ("pairs", &[b"acme", b"", b"table", b"users", b"row", b"7"]),
+        ("reserved", &[b"acme", b"", b"kms1-dek", b"x"]),
+        ("nul", &[b"acme", b"", b"a\0", b"x"]),
+        ("twice", &[b"acme", b"", b"a", b"x", b"a", b"y"]),
+        ("long", &[b"acme", &[0; 8_181], b"", b""]),
+    ] {
+        let behind_lengths = parts.iter().flat_map(|part| [&(part.len() as u16).to_be_bytes()[..], part].concat());
+        add("context", name, &behind_lengths.collect::<Vec<u8>>());
+    }
+
+    let segment = hex(&vectors["audit"]["segment"]);
+    add("segment", "vector", &segment);
+    add("segment", "vector_truncated", &segment[..segment.len() - 50]);
+    add("frame", "segment", &segment);
+    add("frame", "vector", &segment[crate::audit::frame::SEGMENT_HEAD_BYTES..]);
+    add("frame", "end", &[0; 8]);
+    for (number, entry) in vectors["audit"]["entries"].as_array().unwrap().iter().enumerate() {
+        add("leaf", &format!("vector_{number}"), entry.as_str().unwrap().as_bytes());
+    }
+
+    add("keystore_file", "vector", &hex(&vectors["keystore_file"]["file"]));
+    let master = crate::crypto::MasterKey::generate(&NotRandom).unwrap();
+    let cost = PinCost { memory_kib: 8, passes: 1, lanes: 1 };
+    let epoch = EpochNumber::FIRST;
+    let file = keystore_file::seal(&master, uid, epoch, uid, b"a PIN", cost, &NotRandom).unwrap();
+    add("keystore_file", "cheap", &file);
+    add("master_key_ref", "first", b"07070707070707070707070707070707-00000001.kms1hsm");
+    add("master_key_ref", "path", b"../07070707070707070707070707070707-00000001.kms1hsm");
+
+    let kinds = [
+        "Epoch",
+        "Cluster",
+        "AuditSeed",
+        "Position",
+        "Tenant",
+        "TenantName",
+        "KeyName",
+        "Key",
+        "KeyVersion",
+        "Schedule",
+        "TenantCounters",
+    ];
+    for row in rows["rows"].as_array().unwrap() {
+        let name = row["name"].as_str().unwrap().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        let kind = kinds.iter().position(|kind| row["message"] == *kind).unwrap() as u8;
+        add("row", &name, &[&[kind][..], &hex(&row["protobuf"])].concat());
+        add("row_key", &name, &hex(&row["store_key"]));
+    }
+    add("row", "a_whole_record", &hex(&rows["rows"][0]["row"]));
+
+    for (name, text) in [
+        ("tenant", "tenants/acme"),
+        ("key", "tenants/acme/keys/app"),
+        ("version", "tenants/acme/keys/app/versions/7"),
+        ("zero", "tenants/acme/keys/app/versions/0"),
+        ("name", "A-1.b_c~d"),
+        ("principal", "spiffe://example.com/billing/worker-1"),
+        ("prefix", "pay-*"),
+        ("every", "*"),
+        ("network", "10.0.0.0/8"),
+        ("network_v6", "2001:db8::/32"),
+        ("action", "ReEncrypt"),
+        ("role", "key-admin"),
+    ] {
+        add("names", name, text.as_bytes());
+    }
+    let token = KEYS.cluster.page_token_key().unwrap().seal("ListTenants spiffe://example.com/admin", b"acme");
+    add("page_token", "token", base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, token).as_bytes());
+    add("page_token", "place", b"acme");
+    add("page_token", "number", b"7");
+    for (name, text) in [("unix", "0123-4567\n"), ("dos", "0123-4567\r\n"), ("bare", "0123"), ("empty", "\n")] {
+        add("pin_file", name, text.as_bytes());
+    }
+    add("bindings", "all", BINDINGS.as_bytes());
+    add("bindings", "typo", BINDINGS.replace("encrypter", "encryptor").as_bytes());
+    add("settings", "all", SETTINGS.as_bytes());
+    add("settings", "typo", SETTINGS.replace("data_dir", "datadir").as_bytes());
+    requests(&mut add);
+    certificates(&mut add);
+    seeds
+}
+
+fn other_context() -> crate::crypto::ContextHash {
+    hash_of_caller("globex", b"", []).unwrap()
+}
+
+/// One for each RPC, with all fields that some RPC has; what an RPC has not it skips.
+fn requests(add: &mut impl FnMut(&'static str, &str, &[u8])) {
+    use kms_proto::v1;
+    let (key, tenant) = ("tenants/acme/keys/app".to_owned(), "tenants/acme".to_owned());
+    let pairs: std::collections::BTreeMap<_, _> = [("row".to_owned(), "7".to_owned())].into();
+    let context = hash_of_caller("acme", b"aad", [("row", "7")]).unwrap();
+    let blob = KEYS.kek.seal_data(Uid::from_bytes([7; 16]), VERSION, &context, b"hello", &NotRandom);
+    let wait = Some(prost_types::Duration { seconds: 3600, nanos: 1 });
+    for (number, (name, _)) in OPERATIONS.iter().enumerate() {
+        let message = match *name {
+            "CreateTenant" => {
+                v1::CreateTenantRequest { tenant_id: "acme".into(), request_id: "r-1".into(), ..Default::default() }
+                    .encode_to_vec()
+            }
+            "ListTenants" => v1::ListTenantsRequest { page_size: 7, page_token: "AQ".into() }.encode_to_vec(),
+            "DestroyTenant" => {
+                v1::DestroyTenantRequest { name: tenant.clone(), wait, ..Default::default() }.encode_to_vec()
+            }
+            "ScheduleKeyDestruction" => {
+                v1::ScheduleKeyDestructionRequest { name: key.clone(), wait, ..Default::default() }.encode_to_vec()
+            }
+            "CreateKey" => v1::CreateKeyRequest {
+                parent: tenant.clone(),
+                key_id: "app".into(),
+                purpose: v1::KeyPurpose::Encrypt.into(),
+                labels: pairs.clone(),
+                ..Default::default()
+            }
+            .encode_to_vec(),
+            "ListKeys" => {
+                v1::ListKeysRequest { parent: tenant.clone(), page_size: 7, page_token: "AQ".into() }.encode_to_vec()
+            }
+            "UpdateKey" => v1::UpdateKeyRequest {
+                key: Some(v1::Key { name: key.clone(), labels: pairs.clone(), ..Default::default() }),
+                update_mask: Some(prost_types::FieldMask { paths: vec!["labels".into()] }),
+                ..Default::default()
+            }
+            .encode_to_vec(),
+            "ReEncrypt" => v1::ReEncryptRequest {
+                key: key.clone(),
+                ciphertext: blob.clone(),
+                encryption_context: pairs.clone(),
+                aad: b"aad".into(),
+                destination: Some(v1::Destination { key: key.clone(), ..Default::default() }),
+            }
+            .encode_to_vec(),
+            name if name.contains("Tenant") => v1::GetTenantRequest { name: tenant.clone() }.encode_to_vec(),
+            name if name.contains("Key") && !name.contains("DataKey") => {
+                v1::GetKeyRequest { name: format!("{key}/versions/1") }.encode_to_vec()
+            }
+            _ => v1::DecryptRequest {
+                key: key.clone(),
+                ciphertext: blob.clone(),
+                encryption_context: pairs.clone(),
+                aad: b"aad".into(),
+            }
+            .encode_to_vec(),
+        };
+        add("request", name, &[&[number as u8][..], &message].concat());
+    }
+}
+
+/// Not the same twice, because rcgen's keys are random.
+fn certificates(add: &mut impl FnMut(&'static str, &str, &[u8])) {
+    let uri = |uri: &str| rcgen::SanType::URI(uri.try_into().unwrap());
+    let dns = |name: &str| rcgen::SanType::DnsName(name.try_into().unwrap());
+    for (name, san, cn) in [
+        ("spiffe", vec![uri("spiffe://example.com/billing")], ""),
+        ("two_spiffe", vec![uri("spiffe://example.com/a"), uri("spiffe://example.com/b")], ""),
+        ("dns", vec![dns("billing.internal")], ""),
+        ("common_name", vec![], "Backup job"),
+    ] {
+        let mut params = rcgen::CertificateParams::default();
+        params.subject_alt_names = san;
+        params.distinguished_name.push(rcgen::DnType::CommonName, cn);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        add("certificate", name, certificate.der());
+        add("pem", name, certificate.pem().as_bytes());
+        if name == "spiffe" {
+            add("pem", "with_key", (certificate.pem() + &key.serialize_pem()).as_bytes());
+        }
+    }
+    add("pem", "torn", b"-----BEGIN CERTIFICATE-----\nAAAA\n");
+}
+
+const BINDINGS: &str = r#"[[binding]]
+id = "billing-acme"
+roles = ["encrypter", "decrypter"]
+principals = ["spiffe://example.com/billing"]
+groups = ["people"]
+tenants = ["acme"]
+keys = ["app", "pay-*"]
+networks = ["10.0.0.0/8", "2001:db8::/32"]
+expires = 2030-01-01T00:00:00Z
+
+[[group]]
+name = "people"
+members = ["spiffe://example.com/alice"]
+"#;
+
+const SETTINGS: &str = r#"data_dir = "data"
+node = "node-1"
+
+[listen]
+services = "127.0.0.1:8443"
+
+[tls]
+certificate_file = "server.pem"
+key_file = "server.key"
+client_ca_file = "ca.pem"
+
+[policy]
+bindings_file = "bindings.toml"
+
+[backend]
+kind = "software"
+pin_file = "pin"
+pin_memory_kib = 1024
+
+[audit]
+segment_bytes = 1048576
+
+[destruction]
+wait_min = "0s"
+wait_default = "7d"
+
+[log]
+filter = "info"
+
+[[identity]]
+dns = "billing.internal"
+principal = "spiffe://example.com/billing"
+"#;
