@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may, and its figures are there to be read")]
 
 mod audit;
+mod authz_coverage;
 mod bad_blobs;
 mod bad_callers;
 mod bad_input;
@@ -18,6 +19,7 @@ mod command;
 mod destruction;
 mod dev;
 mod expect;
+mod foreign_client;
 mod log_failure;
 mod look_alike;
 mod rotation;
