@@ -259,8 +259,13 @@ fn read(path: &Path) -> Result<File, ConfigError> {
             path.display()
         ))
     })?;
-    // toml says the line, the column and what was expected there.
-    toml::from_str(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+    toml::from_str(&text).map_err(|error| {
+        // Not the library's own text, which quotes the line: the path may be that of a key or of the PIN.
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let (line, column) =
+            (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
+        ConfigError(format!("{}:{line}:{column}: {}", path.display(), error.message().trim_end()))
+    })
 }
 
 fn resolve(flags: &Flags, file: File, base: &Path) -> Result<Settings, ConfigError> {

@@ -12,14 +12,14 @@ use crate::crypto::context::{CONTEXT_BYTES_MAX, hash_of_caller};
 use crate::crypto::keystore_file::{self, KeystoreHead, pin_of_file};
 use crate::crypto::{ClusterSecret, Header, Kek, Kind, OVERHEAD_BYTES, TenantKey, WrappedKey, chain};
 use crate::noun::{IndexName, KeyName, KeyVersion, Principal, Random, TenantName, Uid};
-use crate::policy::{Action, Policy, Role};
+use crate::policy::{Action, Role};
 
 /// A decoder: its name is that of its program and of its folder of seeds.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
-    ("bindings", bindings),
+    ("bindings", crate::policy::fuzzing::bindings),
     ("blob", blob),
     ("certificate", certificate),
     ("context", context),
@@ -45,15 +45,6 @@ pub fn run(name: &str, data: &[u8]) {
         panic!("there is no target {name:?}");
     };
     target(data);
-}
-
-/// The file of bindings.
-fn bindings(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
-    if let Err(error) = Policy::load(text, "bindings.toml") {
-        // A mistake is shown with its place, which is computed from the text.
-        drop(error.to_string());
-    }
 }
 
 /// A blob from a caller: its header, and all that opens one.
@@ -140,6 +131,7 @@ fn names(data: &[u8]) {
     check::<Role>(text);
     crate::rpc::fuzzing::resource_names(text);
     crate::policy::fuzzing::patterns(text);
+    crate::keyring::fuzzing::terms(text);
 }
 
 /// A PIN file.

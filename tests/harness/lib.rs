@@ -13,6 +13,7 @@ mod binding;
 mod caller;
 mod daemon;
 mod ledger;
+pub mod needle;
 mod output;
 mod process;
 mod program;

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::crypto::keystore_file::PinCost;
+use crate::keyring::fuzzing::READERS;
 use crate::noun::EpochNumber;
 use crate::rpc::fuzzing::OPERATIONS;
 
@@ -74,6 +75,14 @@ fn every_rpc_is_fuzzed() {
         ours.flat_map(|file| &file.service).flat_map(|service| &service.method).map(|method| method.name()).collect();
     let fuzzed: BTreeSet<&str> = OPERATIONS.iter().map(|(name, _)| *name).collect();
     assert_eq!(fuzzed, rpcs);
+}
+
+#[test]
+fn every_kind_of_row_is_fuzzed() {
+    let rows: Value = serde_json::from_str(include_str!("../../../tests/vectors/rows.json")).unwrap();
+    let kinds = rows["rows"].as_array().unwrap().iter().map(|row| row["message"].as_str().unwrap());
+    let fuzzed: BTreeSet<&str> = READERS.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(fuzzed, kinds.collect::<BTreeSet<_>>());
 }
 
 fn write_seeds() {
@@ -139,22 +148,9 @@ fn seeds() -> Vec<Seed> {
     add("master_key_ref", "first", b"07070707070707070707070707070707-00000001.kms1hsm");
     add("master_key_ref", "path", b"../07070707070707070707070707070707-00000001.kms1hsm");
 
-    let kinds = [
-        "Epoch",
-        "Cluster",
-        "AuditSeed",
-        "Position",
-        "Tenant",
-        "TenantName",
-        "KeyName",
-        "Key",
-        "KeyVersion",
-        "Schedule",
-        "TenantCounters",
-    ];
     for row in rows["rows"].as_array().unwrap() {
         let name = row["name"].as_str().unwrap().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-        let kind = kinds.iter().position(|kind| row["message"] == *kind).unwrap() as u8;
+        let kind = READERS.iter().position(|(kind, _)| row["message"] == *kind).unwrap() as u8;
         add("row", &name, &[&[kind][..], &hex(&row["protobuf"])].concat());
         add("row_key", &name, &hex(&row["store_key"]));
     }
@@ -173,6 +169,8 @@ fn seeds() -> Vec<Seed> {
         ("network_v6", "2001:db8::/32"),
         ("action", "ReEncrypt"),
         ("role", "key-admin"),
+        ("request_id", "01ARZ3NDEKTSV4RRFFQ69G5FAV"),
+        ("etag", "00112233445566778899aabbccddeeff"),
     ] {
         add("names", name, text.as_bytes());
     }

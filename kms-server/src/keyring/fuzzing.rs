@@ -7,7 +7,9 @@ use std::sync::LazyLock;
 
 use prost::Message;
 
+use super::answered::object_of;
 use super::state::{KeyState, TenantState};
+use super::terms::{Etag, RequestId};
 use super::view::{KeyPurpose, KeyView, TenantView, VersionView};
 use super::{Error, row, row_key};
 use crate::crypto::{RecordMacKey, TenantPlace, WrappedKey, record};
@@ -25,55 +27,69 @@ pub(crate) fn row(data: &[u8]) {
     drop(row::peek::<rows::Tenant>(data));
     assert!(row::open::<rows::Tenant>(&KEY, &row_key::tenant(UID), data).is_err(), "its MAC was forged");
     let Some((kind, protobuf)) = data.split_first() else { return };
-    let read = READERS[usize::from(*kind) % READERS.len()];
+    let (_, read) = READERS[usize::from(*kind) % READERS.len()];
     drop(read(protobuf));
 }
 
 /// Seals the bytes as a row in its place, opens it, and reads all that it says.
 type Reader = fn(&[u8]) -> Result<(), Error>;
 
-const READERS: [Reader; 11] = [
-    |bytes| opened::<rows::Epoch>(row_key::position(), bytes).map(drop),
-    |bytes| {
+/// Every kind of row, by its message. **Invariant:** none is missing; the test is `every_kind_of_row_is_fuzzed`.
+pub(crate) const READERS: [(&str, Reader); 12] = [
+    ("Epoch", |bytes| opened::<rows::Epoch>(row_key::position(), bytes).map(drop)),
+    ("Cluster", |bytes| {
         let cluster: rows::Cluster = opened(row_key::cluster(), bytes)?;
         row::uid(&cluster.uid)?;
         row::version(cluster.secret_version).map(drop)
-    },
-    |bytes| opened::<rows::AuditSeed>(row_key::audit_seed(VERSION), bytes).map(drop),
-    |bytes| opened::<rows::Position>(row_key::position(), bytes).map(drop),
-    |bytes| {
+    }),
+    ("AuditSeed", |bytes| opened::<rows::AuditSeed>(row_key::audit_seed(VERSION), bytes).map(drop)),
+    ("Position", |bytes| opened::<rows::Position>(row_key::position(), bytes).map(drop)),
+    ("Tenant", |bytes| {
         let tenant: rows::Tenant = opened(row_key::tenant(UID), bytes)?;
         TenantState::of_row(tenant.state)?;
-        TenantView::of_row(&NAME, &tenant).map(drop)
-    },
-    |bytes| {
+        TenantView::of_row(&NAME, &tenant, Etag::of(bytes)).map(drop)
+    }),
+    ("TenantName", |bytes| {
         let name: rows::TenantName = opened(row_key::tenant_name(&NAME), bytes)?;
-        let uid = row::uid(&name.uid)?;
-        name.tombstone.map(|tombstone| TenantView::of_tombstone(&NAME, uid, &tombstone)).transpose().map(drop)
-    },
-    |bytes| row::uid(&opened::<rows::KeyName>(row_key::key_name(UID, &KEY_NAME), bytes)?.uid).map(drop),
-    |bytes| {
+        let (uid, etag) = (row::uid(&name.uid)?, Etag::of(bytes));
+        name.tombstone.map(|left| TenantView::of_tombstone(&NAME, uid, &left, etag)).transpose().map(drop)
+    }),
+    ("KeyName", |bytes| row::uid(&opened::<rows::KeyName>(row_key::key_name(UID, &KEY_NAME), bytes)?.uid).map(drop)),
+    ("Key", |bytes| {
         let key: rows::Key = opened(row_key::key(UID, UID), bytes)?;
         KeyPurpose::of_row(key.purpose)?;
         KeyState::of_row(key.state)?;
-        KeyView::of_row(&NAME, &key).map(drop)
-    },
-    |bytes| {
+        KeyView::of_row(&NAME, &key, Etag::of(bytes)).map(drop)
+    }),
+    ("KeyVersion", |bytes| {
         let version: rows::KeyVersion = opened(row_key::key_version(UID, UID, VERSION), bytes)?;
-        VersionView::of_row(&version)?;
+        VersionView::of_row(&version, Etag::of(bytes))?;
         let wrapped =
             WrappedKey::from_slice(&version.wrapped_kek).ok_or(Error::Damaged("a wrapped key of no length"))?;
         let place = TenantPlace { name: &NAME, uid: UID, version: VERSION };
         drop(KEYS.tenant.unwrap_kek(place, UID, VERSION, &wrapped));
         Ok(())
-    },
-    |bytes| opened::<rows::Schedule>(row_key::schedule(row_key::ScheduleTarget::Tenant(UID)), bytes).map(drop),
-    |bytes| opened::<rows::TenantCounters>(row_key::tenant_counters(UID), bytes).map(drop),
+    }),
+    ("Schedule", |bytes| {
+        opened::<rows::Schedule>(row_key::schedule(row_key::ScheduleTarget::Tenant(UID)), bytes).map(drop)
+    }),
+    ("TenantCounters", |bytes| opened::<rows::TenantCounters>(row_key::tenant_counters(UID), bytes).map(drop)),
+    ("Answer", |bytes| object_of(&opened(row_key::answer(7, &[7; 16]), bytes)?).map(drop)),
 ];
 
 fn opened<M: Message + Default>(place: RowKey, protobuf: &[u8]) -> Result<M, Error> {
     let sealed = record::seal(&KEY, VERSION, place.family.name(), &place.key, protobuf);
     row::open(&KEY, &place, &sealed).inspect_err(|error| drop(error.to_string()))
+}
+
+/// The id of a change and the etag of an object, each of which is written in one way only.
+pub(crate) fn terms(text: &str) {
+    if let Ok(id) = text.parse::<RequestId>() {
+        assert_eq!(id.as_str(), text);
+    }
+    if let Ok(etag) = text.parse::<Etag>() {
+        assert_eq!(etag.to_string(), text);
+    }
 }
 
 /// A key of the store, taken apart.
@@ -85,6 +101,9 @@ pub(crate) fn row_key(data: &[u8]) {
     row_key::parse_tenant_name(data).map(|name| same(row_key::tenant_name(&name)));
     row_key::parse_key_name(data).map(|(tenant, name)| same(row_key::key_name(tenant, &name)));
     row_key::parse_schedule(data).map(|target| same(row_key::schedule(target)));
+    if let Some(day) = row_key::parse_answer_day(data) {
+        assert!(data.starts_with(&row_key::answers_of_day(day).key));
+    }
     match row_key::parse_key_row(data) {
         Some(row_key::KeyRow::Key(tenant, key)) => same(row_key::key(tenant, key)),
         Some(row_key::KeyRow::Version(tenant, key, version)) => same(row_key::key_version(tenant, key, version)),
