@@ -11,6 +11,7 @@
 mod authority;
 mod binding;
 mod caller;
+pub mod cut;
 mod daemon;
 mod ledger;
 pub mod needle;
