@@ -8,6 +8,7 @@ use std::time::Duration;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::guard::guarded;
 use crate::{ClientBuilder, Error};
 
 /// A connection to the service. Cheap to clone; share one.
@@ -82,7 +83,7 @@ impl Client {
         let mut request = Request::new(message);
         request.set_timeout(limit);
         // Kept here too: while a connection is being made, or if the server forgets the limit, nobody else keeps it.
-        match tokio::time::timeout(limit, send(target.channel.clone(), request)).await {
+        match tokio::time::timeout(limit, guarded(send(target.channel.clone(), request))).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(Error::from_status(operation, &target.address, limit, status)),
             Err(_) => Err(Error::deadline(operation, &target.address, limit)),

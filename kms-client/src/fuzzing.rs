@@ -66,7 +66,7 @@ fn decoded<M: Message + Default>(bytes: &[u8], read: impl FnOnce(M) -> Result<()
 }
 
 /// A refusal: a byte for its code, then the details, as an object, and as the message of a reply's headers. Details in
-/// headers are left out: tonic panics at those that are no base64, which `Client::call` catches.
+/// headers are left out: tonic panics at those that are no base64, which `guard.rs` catches.
 fn error(data: &[u8]) {
     let Some((code, details)) = data.split_first() else { return };
     let text = String::from_utf8_lossy(details).into_owned();

@@ -48,6 +48,7 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod guard;
 mod key;
 mod key_state;
 mod name;

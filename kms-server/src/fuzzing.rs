@@ -26,6 +26,7 @@ pub const TARGETS: &[Target] = &[
     ("frame", crate::audit::fuzzing::frame),
     ("keystore_file", keystore_file),
     ("leaf", crate::audit::fuzzing::leaf),
+    ("ledger", crate::audit::fuzzing::ledger),
     ("master_key_ref", crate::backend::software::fuzzing::master_key_ref),
     ("names", names),
     ("page_token", crate::rpc::fuzzing::page_token),

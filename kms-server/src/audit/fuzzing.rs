@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use super::frame::{Found, PAYLOAD_HEAD_BYTES, SegmentHead, find};
 use super::leaf::{StoredLeaf, write_leaf};
-use super::replay;
-use crate::crypto::FrameMacKey;
+use super::{ledger, replay};
+use crate::crypto::{FrameMacKey, LedgerMacKey};
 use crate::fuzzing::KEYS;
 
 /// What lies at a place of a segment, and a segment's head.
@@ -40,6 +40,30 @@ pub(crate) fn segment(data: &[u8]) {
     replay::read_any(&sealed, &KEY);
 }
 
+/// A whole ledger, as it is and with the checksums and MACs put right.
+pub(crate) fn ledger(data: &[u8]) {
+    drop(ledger::read_any(data, &LEDGER_KEY));
+    let mut sealed = data.to_vec();
+    seal_ledger(&mut sealed);
+    for pair in ledger::read_any(&sealed, &LEDGER_KEY).windows(2) {
+        assert_eq!(pair[1].leaf.pd, Some(pair[0].index), "each entry names the one before it");
+    }
+}
+
+/// Writes the right checksum and MAC into whatever has the length of an entry.
+pub(crate) fn seal_ledger(ledger: &mut [u8]) {
+    let Some((head, mut rest)) = ledger.split_at_mut_checked(40) else { return };
+    let mut previous = crate::crypto::sha256(head);
+    while let Some((length, after)) = rest.split_first_chunk_mut::<4>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        let Some([crc, leaf, mac]) = parts(after, length) else { return };
+        crc.copy_from_slice(&crc32c::crc32c(leaf).to_be_bytes());
+        previous = LEDGER_KEY.mac(&previous, leaf);
+        mac.copy_from_slice(&previous);
+        rest = &mut after[4 + length + 32..];
+    }
+}
+
 /// Writes the right checksum and MAC into whatever has the length of a frame.
 fn seal(segment: &mut [u8]) {
     let Some(head) = SegmentHead::parse(segment) else { return };
@@ -64,3 +88,5 @@ fn parts(rest: &mut [u8], length: usize) -> Option<[&mut [u8]; 3]> {
 }
 
 static KEY: LazyLock<FrameMacKey> = LazyLock::new(|| KEYS.cluster.frame_mac_key().expect("there is room for one key"));
+static LEDGER_KEY: LazyLock<LedgerMacKey> =
+    LazyLock::new(|| KEYS.cluster.ledger_mac_key().expect("there is room for one key"));

@@ -139,6 +139,18 @@ fn seeds() -> Vec<Seed> {
         add("leaf", &format!("vector_{number}"), entry.as_str().unwrap().as_bytes());
     }
 
+    let mut ledger = [&b"kms1led\x01"[..], &[7; 32]].concat();
+    for leaf in [
+        &br#"{"v":1,"i":5,"t":1,"op":"DestroyTenant","ph":"fenced","ten":"a","res":"OK"}"#[..],
+        br#"{"v":1,"i":9,"t":2,"op":"DestroyKey","ph":"fenced","ten":"b","kn":"k","pd":5,"res":"RECOVERED"}"#,
+    ] {
+        ledger.extend_from_slice(&(leaf.len() as u32).to_be_bytes());
+        ledger.extend_from_slice(&[&[0; 4][..], leaf, &[0; 32]].concat());
+    }
+    crate::audit::fuzzing::seal_ledger(&mut ledger);
+    add("ledger", "two_entries", &ledger);
+    add("ledger", "truncated", &ledger[..ledger.len() - 40]);
+
     add("keystore_file", "vector", &hex(&vectors["keystore_file"]["file"]));
     let master = crate::crypto::MasterKey::generate(&NotRandom).unwrap();
     let cost = PinCost { memory_kib: 8, passes: 1, lanes: 1 };
