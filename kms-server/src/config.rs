@@ -264,8 +264,16 @@ fn read(path: &Path) -> Result<File, ConfigError> {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         let (line, column) =
             (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
-        ConfigError(format!("{}:{line}:{column}: {}", path.display(), error.message().trim_end()))
+        let rest = before.rsplit('\n').next().unwrap_or_default();
+        let name = rest.split('=').next().map(str::trim).filter(|name| is_name_of_setting(name));
+        let name = name.map(|name| format!("{name}: ")).unwrap_or_default();
+        ConfigError(format!("{}:{line}:{column}: {name}{}", path.display(), error.message().trim_end()))
     })
+}
+
+/// Only such a name is shown: what is in a file of another sort is not of this form.
+fn is_name_of_setting(text: &str) -> bool {
+    (1..=40).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
 fn resolve(flags: &Flags, file: File, base: &Path) -> Result<Settings, ConfigError> {

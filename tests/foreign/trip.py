@@ -125,6 +125,10 @@ def trip(admin, app, check):
     create = tenants.CreateTenantRequest(tenant_id="python", request_id=str(uuid.uuid4()))
     made = admin.tenants.CreateTenant(create, **ask).tenant
     check.equal("the tenant", (made.name, made.state), (tenant, types.TENANT_STATE_ACTIVE))
+    check.equal("the same again", admin.tenants.CreateTenant(create, **ask).tenant.uid, made.uid)
+    reused = (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED")
+    another = tenants.CreateTenantRequest(tenant_id="another", request_id=create.request_id)
+    check.refused("its id for another change", *reused, admin.tenants.CreateTenant, another)
     for name in ("app", "b", "c", "d", "e"):
         request = keys.CreateKeyRequest(parent=tenant, key_id=name, purpose=types.KEY_PURPOSE_ENCRYPT)
         made = admin.keys.CreateKey(request, **ask).key

@@ -7,14 +7,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use prost::Message;
 use serde_json::Value;
 
 use super::*;
 use crate::crypto::keystore_file::PinCost;
 use crate::keyring::fuzzing::READERS;
 use crate::noun::EpochNumber;
-use crate::rpc::fuzzing::OPERATIONS;
 
 fn fuzz_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz")
@@ -64,17 +62,6 @@ fn every_target_has_a_program_and_every_program_a_target() {
         .filter(|name| !name.starts_with(CLIENTS))
         .collect();
     assert_eq!(corpora, targets);
-}
-
-/// The seeds of requests begin with a request's number here: an RPC that is added has one too.
-#[test]
-fn every_rpc_is_fuzzed() {
-    let descriptor = prost_types::FileDescriptorSet::decode(kms_proto::FILE_DESCRIPTOR_SET).unwrap();
-    let ours = descriptor.file.iter().filter(|file| file.package() == "kms.v1");
-    let rpcs: BTreeSet<&str> =
-        ours.flat_map(|file| &file.service).flat_map(|service| &service.method).map(|method| method.name()).collect();
-    let fuzzed: BTreeSet<&str> = OPERATIONS.iter().map(|(name, _)| *name).collect();
-    assert_eq!(fuzzed, rpcs);
 }
 
 #[test]
@@ -200,75 +187,13 @@ fn seeds() -> Vec<Seed> {
     add("bindings", "typo", BINDINGS.replace("encrypter", "encryptor").as_bytes());
     add("settings", "all", SETTINGS.as_bytes());
     add("settings", "typo", SETTINGS.replace("data_dir", "datadir").as_bytes());
-    requests(&mut add);
+    crate::rpc::fuzzing::tests::requests(&mut add);
     certificates(&mut add);
     seeds
 }
 
 fn other_context() -> crate::crypto::ContextHash {
     hash_of_caller("globex", b"", []).unwrap()
-}
-
-/// One for each RPC, with all fields that some RPC has; what an RPC has not it skips.
-fn requests(add: &mut impl FnMut(&'static str, &str, &[u8])) {
-    use kms_proto::v1;
-    let (key, tenant) = ("tenants/acme/keys/app".to_owned(), "tenants/acme".to_owned());
-    let pairs: std::collections::BTreeMap<_, _> = [("row".to_owned(), "7".to_owned())].into();
-    let context = hash_of_caller("acme", b"aad", [("row", "7")]).unwrap();
-    let blob = KEYS.kek.seal_data(Uid::from_bytes([7; 16]), VERSION, &context, b"hello", &NotRandom);
-    let wait = Some(prost_types::Duration { seconds: 3600, nanos: 1 });
-    for (number, (name, _)) in OPERATIONS.iter().enumerate() {
-        let message = match *name {
-            "CreateTenant" => {
-                v1::CreateTenantRequest { tenant_id: "acme".into(), request_id: "r-1".into(), ..Default::default() }
-                    .encode_to_vec()
-            }
-            "ListTenants" => v1::ListTenantsRequest { page_size: 7, page_token: "AQ".into() }.encode_to_vec(),
-            "DestroyTenant" => {
-                v1::DestroyTenantRequest { name: tenant.clone(), wait, ..Default::default() }.encode_to_vec()
-            }
-            "ScheduleKeyDestruction" => {
-                v1::ScheduleKeyDestructionRequest { name: key.clone(), wait, ..Default::default() }.encode_to_vec()
-            }
-            "CreateKey" => v1::CreateKeyRequest {
-                parent: tenant.clone(),
-                key_id: "app".into(),
-                purpose: v1::KeyPurpose::Encrypt.into(),
-                labels: pairs.clone(),
-                ..Default::default()
-            }
-            .encode_to_vec(),
-            "ListKeys" => {
-                v1::ListKeysRequest { parent: tenant.clone(), page_size: 7, page_token: "AQ".into() }.encode_to_vec()
-            }
-            "UpdateKey" => v1::UpdateKeyRequest {
-                key: Some(v1::Key { name: key.clone(), labels: pairs.clone(), ..Default::default() }),
-                update_mask: Some(prost_types::FieldMask { paths: vec!["labels".into()] }),
-                ..Default::default()
-            }
-            .encode_to_vec(),
-            "ReEncrypt" => v1::ReEncryptRequest {
-                key: key.clone(),
-                ciphertext: blob.clone(),
-                encryption_context: pairs.clone(),
-                aad: b"aad".into(),
-                destination: Some(v1::Destination { key: key.clone(), ..Default::default() }),
-            }
-            .encode_to_vec(),
-            name if name.contains("Tenant") => v1::GetTenantRequest { name: tenant.clone() }.encode_to_vec(),
-            name if name.contains("Key") && !name.contains("DataKey") => {
-                v1::GetKeyRequest { name: format!("{key}/versions/1") }.encode_to_vec()
-            }
-            _ => v1::DecryptRequest {
-                key: key.clone(),
-                ciphertext: blob.clone(),
-                encryption_context: pairs.clone(),
-                aad: b"aad".into(),
-            }
-            .encode_to_vec(),
-        };
-        add("request", name, &[&[number as u8][..], &message].concat());
-    }
 }
 
 /// Not the same twice, because rcgen's keys are random.

@@ -110,3 +110,6 @@ pub(crate) fn page_token(data: &[u8]) {
 const LISTING: &str = "ListTenants spiffe://example.com/admin";
 static KEY: LazyLock<PageTokenKey> =
     LazyLock::new(|| KEYS.cluster.page_token_key().expect("there is room for one key"));
+
+#[cfg(test)]
+pub(crate) mod tests;
