@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::frame::{Found, PAYLOAD_HEAD_BYTES, SegmentHead, find};
+use super::frame::{Found, PAYLOAD_HEAD_BYTES, SegmentHead, find, frame_may_follow};
 use super::leaf::{StoredLeaf, write_leaf};
 use super::{ledger, replay};
 use crate::crypto::{FrameMacKey, LedgerMacKey};
@@ -13,6 +13,7 @@ pub(crate) fn frame(data: &[u8]) {
     if let Some(head) = SegmentHead::parse(data) {
         assert_eq!(head.to_bytes(), data[..head.to_bytes().len()], "a head is written in one way only");
     }
+    std::hint::black_box(frame_may_follow(data));
     if let Found::Frame(frame) = find(data) {
         assert!(frame.bytes <= data.len());
         if let Some(leaves) = frame.leaves() {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::*;
+use crate::audit::frame::SegmentHead;
 use crate::crypto::keystore_file::PinCost;
 use crate::keyring::fuzzing::READERS;
 use crate::noun::EpochNumber;
@@ -122,6 +123,12 @@ fn seeds() -> Vec<Seed> {
     let segment = hex(&vectors["audit"]["segment"]);
     add("segment", "vector", &segment);
     add("segment", "vector_truncated", &segment[..segment.len() - 50]);
+    // Its last leaf would be the last that there can be, and the next has no index: an overflow.
+    let head = SegmentHead { origin_hash: [7; 32], first: u64::MAX, previous: [0; 32] }.to_bytes();
+    let leaf = br#"{"v":1,"i":18446744073709551615,"t":1}"#;
+    let payload = [&[1][..], &[0xff; 8], &[0, 1], &(leaf.len() as u16).to_be_bytes(), leaf].concat();
+    let frame = [&(payload.len() as u32).to_be_bytes()[..], &[0; 4], &payload, &[0; 32]].concat();
+    add("segment", "leaf_at_the_end_of_all_indices", &[&head[..], &frame, &[0; 4]].concat());
     add("frame", "segment", &segment);
     add("frame", "vector", &segment[crate::audit::frame::SEGMENT_HEAD_BYTES..]);
     add("frame", "end", &[0; 8]);
