@@ -134,41 +134,67 @@ async fn holds_nothing(world: World, keys: usize) -> Result<()> {
         ensure!(got.as_ref().is_err_and(|refused| refused.is("PLAINTEXT_TOO_LARGE")), "the budget is gone: {got:?}");
     }
     drop(callers);
-    // What was done has its record, and nothing has one that was not done.
-    let metrics = world.daemon.get("/metrics").await?.1;
-    let counted = |method: &str| {
-        let line = format!("kms_requests_total{{method=\"{method}\",code=\"OK\"}} ");
-        metrics.lines().find_map(|found| found.strip_prefix(&line)?.parse::<usize>().ok())
-    };
-    let mut made = Vec::new();
-    let mut token = String::new();
-    loop {
-        let page = world.admin.ask(list_keys(GLOBEX, 100, &token)).await?;
-        made.extend(page.keys.into_iter().map(|key| key.name).filter(|name| name.contains("/cut-")));
-        token = page.next_page_token;
-        if token.is_empty() {
-            break;
+    // What was done has its record, and nothing has one that was not done. What nobody waits for any more may be under way.
+    let mut last = None;
+    let settled = async {
+        loop {
+            let seen = Seen::now(&world).await?;
+            let is_settled = seen.is_settled();
+            last = Some(seen);
+            if is_settled {
+                return anyhow::Ok(());
+            }
         }
-    }
-    let records = Records::read(world.daemon.site())?;
-    let sealed = records.of("Encrypt", Outcome::Ok).count();
-    let created = records.of("CreateKey", Outcome::Ok).filter(|leaf| {
-        leaf.leaf.ten.as_deref() == Some("globex") && leaf.leaf.kn.as_deref().is_some_and(|key| key.starts_with("cut-"))
-    });
-    let created = created.count();
-    println!(
-        "afterwards: {sealed} values were sealed and recorded, {} counted; {} of {keys} keys were made, {created} recorded",
-        counted("Encrypt").context("it is counted")?,
-        made.len()
-    );
-    ensure!(counted("Encrypt") == Some(sealed), "as many as were executed have a record");
-    ensure!(made.len() == created, "as many as were made have a record");
+    };
+    let settled = kms_tests::patiently("a record of each that was executed, and of nothing else", settled).await;
+    println!("afterwards, of {keys} keys: {last:?}");
+    settled??;
     // Gates: a tenant is destroyed when nobody is inside any more.
     for tenant in [ACME, GLOBEX] {
         world.admin.ask(destroy_tenant(tenant, seconds(0))).await?;
     }
     ensure!(world.daemon.probe("/readyz").await? == 200, "it does not serve any more");
     world.finish().await
+}
+
+/// What was done, by several that must agree.
+#[derive(Debug)]
+struct Seen {
+    sealed_and_counted: usize,
+    sealed_and_recorded: usize,
+    keys_made: usize,
+    keys_made_and_recorded: usize,
+}
+
+impl Seen {
+    async fn now(world: &World) -> Result<Self> {
+        let metrics = world.daemon.get("/metrics").await?.1;
+        let line = "kms_requests_total{method=\"Encrypt\",code=\"OK\"} ";
+        let counted = metrics.lines().find_map(|found| found.strip_prefix(line)?.parse().ok());
+        let (mut keys_made, mut token) = (0, String::new());
+        loop {
+            let page = world.admin.ask(list_keys(GLOBEX, 100, &token)).await?;
+            keys_made += page.keys.iter().filter(|key| key.name.contains("/cut-")).count();
+            token = page.next_page_token;
+            if token.is_empty() {
+                break;
+            }
+        }
+        let records = Records::read(world.daemon.site())?;
+        let is_cut = |key: &str| key.starts_with("cut-");
+        let created =
+            records.of("CreateKey", Outcome::Ok).filter(|stored| stored.leaf.kn.as_deref().is_some_and(is_cut));
+        Ok(Self {
+            sealed_and_counted: counted.context("it is counted")?,
+            sealed_and_recorded: records.of("Encrypt", Outcome::Ok).count(),
+            keys_made,
+            keys_made_and_recorded: created.count(),
+        })
+    }
+
+    fn is_settled(&self) -> bool {
+        (self.sealed_and_counted, self.keys_made) == (self.sealed_and_recorded, self.keys_made_and_recorded)
+    }
 }
 
 fn site() -> Result<Site> {
