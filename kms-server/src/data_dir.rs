@@ -1,7 +1,7 @@
 //! The data directory: who has it, and what is in it.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -12,7 +12,7 @@ use crate::audit::replay::read_unverified;
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     /// It cannot be read or written.
-    #[error("the data directory {0} cannot be used: {1}; check that it exists and belongs to this user")]
+    #[error("{0} cannot be used: {1}; check that it is a directory, that it belongs to this user, and data_dir")]
     Unusable(PathBuf, std::io::Error),
     /// Somebody else has it.
     #[error(
@@ -43,6 +43,21 @@ pub enum DataDirError {
     /// Others could change what is in it.
     #[error("{0} can be written by others (mode {1:04o}): take that away with `chmod go-w`")]
     Writable(PathBuf, u32),
+    /// It is something else.
+    #[error("the data directory {0} is no directory: give the path of one, or check data_dir")]
+    NotDirectory(PathBuf),
+    /// It is another user's.
+    #[error(
+        "the data directory {dir} belongs to the user with id {owner}, and kms-server runs as {us}: run it as its owner, or give the whole directory to the user that it runs as with `chown -R {us}`"
+    )]
+    Owner {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        us: u32,
+    },
     /// There is nothing.
     #[error("{0} holds no cluster: make one with `kms-server init`, or check data_dir")]
     Empty(PathBuf),
@@ -60,7 +75,7 @@ impl DataDir {
     pub fn take_for_init(dir: &Path, ours: &[&Path]) -> Result<Self, DataDirError> {
         let unusable = |error| DataDirError::Unusable(dir.to_owned(), error);
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
-        refuse_if_others_write(dir)?;
+        refuse_if_of_others(dir)?;
         if look(dir)? {
             return Err(DataDirError::Made(dir.to_owned()));
         }
@@ -71,12 +86,21 @@ impl DataDir {
     /// Takes a directory to serve the cluster in it.
     pub fn take_to_serve(dir: &Path) -> Result<Self, DataDirError> {
         // Before the lock is made: a directory that is none of ours stays as it is.
-        if !look(dir)? {
+        if !Self::look(dir)? {
             return Err(DataDirError::Empty(dir.to_owned()));
         }
-        refuse_if_others_write(dir)?;
         let taken = Self::take(dir)?;
         if look(dir)? { Ok(taken) } else { Err(DataDirError::Empty(dir.to_owned())) }
+    }
+
+    /// Answers whether there is a cluster that can be served, without taking the directory; nothing where nobody has
+    /// made one.
+    pub fn look(dir: &Path) -> Result<bool, DataDirError> {
+        if !dir.try_exists().map_err(|error| DataDirError::Unusable(dir.to_owned(), error))? {
+            return Ok(false);
+        }
+        refuse_if_of_others(dir)?;
+        look(dir)
     }
 
     /// Takes a directory for this process alone, whatever is in it.
@@ -97,8 +121,17 @@ impl DataDir {
     }
 }
 
-fn refuse_if_others_write(dir: &Path) -> Result<(), DataDirError> {
+/// Whoever owns a directory, or can write it, can put other files into it. And what a daemon of another user leaves
+/// there, the right one cannot use.
+fn refuse_if_of_others(dir: &Path) -> Result<(), DataDirError> {
     let found = std::fs::metadata(dir).map_err(|error| DataDirError::Unusable(dir.to_owned(), error))?;
+    if !found.is_dir() {
+        return Err(DataDirError::NotDirectory(dir.to_owned()));
+    }
+    let (owner, us) = (found.uid(), rustix::process::geteuid().as_raw());
+    if owner != us {
+        return Err(DataDirError::Owner { dir: dir.to_owned(), owner, us });
+    }
     let mode = found.permissions().mode() & 0o777;
     if mode & 0o022 == 0 { Ok(()) } else { Err(DataDirError::Writable(dir.to_owned(), mode)) }
 }
@@ -119,8 +152,10 @@ fn refuse_strangers(dir: &Path, ours: &[&Path]) -> Result<(), DataDirError> {
 /// Answers whether there is a cluster, or nothing; all else is told apart, because the advice for one
 /// would lose everything in another.
 fn look(dir: &Path) -> Result<bool, DataDirError> {
-    let filled = |part: &str| std::fs::read_dir(dir.join(part)).is_ok_and(|mut entries| entries.next().is_some());
-    let parts = PARTS.map(|part| (part, filled(part)));
+    let mut parts = PARTS.map(|part| (part, false));
+    for (part, there) in &mut parts {
+        *there = is_filled(&dir.join(*part))?;
+    }
     if parts.iter().all(|(_, there)| *there) {
         return Ok(true);
     }
@@ -129,12 +164,21 @@ fn look(dir: &Path) -> Result<bool, DataDirError> {
     // `init` leaves two records; whoever served has left more.
     let log = read_unverified(&dir.join("seg")).unwrap_or_default();
     match &there[..] {
-        [] if filled("ledger") => Err(DataDirError::Missing(dir.to_owned(), missing)),
+        [] if is_filled(&dir.join("ledger"))? => Err(DataDirError::Missing(dir.to_owned(), missing)),
         [] => Ok(false),
         _ if log.len() > RECORDS_OF_INIT => Err(DataDirError::Missing(dir.to_owned(), missing)),
         [one @ ("store" | "seg")] if log.is_empty() => Err(DataDirError::Foreign(dir.to_owned(), one)),
         [.., "store"] => Err(DataDirError::Missing(dir.to_owned(), missing)),
         _ => Err(DataDirError::Unfinished(dir.to_owned())),
+    }
+}
+
+/// What cannot be looked into is neither there nor missing.
+fn is_filled(part: &Path) -> Result<bool, DataDirError> {
+    match std::fs::read_dir(part) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(DataDirError::Unusable(part.to_owned(), error)),
     }
 }
 

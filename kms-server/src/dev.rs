@@ -15,7 +15,8 @@ use crate::config::{Flags, Settings};
 use crate::data_dir::DataDir;
 use crate::init::init;
 use crate::noun::Principal;
-use crate::server::{Addresses, StoreKind, serve};
+use crate::protections::Protections;
+use crate::server::{Addresses, Mode, StoreKind, serve};
 use crate::telemetry;
 
 /// The highest `port`: two more follow it.
@@ -23,7 +24,7 @@ pub const PORT_MAX: u16 = u16::MAX - 2;
 
 /// Serves out of `dir` until it is told to stop. Data stays there; certificates are made anew at
 /// every start. Listens on `port` and the two after it; on any three free ones if it is 0.
-pub fn dev(dir: &Path, port: u16) -> anyhow::Result<()> {
+pub fn dev(dir: &Path, port: u16, protections: &Protections) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let dir = dir.canonicalize()?;
     let settings = settings(&dir, port)?;
@@ -39,7 +40,8 @@ pub fn dev(dir: &Path, port: u16) -> anyhow::Result<()> {
         runtime.block_on(init(&settings, store.clone(), &admin))?;
         add_application(&settings)?;
     }
-    serve(&settings, &store, |addresses| tell(&dir, addresses))
+    // No reload: who closes the terminal means to end it.
+    serve(&settings, &store, Mode::Trial, protections, |addresses| tell(&dir, addresses))
 }
 
 #[cfg(feature = "rocksdb")]
@@ -68,7 +70,7 @@ fn store(settings: &Settings) -> anyhow::Result<StoreKind> {
 fn settings(dir: &Path, port: u16) -> anyhow::Result<Settings> {
     let local = |offset| {
         let port = if port == 0 { 0 } else { port.saturating_add(offset) };
-        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string())
     };
     let flags = Flags {
         data_dir: Some(dir.join("data")),

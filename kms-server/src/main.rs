@@ -2,11 +2,17 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use kms_server::config::{Flags, Settings};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use kms_server::config::check::{Checked, check};
+use kms_server::config::show::show;
+use kms_server::config::{ConfigError, Flags, Settings, example};
 use kms_server::init::{Made, init};
 use kms_server::noun::Principal;
-use kms_server::server::{StoreKind, serve};
+use kms_server::noun::clock::SystemClock;
+use kms_server::protections::Protections;
+use kms_server::reload::Reloading;
+use kms_server::server::{Mode, StoreKind, serve};
+use kms_server::shutdown::Hangups;
 use kms_server::telemetry;
 use zeroizing_alloc::ZeroAlloc;
 
@@ -40,12 +46,15 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Serves until it is told to stop (SIGTERM or Ctrl-C).
-    #[command(after_help = SETTINGS_HELP)]
+    /// Serves until it is told to stop (SIGTERM or Ctrl-C). SIGHUP reloads certificates and bindings.
+    #[command(after_help = SERVE_HELP)]
     Serve {
         #[command(flatten)]
         flags: Box<Flags>,
     },
+    /// Checks, shows and explains the settings.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Serves on loopback with throw-away certificates, to try things on. Data stays in its directory.
     #[cfg(feature = "dev")]
     Dev {
@@ -63,7 +72,44 @@ enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Tells every mistake in settings, certificates, bindings and data directory. Changes nothing.
+    #[command(after_help = "Exit code 0: none, 1: there are some.")]
+    Check {
+        /// The file of settings, as --config.
+        #[arg(value_name = "FILE", conflicts_with = "config")]
+        file: Option<std::path::PathBuf>,
+        #[command(flatten)]
+        flags: Box<Flags>,
+        /// How to say what was found.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Prints a file with every setting, its meaning, bounds and default.
+    Example,
+    /// Prints every setting as it is in force here.
+    #[command(after_help = SETTINGS_HELP)]
+    Show {
+        /// Say also where each comes from: a flag, the environment, the file with its line, or the default.
+        #[arg(long)]
+        origin: bool,
+        #[command(flatten)]
+        flags: Box<Flags>,
+        /// How to say it.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+}
+
 const SETTINGS_HELP: &str = "\
+A flag beats its environment variable, which beats the file of settings. The file has more settings
+than there are flags, such as limits; `kms-server config example` shows all with their defaults.";
+
+const SERVE_HELP: &str = "\
+SIGHUP makes it read again, all or nothing: the certificate and its key, the authorities of clients,
+revocation lists, [[identity]], and the bindings. The other settings need a restart.
+
 A flag beats its environment variable, which beats the file of settings. The file has more settings
 than there are flags, such as limits; README.md shows all of them with their defaults.";
 
@@ -74,10 +120,18 @@ enum Output {
 }
 
 fn main() -> ExitCode {
+    // Before anything else, so that there is no moment and no thread without it.
+    let protections = Protections::switch_on();
     // Whatever this process makes is for its user alone, also what libraries make.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
-    match run(Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+    let matches = Cli::command().get_matches();
+    let command = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command;
+    let mut leaf = &matches;
+    while let Some((_, next)) = leaf.subcommand() {
+        leaf = next;
+    }
+    match run(command, leaf, &protections) {
+        Ok(code) => code,
         Err(error) => {
             report(&error);
             ExitCode::FAILURE
@@ -85,23 +139,83 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command, matches: &ArgMatches, protections: &Protections) -> anyhow::Result<ExitCode> {
     match command {
         Command::Init { flags, admin, output } => {
             let settings = Settings::load(&flags)?;
             start_logs(&settings)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let made = runtime.block_on(init(&settings, durable_store()?, &admin))?;
-            tell(&made, settings.tls.is_some(), output)
+            tell(&made, settings.tls.is_some(), output)?;
         }
         Command::Serve { flags } => {
+            // First of all: who reloads a daemon that is just starting must not end it.
+            let hangups = Hangups::listen()?;
             let settings = Settings::load(&flags)?;
             start_logs(&settings)?;
-            serve(&settings, &durable_store()?, |_| {})
+            let mode = Mode::Service(Box::new(Reloading { flags: *flags, hangups }));
+            serve(&settings, &durable_store()?, mode, protections, |_| {})?;
+        }
+        Command::Config(ConfigCommand::Check { file, mut flags, output }) => {
+            flags.note_origins(matches);
+            flags.config = file.or(flags.config);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            return tell_checked(&runtime.block_on(check(&flags, &SystemClock)), output);
+        }
+        Command::Config(ConfigCommand::Example) => print(&example()),
+        Command::Config(ConfigCommand::Show { origin, mut flags, output }) => {
+            flags.note_origins(matches);
+            tell_settings(&flags, origin, output)?;
         }
         #[cfg(feature = "dev")]
-        Command::Dev { dir, port } => kms_server::dev::dev(&dir, port),
+        Command::Dev { dir, port } => kms_server::dev::dev(&dir, port, protections)?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell_checked(checked: &Checked, output: Output) -> anyhow::Result<ExitCode> {
+    match output {
+        Output::Json => print(&format!("{}\n", serde_json::to_string(checked)?)),
+        Output::Text => {
+            let mistakes = checked.mistakes.iter().map(|mistake| format!("error: {mistake}\n"));
+            let notes = checked.notes.iter().map(|note| format!("note: {note}\n"));
+            eprint_all(&mistakes.chain(notes).collect::<String>());
+            match checked.mistakes.len() {
+                0 => print(&format!("{}\n", checked.summary())),
+                1 => eprint_all("1 mistake\n"),
+                count => eprint_all(&format!("{count} mistakes\n")),
+            }
+        }
+    }
+    Ok(if checked.mistakes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn tell_settings(flags: &Flags, origin: bool, output: Output) -> anyhow::Result<()> {
+    let (_, draft) = Settings::draft(flags);
+    let all = show(&draft);
+    match output {
+        Output::Json => print(&format!("{}\n", serde_json::to_string(&all)?)),
+        Output::Text => {
+            for setting in all {
+                let value = setting.value.as_deref();
+                let unset = if value.is_none() { "# " } else { "" };
+                let line = format!("{unset}{} = {}", setting.name, value.unwrap_or_default());
+                let line = if origin { format!("{line:49} # {}", setting.origin) } else { line };
+                print(&format!("{}\n", line.trim_end()));
+            }
+        }
+    }
+    if draft.mistakes.is_empty() { Ok(()) } else { Err(ConfigError(draft.mistakes).into()) }
+}
+
+#[allow(clippy::print_stdout)] // A command's answer.
+fn print(text: &str) {
+    print!("{text}");
+}
+
+#[allow(clippy::print_stderr)] // What a command has to say beside its answer.
+fn eprint_all(text: &str) {
+    eprint!("{text}");
 }
 
 fn start_logs(settings: &Settings) -> anyhow::Result<()> {
@@ -152,6 +266,12 @@ fn tell(made: &Made, has_certificates: bool, output: Output) -> anyhow::Result<(
 
 #[allow(clippy::print_stderr)] // The last words of a command that failed.
 fn report(error: &anyhow::Error) {
+    if let Some(ConfigError(mistakes)) = error.downcast_ref() {
+        for mistake in mistakes {
+            eprintln!("error: {mistake}");
+        }
+        return;
+    }
     eprintln!("error: {error}");
     let mut shown = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {

@@ -11,26 +11,30 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::authn;
+use crate::authn::inspect::inspect;
 use crate::backend;
 use crate::config::Settings;
 use crate::crypto::arena::{self, Protection};
 use crate::data_dir::DataDir;
+use crate::keyring::due::HELD_MESSAGE;
 use crate::keyring::open::{Opened, Opening};
 use crate::keyring::{Keyring, KeyringSettings, Settled};
 use crate::noun::clock::SystemClock;
 use crate::noun::random::OsRandom;
 use crate::noun::{Clock, Random};
-use crate::policy::Policy;
 use crate::probes::Probes;
+use crate::protections::Protections;
+use crate::reload::{self, Reloader, Reloading};
 use crate::rpc::accept::{ConnectionLimits, Places, accept};
 use crate::rpc::budget::Budget;
 use crate::rpc::cores::{CoreSettings, Cores};
-use crate::rpc::{Api, Endpoint, Ends, Facts, Health, Listener};
+use crate::rpc::refusals::Refusals;
+use crate::rpc::trust::TrustInForce;
+use crate::rpc::{Api, Endpoint, Ends, Facts, Health, Listener, Reflection};
 use crate::shutdown::StopSignals;
 use crate::store::memory::MemoryStore;
 #[cfg(feature = "rocksdb")]
-use crate::store::rocks::{Limits, RocksStore};
+use crate::store::rocks::{Limits, RocksStore, Salvaged};
 use crate::store::{Store, StoreError};
 use crate::telemetry;
 
@@ -75,16 +79,32 @@ impl StoreKind {
         if matches!(self, StoreKind::Memory(_)) { Ok(()) } else { made.close().await }
     }
 
-    fn open(&self, dir: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    /// Opens it; returns how many bytes of its log were set aside because they were damaged.
+    fn open(&self, dir: &Path) -> anyhow::Result<(Arc<dyn Store>, Option<u64>)> {
         match self {
             #[cfg(feature = "rocksdb")]
-            StoreKind::Local => Ok(Arc::new(RocksStore::open(dir, &Limits::default())?)),
+            StoreKind::Local => {
+                let (store, salvaged) = RocksStore::open_or_salvage(dir, &Limits::default())?;
+                if let Some(Salvaged { aside, log_bytes }) = &salvaged {
+                    tracing::warn!(aside = %aside.display(), log_bytes, "the store's log was damaged: what could be read of it was, the rest lies aside");
+                }
+                Ok((Arc::new(store), salvaged.map(|salvaged| salvaged.log_bytes)))
+            }
             StoreKind::Memory(store) => {
                 anyhow::ensure!(dir.is_dir(), "{} is not there", dir.display());
-                Ok(Arc::clone(store) as Arc<dyn Store>)
+                Ok((Arc::clone(store) as Arc<dyn Store>, None))
             }
         }
     }
+}
+
+/// What the daemon is started for.
+pub enum Mode {
+    /// For good: what can change is reloaded when that is asked for.
+    Service(Box<Reloading>),
+    /// To try things on: tools can ask for its services.
+    #[cfg(feature = "dev")]
+    Trial,
 }
 
 /// Where the daemon listens, once it serves.
@@ -100,27 +120,50 @@ pub struct Addresses {
 
 /// Serves until a signal, then drains and flushes. `Ok` means that nothing was lost. `serving` is
 /// called once requests are accepted.
-pub fn serve(settings: &Settings, store: &StoreKind, serving: impl FnOnce(Addresses)) -> anyhow::Result<()> {
+pub fn serve(
+    settings: &Settings,
+    store: &StoreKind,
+    mode: Mode,
+    protections: &Protections,
+    serving: impl FnOnce(Addresses),
+) -> anyhow::Result<()> {
     // A core's runtime writes the log when it idles; until there is a log, this one opens it.
     let opening = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let metrics = telemetry::start_metrics()?;
+    let as_given = settings;
+    let (reloading, reflection) = match mode {
+        Mode::Service(reloading) => (Some(reloading), Reflection::Off),
+        #[cfg(feature = "dev")]
+        Mode::Trial => (None, Reflection::On),
+    };
     let (keyring_settings, mut warnings) = prepare_memory(settings.keyring);
+    tracing::info!("{}", protections.describe(arena::status().protection.describe()));
+    for warning in protections.warnings() {
+        tracing::warn!("{warning}");
+        warnings.push(warning);
+    }
     let settings = &Settings {
         keyring: keyring_settings,
         connections: prepare_files(settings.connections, &mut warnings),
         ..settings.clone()
     };
+    // One that has no real path is not there: to take it says so, and what to do.
+    let settings = &settings.with_real_data_dir().unwrap_or_else(|_| settings.clone());
     let _data_dir = DataDir::take_to_serve(&settings.data_dir)?;
-    let files = settings
-        .tls
-        .as_ref()
-        .context("there are no certificates: set tls.certificate_file, tls.key_file and tls.client_ca_file")?;
-    let tls = authn::server_config(files)?;
-    let policy = load_policy(&settings.bindings_file)?;
+    let reload::Found { policy, trust, prints } = reload::read(settings)?;
+    let inspected = settings.tls.as_ref().map(|files| inspect(files, SystemClock.now())).unwrap_or_default();
+    for told in inspected.mistakes.iter().chain(&inspected.notes).map(ToString::to_string) {
+        tracing::warn!("{told}");
+        warnings.push(told);
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let opened_store = store.open(&settings.store_dir()).context("the store cannot be opened")?;
-    let opened = opening.block_on(open(settings, &opened_store, &clock))?;
-    let Opened { keyring, mutator, backend, last_record, settled } = opened;
+    let (opened_store, salvaged_bytes) = store.open(&settings.store_dir()).context("the store cannot be opened")?;
+    let opened = opening.block_on(open(settings, &opened_store, salvaged_bytes, &clock))?;
+    let Opened { keyring, mutator, backend, clock_held, settled } = opened;
+    if clock_held {
+        tracing::warn!("{HELD_MESSAGE}");
+        warnings.push(HELD_MESSAGE.to_owned());
+    }
     if settled != Default::default() {
         let Settled { recovered, aborted, torn_bytes, recorded, carried_out } = settled;
         tracing::warn!(
@@ -140,24 +183,37 @@ pub fn serve(settings: &Settings, store: &StoreKind, serving: impl FnOnce(Addres
     let api = Arc::new(Api {
         keyring: Arc::clone(&keyring),
         policy: ArcSwap::from_pointee(policy),
-        clock,
+        clock: Arc::clone(&clock),
         request_time_max: settings.request_time_max,
         budget: Budget::new(settings.bytes_in_flight_max),
         backend,
         facts,
     });
     let tokens = Tokens::default();
-    let core_settings =
-        CoreSettings { tls: ArcSwap::new(tls), identities: settings.identities.clone(), log: Arc::clone(&log) };
+    let trust = Arc::new(TrustInForce::new(trust));
+    let refusals = Arc::new(Refusals::default());
+    let core_settings = CoreSettings {
+        trust: Arc::clone(&trust),
+        refusals: Arc::clone(&refusals),
+        clock: Arc::clone(&clock),
+        log: Arc::clone(&log),
+    };
     let cores = Cores::start(settings.cores, &Arc::new(core_settings), &tokens.ends)?;
+    reload::loaded(clock.now());
 
     let ended = runtime.block_on(async {
         let mut signals = StopSignals::listen()?;
         let (changes, others) = (TaskTracker::new(), TaskTracker::new());
         changes.spawn(mutator.run(tokens.stop_changes.clone()));
-        others.spawn(Arc::clone(&keyring).run_due(last_record, tokens.stop_accepting.clone()));
+        others.spawn(Arc::clone(&keyring).run_due(clock_held, tokens.stop_accepting.clone()));
 
-        let (mut healths, addresses, is_serving) = listen(settings, &api, &cores, &others, &tokens, metrics).await?;
+        let endpoints = [
+            Endpoint::new(Listener::Services, Arc::clone(&api), reflection).await,
+            Endpoint::new(Listener::Operator, Arc::clone(&api), reflection).await,
+        ];
+        let upkeep = Upkeep { metrics, refusals, clock };
+        let (mut healths, addresses, is_serving) =
+            listen(settings, endpoints, &keyring, &cores, &others, &tokens, upkeep).await?;
         for health in &healths {
             health.set_serving(true).await;
         }
@@ -165,6 +221,11 @@ pub fn serve(settings: &Settings, store: &StoreKind, serving: impl FnOnce(Addres
         let Addresses { services, operator, probes } = addresses;
         tracing::info!(%services, %operator, %probes, "serving");
         serving(addresses);
+        if let Some(reloading) = reloading {
+            let Reloading { flags, hangups } = *reloading;
+            let reloader = Reloader { flags, settings: as_given.clone(), api: Arc::clone(&api), trust, prints };
+            changes.spawn(reloader.run(hangups, changes.clone(), tokens.stop_accepting.clone()));
+        }
 
         let failed = watch(&mut signals, &keyring, &healths).await;
         is_serving.store(false, Ordering::Release);
@@ -266,31 +327,17 @@ const SLOTS_APART: usize = 64;
 /// Files of the store, the log, operators and probes.
 const FILES_APART: usize = 512;
 
-fn load_policy(path: &Path) -> anyhow::Result<Policy> {
-    let label = path.display().to_string();
-    refuse_if_others_write(path)?;
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("the bindings {label} cannot be read: without them nobody may do anything"))?;
-    Ok(Policy::load(&text, &label)?)
-}
-
-/// Whoever can write the bindings can give himself everything.
-fn refuse_if_others_write(path: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = std::fs::metadata(path).map(|found| found.permissions().mode() & 0o777).unwrap_or(0);
-    anyhow::ensure!(
-        mode & 0o022 == 0,
-        "the bindings {} can be written by others (mode {mode:04o}): take that away with `chmod go-w`",
-        path.display()
-    );
-    Ok(())
-}
-
-async fn open(settings: &Settings, store: &Arc<dyn Store>, clock: &Arc<dyn Clock>) -> anyhow::Result<Opened> {
+async fn open(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    salvaged_bytes: Option<u64>,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Opened> {
     let rng: Arc<dyn Random> = Arc::new(OsRandom::new());
     let for_backend = Arc::clone(&rng);
     let opening = Opening {
         store: Arc::clone(store),
+        salvaged_bytes,
         backend: &|cluster| backend::open(&settings.backend, cluster, Arc::clone(&for_backend)),
         backend_kind: settings.backend.kind(),
         log_dir: &settings.log_dir(),
@@ -307,11 +354,12 @@ async fn open(settings: &Settings, store: &Arc<dyn Store>, clock: &Arc<dyn Clock
 
 async fn listen(
     settings: &Settings,
-    api: &Arc<Api>,
+    [services_endpoint, operator_endpoint]: [(Endpoint, Health); 2],
+    keyring: &Arc<Keyring>,
     cores: &Arc<Cores>,
     tasks: &TaskTracker,
     tokens: &Tokens,
-    metrics: metrics_exporter_prometheus::PrometheusHandle,
+    upkeep: Upkeep,
 ) -> anyhow::Result<([Health; 2], Addresses, Arc<AtomicBool>)> {
     // Operators have places of their own, whatever happens on the other listener.
     let places = Places::new(settings.connections);
@@ -321,23 +369,32 @@ async fn listen(
     let probes = bind(settings.probes, "listen.probes").await?;
     let addresses =
         Addresses { services: services.local_addr()?, operator: operator.local_addr()?, probes: probes.local_addr()? };
-    let (services_endpoint, services_health) = Endpoint::new(Listener::Services, Arc::clone(api)).await;
-    let (operator_endpoint, operator_health) = Endpoint::new(Listener::Operator, Arc::clone(api)).await;
+    let ((services_endpoint, services_health), (operator_endpoint, operator_health)) =
+        (services_endpoint, operator_endpoint);
     let listeners = [(services, services_endpoint, places), (operator, operator_endpoint, operator_places)];
     for (listener, endpoint, places) in listeners {
         tasks.spawn(accept(listener, endpoint, places, Arc::clone(cores), tokens.stop_accepting.clone()));
     }
     let serving = Arc::new(AtomicBool::new(false));
-    let prober = Probes { serving: Arc::clone(&serving), keyring: Arc::clone(&api.keyring), metrics: metrics.clone() };
+    let prober =
+        Probes { serving: Arc::clone(&serving), keyring: Arc::clone(keyring), metrics: upkeep.metrics.clone() };
     tasks.spawn(prober.serve(probes, tokens.stop_changes.clone()));
     let stop = tokens.stop_changes.clone();
     tasks.spawn(async move {
-        // Histograms are folded as time goes by, whether anybody scrapes or not.
         while tokio::time::timeout(UPKEEP_EVERY, stop.cancelled()).await.is_err() {
-            metrics.run_upkeep();
+            // Histograms are folded as time goes by, whether anybody scrapes or not.
+            upkeep.metrics.run_upkeep();
+            upkeep.refusals.tell_untold(upkeep.clock.since_boot());
         }
     });
     Ok(([services_health, operator_health], addresses, serving))
+}
+
+/// What is looked after every few seconds.
+struct Upkeep {
+    metrics: metrics_exporter_prometheus::PrometheusHandle,
+    refusals: Arc<Refusals>,
+    clock: Arc<dyn Clock>,
 }
 
 async fn bind(address: std::net::SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {

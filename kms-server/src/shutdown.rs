@@ -1,4 +1,5 @@
-//! When to stop: SIGTERM or SIGINT; a second one ends the wait for what is still under way.
+//! When to stop: SIGTERM or SIGINT; a second one ends the wait for what is still under way. And
+//! when to read again what can change: SIGHUP.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -25,6 +26,28 @@ impl StopSignals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The signal that asks for a reload.
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Begins to listen. From here on, and to its end, it ends the process no more. One that comes
+    /// before somebody waits for it is kept.
+    pub fn listen() -> std::io::Result<Self> {
+        // Early, when there is no runtime yet. What tells of signals outlives the runtime in which it
+        // was asked for; whichever runs when one comes passes it on.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let _entered = runtime.enter();
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Returns when the next one came; several at a time are one.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -18,6 +18,11 @@ pub enum LogFormat {
     Json,
 }
 
+/// Answers whether a text is a filter, or why not.
+pub fn check_filter(filter: &str) -> Result<(), String> {
+    EnvFilter::try_new(filter).map(drop).map_err(|error| error.to_string())
+}
+
 /// Begins to log. Once per process.
 pub fn start_logs(format: LogFormat, filter: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let filter = EnvFilter::try_new(filter)?;
@@ -41,7 +46,15 @@ pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
         metrics::Unit::Seconds,
         "time from the request to its record"
     );
-    metrics::describe_counter!("kms_connections_refused_total", "connections that never carried a request, by reason");
+    metrics::describe_counter!("kms_connections_refused_total", "connections over the limit of connections");
+    metrics::describe_counter!("kms_connections_severed_total", "connections whose peer a reload has shut out");
+    metrics::describe_counter!("kms_tls_refused_total", "connections that TLS refused, by reason");
+    metrics::describe_gauge!("kms_config_last_reload_successful", "whether the last reload put in force what it read");
+    metrics::describe_gauge!(
+        "kms_config_last_reload_success_timestamp_seconds",
+        metrics::Unit::Seconds,
+        "when certificates and bindings in force were read"
+    );
     metrics::describe_counter!("kms_audit_write_failures_total", "failed writes of the audit log; one stops the node");
     metrics::describe_gauge!("kms_build_info", "always 1, with the version");
     metrics::gauge!("kms_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -13,7 +12,7 @@ use kms_tests::{Binding, Ended, Site};
 use crate::{ACME_KEY, Expected, World};
 
 /// Expects an exit code other than 0 and a message with all of these words, in any case.
-fn refuses(expected: &mut Expected, what: &str, words: &[&str], ended: &Ended) {
+pub fn refuses(expected: &mut Expected, what: &str, words: &[&str], ended: &Ended) {
     let said = ended.stderr.to_lowercase();
     let missing: Vec<&&str> = words.iter().filter(|word| !said.contains(&word.to_lowercase())).collect();
     let right = !matches!(ended.code, None | Some(0)) && missing.is_empty() && !said.contains("panicked");
@@ -22,7 +21,7 @@ fn refuses(expected: &mut Expected, what: &str, words: &[&str], ended: &Ended) {
 }
 
 /// A site with a cluster on it.
-async fn initialised() -> Result<Site> {
+pub async fn initialised() -> Result<Site> {
     let site = Site::temporary()?;
     site.init().await?;
     Ok(site)
@@ -189,36 +188,6 @@ async fn a_second_daemon_on_the_same_directory() -> Result<()> {
     expected.works("the first one afterwards", world.app.ask(encrypt(ACME_KEY, b"x", &[])).await);
     expected.check();
     world.finish().await
-}
-
-#[tokio::test]
-async fn a_pin_that_does_not_fit() -> Result<()> {
-    let mut expected = Expected::of("a PIN that does not fit");
-    let site = initialised().await?;
-    let pin = site.read("data/pin")?;
-    let mode = fs::metadata(site.path("data/pin"))?.permissions().mode() & 0o777;
-    expected.row(mode == 0o600, "the file that init makes", "mode 600", &format!("{mode:o}"));
-
-    site.write_secret("data/pin", "0000-0000-0000-0000\n")?;
-    let ended = site.refused_serve().await?;
-    refuses(&mut expected, "a wrong PIN", &["pin"], &ended);
-    site.write_secret("data/pin", "")?;
-    refuses(&mut expected, "an empty PIN", &["pin"], &site.refused_serve().await?);
-    site.write_secret("data/pin", &pin)?;
-    for mode in [0o644, 0o640, 0o604, 0o660] {
-        fs::set_permissions(site.path("data/pin"), fs::Permissions::from_mode(mode))?;
-        let ended = site.refused_serve().await?;
-        refuses(&mut expected, &format!("a PIN file of mode {mode:o}"), &["pin", "600"], &ended);
-        expected.row(!ended.stderr.contains(pin.trim()), "its message", "not the PIN", "the PIN");
-    }
-    fs::remove_file(site.path("data/pin"))?;
-    refuses(&mut expected, "no PIN file", &["pin"], &site.refused_serve().await?);
-    site.write_secret("data/pin", &pin)?;
-    let served = site.start().await;
-    expected.row(served.is_ok(), "the PIN itself", "success", &format!("{:?}", served.as_ref().err()));
-    drop(served);
-    expected.check();
-    Ok(())
 }
 
 #[tokio::test]

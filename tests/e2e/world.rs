@@ -37,7 +37,12 @@ impl World {
 
     /// Starts one with other settings.
     pub async fn with(settings: &Settings) -> Result<Self> {
-        let world = Self::on(Daemon::fresh_with(settings).await?)?;
+        Self::at(Site::with(settings)?).await
+    }
+
+    /// Starts one on a site that was made.
+    pub async fn at(site: Site) -> Result<Self> {
+        let world = Self::on(Daemon::fresh_on(site).await?)?;
         for (tenant, name) in [("acme", ACME), ("globex", GLOBEX)] {
             world.admin.ask(create_tenant(tenant)).await?;
             world.admin.ask(create_key(name, "app")).await?;

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    date_time_ymd,
 };
 
 /// A certificate authority that lives as long as a test.
@@ -51,6 +52,32 @@ impl Authority {
     /// Issues a client's certificate for any number of principals: none, or more than one, is no identity.
     pub fn client_of(&self, uris: &[&str]) -> Result<Identity> {
         self.issue(client_params(uris)?)
+    }
+
+    /// Issues a client's certificate with a serial number, by which it can be revoked.
+    pub fn client_numbered(&self, spiffe_id: &str, serial: u64) -> Result<Identity> {
+        let mut params = client_params(&[spiffe_id])?;
+        params.serial_number = Some(SerialNumber::from(serial));
+        self.issue(params)
+    }
+
+    /// Returns a list of what it has revoked.
+    pub fn revocation_list(&self, serials: &[u64]) -> Result<String> {
+        let revoked = serials.iter().map(|&serial| RevokedCertParams {
+            serial_number: SerialNumber::from(serial),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(4000, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(list.signed_by(&self.issuer)?.pem()?)
     }
 
     /// Issues a client's certificate that ended long ago.

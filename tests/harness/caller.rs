@@ -69,13 +69,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    pub(crate) fn new(
-        services: &str,
-        operator: &str,
-        ca: &str,
-        identity: Option<&Identity>,
-        ledger: &Ledger,
-    ) -> Result<Self> {
+    /// Makes a caller of any daemon: its two addresses, who issued its certificate, and who calls.
+    pub fn new(services: &str, operator: &str, ca: &str, identity: Option<&Identity>, ledger: &Ledger) -> Result<Self> {
         Ok(Self {
             services: channel(services, ca, identity)?,
             operator: channel(operator, ca, identity)?,

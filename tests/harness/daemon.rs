@@ -23,7 +23,11 @@ impl Daemon {
 
     /// As [`Daemon::fresh`], with other settings.
     pub async fn fresh_with(settings: &Settings) -> Result<Self> {
-        let site = Site::with(settings)?;
+        Self::fresh_on(Site::with(settings)?).await
+    }
+
+    /// As [`Daemon::fresh`], on a site that was made.
+    pub async fn fresh_on(site: Site) -> Result<Self> {
         site.init().await?;
         site.bind(&Binding {
             id: "app",
@@ -36,7 +40,16 @@ impl Daemon {
     }
 
     pub(crate) async fn start(site: Site) -> Result<Self> {
+        Self::start_with(site, false).await
+    }
+
+    pub(crate) async fn start_with(site: Site, hang_up: bool) -> Result<Self> {
+        let lines = site.output().text().lines().count();
         let mut process = Process::start(&mut site.command("serve")?, site.output())?;
+        if hang_up {
+            site.output().says_times("\n", lines + 1).await?;
+            process.hang_up()?;
+        }
         let serving = process.serving().await;
         let addresses = serving.with_context(|| format!("kms-server serve; it said:\n{}", site.output().tail()))?;
         let daemon = Self { site, process, addresses };
@@ -55,6 +68,11 @@ impl Daemon {
         // It is the site's output too: what is said in an error may be a secret.
         site.output().add(&output.bytes());
         Ok(Ended { code, stdout: Vec::new(), stderr: output.text() })
+    }
+
+    /// Returns the id of its process.
+    pub fn pid(&self) -> Result<i32> {
+        Ok(self.process.id()?.as_raw_nonzero().get())
     }
 
     /// Returns the site it runs on.
@@ -137,6 +155,18 @@ impl Daemon {
         let limit = Rlimit { current: Some(bytes), maximum: None };
         prlimit(Some(self.process.id()?), Resource::Fsize, limit).context("lowering the limit of file sizes")?;
         Ok(())
+    }
+
+    /// Asks it to read again what can change (SIGHUP).
+    pub fn hang_up(&self) -> Result<()> {
+        self.process.hang_up()
+    }
+
+    /// Returns the value of a metric, named as it is shown: `kms_requests_total{method="Encrypt",code="OK"}`.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let (_, shown) = self.get("/metrics").await?;
+        let value = shown.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.with_context(|| format!("there is no metric {name}"))
     }
 
     /// Asks it to stop (SIGTERM).

@@ -22,6 +22,7 @@ pub mod records;
 pub mod request;
 mod rpc;
 mod site;
+mod volume;
 pub mod wire;
 
 pub use authority::{Authority, Identity};
@@ -34,6 +35,7 @@ pub use process::Process;
 pub use program::{Ended, command, program, run, run_with};
 pub use rpc::{Listener, NAMES, Rpc};
 pub use site::{Settings, Site};
+pub use volume::Volume;
 
 use std::time::Duration;
 

@@ -63,17 +63,22 @@ impl Output {
 
     /// Returns once this was said.
     pub async fn says(&self, text: &str) -> Result<()> {
+        self.says_times(text, 1).await
+    }
+
+    /// Returns once this was said so many times.
+    pub async fn says_times(&self, text: &str, times: usize) -> Result<()> {
         let said = async {
             loop {
                 // Listens before it looks, so that nothing is said in between.
                 let more = self.0.more.notified();
-                if self.text().contains(text) {
+                if self.text().matches(text).count() >= times {
                     return;
                 }
                 more.await;
             }
         };
-        patiently(&format!("the text {text:?}"), said).await
+        patiently(&format!("the text {text:?}, {times} times"), said).await
     }
 
     /// Reads a stream to its end in the background.

@@ -48,6 +48,11 @@ impl Process {
         kill_process(self.id()?, Signal::TERM).context("asking it to stop")
     }
 
+    /// Asks it to read again what can change (SIGHUP).
+    pub fn hang_up(&self) -> Result<()> {
+        kill_process(self.id()?, Signal::HUP).context("asking it to reload")
+    }
+
     /// Kills it (SIGKILL), as a crash would.
     pub fn kill(&mut self) -> Result<()> {
         self.child.start_kill().context("killing it")

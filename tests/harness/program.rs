@@ -47,7 +47,15 @@ pub fn program(name: &str) -> Result<PathBuf> {
 /// Returns a command for a program of this workspace, such as `kms-server`, without the settings of
 /// whoever runs the test.
 pub fn command(name: &str) -> Result<Command> {
-    let mut command = Command::new(program(name)?);
+    command_in(&[], name)
+}
+
+/// Returns the same behind the words of another command, which runs it.
+pub(crate) fn command_in(words: &[std::ffi::OsString], name: &str) -> Result<Command> {
+    let mut words = words.to_vec();
+    words.push(program(name)?.into());
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("KMS_") {
             command.env_remove(variable);

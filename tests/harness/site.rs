@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::{Authority, Binding, Daemon, Ended, Identity, Ledger, Output, run};
+use crate::{Authority, Binding, Daemon, Ended, Identity, Ledger, Output, Volume, run};
 
 /// The settings that tests change. All others are the daemon's own defaults.
 #[derive(Clone, Debug)]
@@ -48,6 +48,8 @@ pub struct Site {
     identities: Mutex<BTreeMap<String, Identity>>,
     output: Output,
     ledger: Ledger,
+    /// What the data directory lies on, if not on the disk of the others.
+    volume: Option<Volume>,
 }
 
 enum Folder {
@@ -69,6 +71,20 @@ impl Site {
         Self::make(Folder::Temporary(folder), "test.example", settings)
     }
 
+    /// Makes a site in a temporary directory whose data directory is a small volume.
+    pub fn on_volume(settings: &Settings, bytes: u64) -> Result<Self> {
+        let mut site = Self::with(settings)?;
+        let data = site.dir().join("data");
+        fs::create_dir(&data)?;
+        site.volume = Some(Volume::mount(&data, bytes)?);
+        Ok(site)
+    }
+
+    /// Returns the volume that the data directory is.
+    pub fn volume(&self) -> Option<&Volume> {
+        self.volume.as_ref()
+    }
+
     /// Makes a site that stays when all is over. Its principals are `spiffe://<domain>/...`.
     pub fn kept(folder: &Path, domain: &str, settings: &Settings) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
@@ -85,6 +101,7 @@ impl Site {
             identities: Mutex::default(),
             output: Output::default(),
             ledger: Ledger::default(),
+            volume: None,
         };
         let server = site.authority.server()?;
         site.write("ca.pem", &site.authority.pem())?;
@@ -104,7 +121,8 @@ impl Site {
 
     /// Returns the path of a file of the site.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir().join(name)
+        let path = self.dir().join(name);
+        self.volume.as_ref().map(|volume| volume.path(&path)).unwrap_or(path)
     }
 
     /// Returns the directory of the audit log's segments.
@@ -184,10 +202,13 @@ impl Site {
         self.write("bindings.toml", &text)
     }
 
-    /// Returns `kms-server <command> --config kms.toml`, to be run or added to.
+    /// Returns `kms-server <command> --config kms.toml`, where a command may have several words, to be run or added to.
     pub fn command(&self, command: &str) -> Result<Command> {
-        let mut server = crate::command("kms-server")?;
-        server.arg(command).arg("--config").arg(self.path("kms.toml")).current_dir(self.dir());
+        let mut server = match &self.volume {
+            None => crate::command("kms-server")?,
+            Some(volume) => crate::program::command_in(&volume.enter(), "kms-server")?,
+        };
+        server.args(command.split(' ')).arg("--config").arg(self.dir().join("kms.toml")).current_dir(self.dir());
         Ok(server)
     }
 
@@ -199,6 +220,11 @@ impl Site {
     /// Runs `init` for the administrator `admin`.
     pub async fn init(&self) -> Result<Ended> {
         self.try_init().await?.success().context("kms-server init")
+    }
+
+    /// Starts a daemon that is asked to reload (SIGHUP) as soon as it has said its first word.
+    pub async fn start_hung_up(self) -> Result<Daemon> {
+        Daemon::start_with(self, true).await
     }
 
     /// Runs `serve`, which is expected to refuse, and returns what it said. If it serves it is killed, and the end

@@ -10,14 +10,13 @@
 mod child;
 mod document;
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use kms_server::config::{Flags, Settings};
+use kms_server::config::{Flags, SETTINGS, Settings, example};
 use kms_server::policy::Policy;
 use kms_tests::{Authority, command, program, run};
 use tokio::process::Command;
@@ -129,53 +128,13 @@ async fn walk(steps: &[Step], folder: &Path) -> Result<()> {
 }
 
 #[test]
-fn the_settings_are_all_there_and_none_besides() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("kms.toml");
-    let load = |text: &str| {
-        fs::write(&file, text).unwrap();
-        Settings::load(&Flags { config: Some(file.clone()), ..Flags::default() }).map_err(|error| error.to_string())
-    };
+fn the_settings_are_those_of_the_example() {
+    // Which has every setting of the table, as a test beside it holds.
     let blocks = blocks(&text());
-    let shown = &block(&blocks, "toml", "# /etc/kms/kms.toml").text;
-    load(shown).unwrap();
-    // What has no default to show stands there as a comment.
-    let optional = |line: &str| {
-        line.strip_prefix("# ").filter(|rest| rest.starts_with("[[") || is_setting(rest)).unwrap_or(line).to_owned()
-    };
-    let with_optional = shown.lines().map(optional).collect::<Vec<_>>().join("\n");
-    load(&with_optional).unwrap();
-
-    // The reader itself lists what it knows, when it is asked for something that it does not know.
-    let known = |text: &str| -> BTreeSet<String> {
-        let error = load(text).unwrap_err();
-        let list = error.split_once("expected ").map(|(_, list)| list).unwrap_or_default();
-        list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
-    };
-    let mut missing = Vec::new();
-    let top = known("no_such_setting = 1");
-    assert!(top.contains("data_dir") && top.contains("limits"), "{top:?}");
-    for name in top {
-        let of_section = known(&format!("[{name}]\nno_such_setting = 1"));
-        if of_section.is_empty() || name == "identity" {
-            let there = with_optional.lines().any(|line| line.starts_with(&format!("{name} = ")))
-                || with_optional.contains(&format!("[[{name}]]"));
-            missing.extend((!there).then(|| name.clone()));
-        }
-        for setting in of_section {
-            let section =
-                with_optional.split(&format!("\n[{name}]\n")).nth(1).and_then(|rest| rest.split("\n[").next());
-            let there = section.is_some_and(|text| text.lines().any(|line| line.starts_with(&format!("{setting} = "))));
-            missing.extend((!there && name != "identity").then(|| format!("{name}.{setting}")));
-        }
+    assert_eq!(block(&blocks, "toml", "# /etc/kms/kms.toml").text, example());
+    for setting in SETTINGS {
+        assert!(example().contains(&format!("{} = ", setting.name)), "{} is not shown", setting.full_name());
     }
-    assert!(missing.is_empty(), "README does not show: {}", missing.join(", "));
-}
-
-fn is_setting(line: &str) -> bool {
-    let name = line.split(" = ").next().unwrap_or_default();
-    name.len() < line.len()
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 #[test]

@@ -483,4 +483,29 @@ mod tests {
         std::fs::write(made.path(), b"kms1led").unwrap();
         assert_eq!(made.open().unwrap().last(), None);
     }
+
+    #[test]
+    fn the_ledger_of_the_vectors_is_written_byte_for_byte() {
+        let vector: serde_json::Value =
+            serde_json::from_str(include_str!("../../../tests/vectors/ledger.json")).unwrap();
+        let text = |name: &str| vector[name].as_str().unwrap();
+        let secret = std::sync::Mutex::new(hex::decode(text("cluster_secret")).unwrap());
+        struct Fixed(std::sync::Mutex<Vec<u8>>);
+        impl crate::noun::Random for Fixed {
+            fn fill(&self, out: &mut [u8]) {
+                out.copy_from_slice(&self.0.lock().unwrap());
+            }
+        }
+        let secret = ClusterSecret::generate(&Fixed(secret)).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let origin_hash = crate::crypto::sha256(text("origin").as_bytes());
+        let mut ledger = Ledger::open(dir.path(), origin_hash, secret.ledger_mac_key().unwrap()).unwrap();
+        let leaves = vector["leaves"].as_array().unwrap();
+        for leaf in leaves {
+            ledger.append(&StoredLeaf::parse(leaf.as_str().unwrap().as_bytes()).unwrap()).unwrap();
+        }
+        assert_eq!(hex::encode(std::fs::read(dir.path().join(FILE)).unwrap()), text("file"));
+        assert_eq!(hex::encode(ledger.mac()), text("last_mac"));
+        println!("ledger: {}/{} entries met", leaves.len(), leaves.len());
+    }
 }

@@ -464,7 +464,7 @@ mod tests {
     }
 
     fn read(dir: &Path, secret: &ClusterSecret, anchor: Anchor) -> Result<Replayed, crate::audit::replay::ReplayError> {
-        replay(&dir.join("seg"), settings(0).origin_hash(), &key(secret), anchor, anchor.size)
+        replay(&dir.join("seg"), settings(0).origin_hash(), &key(secret), anchor, anchor.size, &[])
     }
 
     const BEGIN: Anchor = Anchor { size: 0, mac: FIRST_PREVIOUS_MAC };

@@ -67,19 +67,23 @@ pub struct Replayed {
     pub mutations: Vec<StoredLeaf>,
     /// When the last leaf was written.
     pub last_time: Option<u64>,
+    /// The last of the leaves about what `last_of` names.
+    pub last_told: Option<StoredLeaf>,
     /// Where it goes on.
     pub tail: Tail,
     /// Bytes behind the tail that a crash tore off. They are overwritten with the next frame.
     pub torn_bytes: u64,
 }
 
-/// Reads from the segment that holds leaf `from` (or the anchor, if that is earlier) to the end.
+/// Reads from the segment that holds leaf `from` (or the anchor, if that is earlier) to the end; looks
+/// for the last leaf about one of the operations `last_of` on the way.
 pub fn replay(
     dir: &Path,
     origin_hash: [u8; 32],
     key: &FrameMacKey,
     anchor: Anchor,
     from: u64,
+    last_of: &[&str],
 ) -> Result<Replayed, ReplayError> {
     let segments = segment::list(dir)?;
     let from = from.min(anchor.size.saturating_sub(1));
@@ -87,7 +91,7 @@ pub fn replay(
         .iter()
         .rposition(|first| *first <= from)
         .ok_or_else(|| ReplayError::Missing(dir.display().to_string()))?;
-    let mut reader = Reader { anchor, met_anchor: anchor.size == 0, ..Reader::new(key) };
+    let mut reader = Reader { anchor, met_anchor: anchor.size == 0, last_of, ..Reader::new(key) };
     let mut expected = None;
     for (place, first) in segments.iter().enumerate().skip(start) {
         let is_last = place + 1 == segments.len();
@@ -100,6 +104,7 @@ pub fn replay(
             return Ok(Replayed {
                 mutations: reader.kept,
                 last_time: reader.last_time,
+                last_told: reader.last_told,
                 tail,
                 torn_bytes: reader.torn_bytes,
             });
@@ -148,6 +153,8 @@ struct Reader<'a> {
     keep: fn(&StoredLeaf) -> bool,
     kept: Vec<StoredLeaf>,
     last_time: Option<u64>,
+    last_of: &'a [&'a str],
+    last_told: Option<StoredLeaf>,
     torn_bytes: u64,
 }
 
@@ -161,6 +168,8 @@ impl<'a> Reader<'a> {
             keep: |stored| stored.leaf.seq.is_some(),
             kept: Vec::new(),
             last_time: None,
+            last_of: &[],
+            last_told: None,
             torn_bytes: 0,
         }
     }
@@ -246,6 +255,9 @@ impl<'a> Reader<'a> {
                 return None;
             }
             self.last_time = Some(stored.time);
+            if stored.leaf.op.as_deref().is_some_and(|op| self.last_of.contains(&op)) {
+                self.last_told = Some(stored.clone());
+            }
             if (self.keep)(&stored) {
                 self.kept.push(stored);
             }
@@ -340,6 +352,7 @@ mod tests {
                 &self.secret.frame_mac_key().unwrap(),
                 anchor,
                 anchor.size,
+                &[],
             )
         }
 
@@ -472,7 +485,7 @@ mod tests {
         let log = written(1).await;
         let key = log.secret.frame_mac_key().unwrap();
         let begin = Anchor { size: 0, mac: FIRST_PREVIOUS_MAC };
-        let other = replay(&log.dir.path().join("seg"), crate::crypto::sha256(b"other/log"), &key, begin, 0);
+        let other = replay(&log.dir.path().join("seg"), crate::crypto::sha256(b"other/log"), &key, begin, 0, &[]);
         assert!(matches!(other, Err(ReplayError::Foreign(0))));
         std::fs::remove_file(log.dir.path().join("seg").join(format!("{:020}", 0))).unwrap();
         assert!(matches!(log.replay(begin), Err(ReplayError::Missing(_))));

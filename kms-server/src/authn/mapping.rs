@@ -25,7 +25,7 @@ pub const DNS_BYTES_MAX: usize = 253;
 pub const CN_BYTES_MAX: usize = 256;
 
 /// From a DNS name or common name to a principal. Empty unless the settings say otherwise.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "Vec<IdentityEntry>")]
 pub struct IdentityMapping {
     dns: HashMap<String, Principal>,

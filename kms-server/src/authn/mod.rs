@@ -7,10 +7,11 @@
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod identity;
+pub mod inspect;
 pub mod mapping;
 mod pem;
 pub mod tls;
 
 pub use identity::{NoIdentity, identify};
 pub use mapping::{IdentityEntry, IdentityMapping, InvalidMapping};
-pub use tls::{TlsError, TlsFiles, server_config};
+pub use tls::{ServerTls, TlsError, TlsFiles, server_tls};

@@ -5,15 +5,22 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
 use tokio_rustls::rustls::crypto::ring::default_provider;
-use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
-use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use tokio_rustls::rustls::{CertRevocationListError, Error, InconsistentKeys, RootCertStore, ServerConfig, version};
+use tokio_rustls::rustls::{
+    CertRevocationListError, CertificateError, DigitallySignedStruct, DistinguishedName, Error, InconsistentKeys,
+    OtherError, RootCertStore, ServerConfig, SignatureScheme, version,
+};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::pem;
+use crate::crypto::sha256;
+use crate::noun::UnixMillis;
 
 /// Where the server's identity and its clients' authorities lie.
 #[derive(Clone, Debug, Default)]
@@ -60,10 +67,41 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
+/// The TLS side of the server, made of one reading of its files.
+pub struct ServerTls {
+    /// How to shake hands.
+    pub config: Arc<ServerConfig>,
+    /// SHA-256 of the server's own certificate, as `openssl x509 -fingerprint -sha256` shows it.
+    pub certificate: [u8; 32],
+    /// SHA-256 of all certificates of authorities, then all revocation lists, in their order.
+    pub authorities: [u8; 32],
+    clients: Arc<dyn ClientCertVerifier>,
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
+impl ServerTls {
+    /// Asks of a certificate that was shown before, its own first, whether it would be let in now.
+    pub fn check_client(&self, chain: &[CertificateDer<'_>], now: UnixMillis) -> Result<(), CertificateError> {
+        let (own, intermediates) = chain.split_first().ok_or(CertificateError::BadEncoding)?;
+        let now = UnixTime::since_unix_epoch(Duration::from_millis(now));
+        match self.clients.verify_client_cert(own, intermediates, now) {
+            Ok(_) => Ok(()),
+            Err(Error::InvalidCertificate(error)) => Err(error),
+            Err(error) => Err(CertificateError::Other(OtherError(Arc::new(error)))),
+        }
+    }
+}
+
 /// Makes the server's TLS configuration: TLS 1.3 with client certificates, HTTP/2 only.
-pub fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_tls(files: &TlsFiles) -> Result<ServerTls, TlsError> {
     let (cert_chain, key) = (pem::certificates(&files.cert_chain)?, pem::private_key(&files.key)?);
-    let client_verifier = client_verifier(files)?;
+    let certificate = cert_chain.first().map(|own| sha256(own)).unwrap_or_default();
+    let (clients, authorities) = client_verifier(files)?;
     let versions: &[_] = if files.allow_tls12 { &[&version::TLS13, &version::TLS12] } else { &[&version::TLS13] };
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(versions)
@@ -72,7 +110,7 @@ pub fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
             what: format!("no cipher suite fits: {error}"),
             remedy: "this is a fault of this build".into(),
         })?
-        .with_client_cert_verifier(client_verifier)
+        .with_client_cert_verifier(Arc::clone(&clients))
         .with_single_cert(cert_chain, key)
         .map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::new(
@@ -99,11 +137,12 @@ pub fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     config.send_tls13_tickets = 0;
     // No early data: it can be replayed. This is rustls's default, and must stay.
     config.max_early_data_size = 0;
-    Ok(Arc::new(config))
+    Ok(ServerTls { config: Arc::new(config), certificate, authorities, clients })
 }
 
-fn client_verifier(files: &TlsFiles) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+fn client_verifier(files: &TlsFiles) -> Result<(Arc<dyn ClientCertVerifier>, [u8; 32]), TlsError> {
     let mut roots = RootCertStore::empty();
+    let mut read: Vec<u8> = Vec::new();
     for path in &files.client_cas {
         for (number, certificate) in pem::certificates(path)?.into_iter().enumerate() {
             let number = number + 1;
@@ -113,6 +152,7 @@ fn client_verifier(files: &TlsFiles) -> Result<Arc<dyn ClientCertVerifier>, TlsE
                 let remedy = "give the certificates of the authorities that sign your clients'";
                 return Err(TlsError::new(path, what, remedy));
             }
+            read.extend_from_slice(&certificate);
             roots.add(certificate).map_err(|error| {
                 let what = format!("certificate {number} in it cannot be used: {error}");
                 TlsError::new(path, what, "remove it, or have it issued again")
@@ -126,13 +166,14 @@ fn client_verifier(files: &TlsFiles) -> Result<Arc<dyn ClientCertVerifier>, TlsE
                 let what = "a revocation list in it cannot be read";
                 return Err(TlsError::new(path, what, "download it again"));
             }
+            read.extend_from_slice(&crl);
             crls.push(crl);
         }
     }
     // Revocation is checked for the whole chain and an unknown status is refused, both by default.
     // A list past its next update is an unknown status too: whoever keeps the new one from us
     // would keep a revoked certificate alive.
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()))
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()))
         .with_crls(crls)
         .enforce_revocation_expiration()
         .build()
@@ -149,7 +190,66 @@ fn client_verifier(files: &TlsFiles) -> Result<Arc<dyn ClientCertVerifier>, TlsE
                 other => (format!("clients cannot be verified: {other}"), "check these files"),
             };
             TlsError { file: None, what, remedy: remedy.into() }
+        })?;
+    Ok((Arc::new(Clients(clients)), sha256(&read)))
+}
+
+/// Says of a certificate that none of our authorities has signed that its authority is unknown, also
+/// where it has the name of one of ours: the client is told by the alert, and "decryption failed"
+/// would send its owner looking for another fault than having made the authority anew.
+#[derive(Debug)]
+struct Clients(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Clients {
+    fn offer_client_auth(&self) -> bool {
+        self.0.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.0.verify_client_cert(own, intermediates, now).map_err(|error| match error {
+            Error::InvalidCertificate(CertificateError::BadSignature) => CertificateError::UnknownIssuer.into(),
+            other => other,
         })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        self.0.requires_raw_public_keys()
+    }
 }
 
 fn said(error: &CertRevocationListError) -> String {

@@ -28,7 +28,7 @@ use crate::crypto::EpochKey;
 use crate::crypto::keystore_file::PinCost;
 use crate::noun::{EpochNumber, Random, Uid};
 
-use software::SoftwareHsm;
+use software::{SoftwareHsm, TimerPause};
 
 /// Which backend holds the master key, and where.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -70,7 +70,7 @@ pub fn open(
 ) -> Result<Arc<dyn MasterKeyBackend>, BackendError> {
     match settings {
         BackendSettings::Software { dir, pin_file, pin_cost } => {
-            Ok(Arc::new(SoftwareHsm::open(dir, pin_file, cluster, *pin_cost, rng)))
+            Ok(Arc::new(SoftwareHsm::open(dir, pin_file, cluster, *pin_cost, rng, Arc::new(TimerPause))))
         }
     }
 }

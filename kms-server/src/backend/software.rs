@@ -13,6 +13,7 @@
 //! epoch roll and at a probe, and buys that a process in service holds neither PIN nor master key.
 //! For the same reason calls go one at a time: a burst must not take 64 MiB for each.
 
+mod attempts;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -27,7 +28,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use zeroize::Zeroizing;
 
 use crate::crypto::keystore_file::{self, KeystoreError, KeystoreHead, PinCost};
 use crate::crypto::{EpochKey, MasterKey, WrappedKey};
@@ -35,6 +37,8 @@ use crate::noun::{EpochNumber, Random, Uid};
 
 use super::{Assurance, BackendError, BackendStatus, EpochContext, MasterKeyBackend, MasterKeyRef};
 
+use attempts::{Attempts, Counted};
+pub use attempts::{Pause, TimerPause};
 use error::SoftwareError;
 use keystore_dir::{KeystoreDir, VersionName, VersionState};
 pub use pin::{PIN_BYTES_MAX, Pin};
@@ -49,6 +53,7 @@ pub struct SoftwareHsm {
     /// One call at a time. The turn goes with the blocking work, so that a caller who gives up
     /// does not let the next one in early.
     turn: Arc<Mutex<()>>,
+    pause: Arc<dyn Pause>,
 }
 
 /// What the blocking half needs.
@@ -80,8 +85,16 @@ impl SoftwareHsm {
     }
 
     /// Names the directory and the PIN file. Touches neither yet: each call says what it finds.
-    /// `cost` is that of versions to be made; files bring their own.
-    pub fn open(dir: &Path, pin_file: &Path, cluster: Uid, cost: PinCost, rng: Arc<dyn Random>) -> Self {
+    /// `cost` is that of versions to be made; files bring their own. `pause` is what a try of the PIN
+    /// waits with after tries that did not fit.
+    pub fn open(
+        dir: &Path,
+        pin_file: &Path,
+        cluster: Uid,
+        cost: PinCost,
+        rng: Arc<dyn Random>,
+        pause: Arc<dyn Pause>,
+    ) -> Self {
         let keystore = Keystore {
             dir: KeystoreDir(dir.to_owned()),
             pin_file: pin_file.to_owned(),
@@ -89,15 +102,24 @@ impl SoftwareHsm {
             cost,
             rng: Arc::clone(&rng),
         };
-        Self { keystore: Arc::new(keystore), rng, turn: Arc::new(Mutex::new(())) }
+        Self { keystore: Arc::new(keystore), rng, turn: Arc::new(Mutex::new(())), pause }
     }
 
     async fn in_turn<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Keystore) -> Result<T, SoftwareError> + Send + 'static,
     ) -> Result<T, BackendError> {
-        let turn = Arc::clone(&self.turn).lock_owned().await;
-        let keystore = Arc::clone(&self.keystore);
+        let turn = Arc::new(Arc::clone(&self.turn).lock_owned().await);
+        self.within(&turn, work).await
+    }
+
+    /// Does blocking work in a turn that was taken.
+    async fn within<T: Send + 'static>(
+        &self,
+        turn: &Arc<OwnedMutexGuard<()>>,
+        work: impl FnOnce(&Keystore) -> Result<T, SoftwareError> + Send + 'static,
+    ) -> Result<T, BackendError> {
+        let (keystore, turn) = (Arc::clone(&self.keystore), Arc::clone(turn));
         blocking(move || {
             let done = work(&keystore);
             drop(turn);
@@ -108,9 +130,35 @@ impl SoftwareHsm {
 
     async fn master_of(&self, version: &MasterKeyRef) -> Result<(VersionName, MasterKey), BackendError> {
         let name = VersionName::parse(version)?;
-        let master = self.in_turn(move |keystore| keystore.master(name)).await?;
-        Ok((name, master))
+        Ok((name, self.master(name).await?))
     }
+
+    /// Opens the key of a version, for one call. In one turn: tries side by side would wait side by side.
+    async fn master(&self, name: VersionName) -> Result<MasterKey, BackendError> {
+        let turn = Arc::new(Arc::clone(&self.turn).lock_owned().await);
+        let counted = self.within(&turn, move |keystore| keystore.count_try(name)).await?;
+        if counted.failed > 0 {
+            let (failed, seconds) = (counted.failed, counted.wait_before().as_secs_f64());
+            tracing::warn!(failed, seconds, "the PIN did not fit the last times: this try waits before it is made");
+            self.pause.pause(counted.wait_before()).await;
+        }
+        let opened = self.within(&turn, move |keystore| keystore.try_pin(name, counted)).await;
+        if opened.as_ref().is_err_and(is_wrong_pin) && !counted.kept {
+            self.pause.pause(attempts::WAIT_UNKEPT).await;
+        }
+        opened
+    }
+}
+
+fn is_wrong_pin(error: &BackendError) -> bool {
+    let BackendError::Denied(source) = error else { return false };
+    matches!(source.downcast_ref(), Some(SoftwareError::WrongPin { .. }))
+}
+
+/// Returns an error with its causes on one line.
+fn chain_of(error: &SoftwareError) -> String {
+    let all = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 async fn blocking<T: Send + 'static>(
@@ -127,7 +175,14 @@ async fn blocking<T: Send + 'static>(
 impl MasterKeyBackend for SoftwareHsm {
     async fn create_version(&self, context: &EpochContext) -> Result<MasterKeyRef, BackendError> {
         let context = *context;
-        self.in_turn(move |keystore| keystore.create(&context)).await
+        let (name, is_new) = self.in_turn(move |keystore| keystore.create(&context)).await?;
+        if !is_new {
+            // Made before for the same epoch. It is given out again only if it opens, and is durable:
+            // the attempt that made it may have ended before its last sync.
+            self.master(name).await?;
+            self.in_turn(move |keystore| private_file::sync_directory_of(&keystore.dir.keystore(name))).await?;
+        }
+        Ok(name.reference())
     }
 
     async fn wrap(
@@ -177,7 +232,8 @@ impl MasterKeyBackend for SoftwareHsm {
 }
 
 impl Keystore {
-    fn create(&self, context: &EpochContext) -> Result<MasterKeyRef, SoftwareError> {
+    /// Makes the version of an epoch, or finds the one made before, which is not new.
+    fn create(&self, context: &EpochContext) -> Result<(VersionName, bool), SoftwareError> {
         if context.cluster != self.cluster {
             return Err(SoftwareError::OtherCluster { ours: self.cluster, asked: context.cluster });
         }
@@ -193,12 +249,7 @@ impl Keystore {
         };
         let name = VersionName { master_id, version };
         match contents.versions.get(&version).copied().unwrap_or_default().state() {
-            // Made before for the same epoch. It is given out again only if it opens, and is durable:
-            // the attempt that made it may have ended before its last sync.
-            VersionState::Enabled => {
-                self.master(name)?;
-                private_file::sync_directory_of(&self.dir.keystore(name))?;
-            }
+            VersionState::Enabled => return Ok((name, false)),
             VersionState::Disabled => return Err(SoftwareError::Disabled { marker: self.dir.disabled_marker(name) }),
             VersionState::Destroyed => {
                 return Err(SoftwareError::Destroyed { marker: self.dir.destroyed_marker(name) });
@@ -218,11 +269,11 @@ impl Keystore {
                 self.dir.add(name, &file)?;
             }
         }
-        Ok(name.reference())
+        Ok((name, true))
     }
 
-    /// Opens the key of a version, for one call.
-    fn master(&self, name: VersionName) -> Result<MasterKey, SoftwareError> {
+    /// Reads the file of a version: all that shows without the PIN.
+    fn sealed(&self, name: VersionName) -> Result<Zeroizing<Vec<u8>>, SoftwareError> {
         let path = self.dir.keystore(name);
         match self.dir.seen(name)?.state() {
             VersionState::Enabled => {}
@@ -233,18 +284,50 @@ impl Keystore {
             }
         }
         let file = self.dir.read(name)?;
-        let refused =
-            |source| SoftwareError::Keystore { path, pin_file: self.pin_file.clone(), cluster: self.cluster, source };
-        let head = match KeystoreHead::parse(&file) {
-            Ok(head) => head,
-            Err(source) => return Err(refused(source)),
-        };
+        let head = KeystoreHead::parse(&file).map_err(|source| self.refused(name, source))?;
         if head.master_id != name.master_id || head.version != name.version {
-            return Err(refused(KeystoreError::Other));
+            return Err(self.refused(name, KeystoreError::Other));
         }
-        let pin = Pin::read(&self.pin_file)?;
-        let (_, master) = keystore_file::open(&file, self.cluster, pin.bytes()).map_err(refused)?;
-        Ok(master)
+        Ok(file)
+    }
+
+    fn refused(&self, name: VersionName, source: KeystoreError) -> SoftwareError {
+        let (path, pin_file, cluster) = (self.dir.keystore(name), self.pin_file.clone(), self.cluster);
+        SoftwareError::Keystore { path, pin_file, cluster, source }
+    }
+
+    /// Counts a try of the PIN that is about to be made. What shows without the PIN is no try of it.
+    fn count_try(&self, name: VersionName) -> Result<Counted, SoftwareError> {
+        self.sealed(name)?;
+        Pin::read(&self.pin_file)?;
+        let _lock = self.dir.lock()?;
+        Ok(Attempts(&self.dir.0).count())
+    }
+
+    /// Makes a try that was counted. Reads file and PIN again: either may have been put right meanwhile.
+    fn try_pin(&self, name: VersionName, counted: Counted) -> Result<MasterKey, SoftwareError> {
+        let opened = self.sealed(name).and_then(|file| {
+            let pin = Pin::read(&self.pin_file)?;
+            keystore_file::open(&file, self.cluster, pin.bytes()).map_err(|source| self.refused(name, source))
+        });
+        // Without it the file is changed all the same: what is lost then is one count.
+        let _lock = self.dir.lock();
+        let attempts = Attempts(&self.dir.0);
+        match opened {
+            Ok((_, master)) => {
+                attempts.forget();
+                Ok(master)
+            }
+            Err(SoftwareError::Keystore { path, pin_file, cluster, source: source @ KeystoreError::PinOrDamage }) => {
+                let failed = counted.failed.saturating_add(1);
+                Err(SoftwareError::WrongPin { path, pin_file, cluster, failed, source })
+            }
+            Err(other) => {
+                // The PIN was not tried.
+                attempts.keep(counted.failed);
+                Err(other)
+            }
+        }
     }
 
     fn disable(&self, name: VersionName) -> Result<(), SoftwareError> {
@@ -305,6 +388,10 @@ impl Keystore {
         if !back.is_empty() {
             detail +=
                 &format!("; keystore files of destroyed versions came back, destroy them again: {}", back.join(", "));
+        }
+        match Attempts(&self.dir.0).read() {
+            Some(0) | None => {}
+            Some(failed) => detail += &format!("; the PIN did not fit {failed} times since it last did"),
         }
         if contents.others > 0 {
             detail += &format!(

@@ -1,8 +1,9 @@
 //! Destroys what is due: reads the dates that wait, and fires those that have come.
 //!
 //! A date fires only after the clock has run for an hour without a step, so that a clock set
-//! forward by mistake destroys nothing; and not at all in a run that began more than a day after
-//! the log's last record, until it is restarted: a clock far ahead looks just like that.
+//! forward by mistake destroys nothing; and for a day, if it is more than a day past the log's last
+//! record at a start, or stepped by more than that: then people have a day to look at it. The log
+//! tells of that, so that a restart does not end it.
 //!
 //! **Invariant:** nothing here ends a waiting time early (`a_clock_that_jumps_destroys_nothing`).
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{Leaf, Outcome};
 use crate::noun::{Clock, TenantName, UnixMillis};
 use crate::rows;
 
@@ -24,31 +26,51 @@ pub struct ClockGuard {
     offset: i128,
     /// Time since boot when it last stepped.
     steady_since: Duration,
-    /// The log's last record lies too far back: no date fires in this run.
+    /// It lies so far from where it was that an hour proves nothing.
     held: bool,
 }
 
+/// What a look at the clock found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Clocked {
+    /// Dates may fire.
+    Steady,
+    /// Not yet.
+    Waiting,
+    /// Not for a day, since now.
+    Held,
+    /// Dates may fire again, since now.
+    Trusted,
+}
+
+/// Tells whether the clock is so far past the log's last record that it may be wrong.
+pub(super) fn is_far_past(now: UnixMillis, last_record: Option<UnixMillis>) -> bool {
+    last_record.is_some_and(|last| now > last + FAR_MS)
+}
+
 impl ClockGuard {
-    /// Begins to watch. `last_record` is when the log was written to before this start.
-    pub fn new(clock: &dyn Clock, last_record: Option<UnixMillis>) -> Self {
-        let held = last_record.is_some_and(|last| clock.now() > last + DOWN_MS_MAX);
-        if held {
-            tracing::warn!(
-                "the clock is more than a day past the last audit record: no scheduled destruction is carried out in this run; check the clock and restart"
-            );
-        }
+    /// Begins to watch a clock, which may be held from the start.
+    pub fn new(clock: &dyn Clock, held: bool) -> Self {
         Self { offset: offset(clock), steady_since: clock.since_boot(), held }
     }
 
     /// Looks at the clock, and answers whether dates may fire.
-    pub fn is_steady(&mut self, clock: &dyn Clock) -> bool {
+    pub fn look(&mut self, clock: &dyn Clock) -> Clocked {
         let now = offset(clock);
-        if now.abs_diff(self.offset) > STEP_MS_MAX {
+        let step = now.abs_diff(self.offset);
+        if step > STEP_MS_MAX {
             tracing::warn!("the clock stepped: scheduled destructions wait for an hour without a step");
             self.offset = now;
             self.steady_since = clock.since_boot();
+            if step > u128::from(FAR_MS) && !std::mem::replace(&mut self.held, true) {
+                return Clocked::Held;
+            }
         }
-        !self.held && clock.since_boot().saturating_sub(self.steady_since) >= STEADY_TIME_MIN
+        let needed = if self.held { HELD_TIME } else { STEADY_TIME_MIN };
+        if clock.since_boot().saturating_sub(self.steady_since) < needed {
+            return Clocked::Waiting;
+        }
+        if std::mem::replace(&mut self.held, false) { Clocked::Trusted } else { Clocked::Steady }
     }
 }
 
@@ -58,8 +80,8 @@ fn offset(clock: &dyn Clock) -> i128 {
 
 impl Keyring {
     /// Looks for due destructions every minute, until `stop`.
-    pub async fn run_due(self: Arc<Self>, last_record: Option<UnixMillis>, stop: CancellationToken) {
-        let mut guard = ClockGuard::new(&*self.clock, last_record);
+    pub async fn run_due(self: Arc<Self>, clock_held: bool, stop: CancellationToken) {
+        let mut guard = ClockGuard::new(&*self.clock, clock_held);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -67,12 +89,29 @@ impl Keyring {
             }
             // The time is taken before the look: a step after it changes nothing.
             let by = self.clock.now();
-            if guard.is_steady(&*self.clock)
-                && let Err(error) = self.destroy_due(by).await
-            {
+            let clocked = guard.look(&*self.clock);
+            // What a restart must know is in the log before anything follows from it.
+            let told = match clocked {
+                Clocked::Waiting => continue,
+                Clocked::Steady => Ok(()),
+                Clocked::Held => self.tell_of_clock(CLOCK_HELD).await,
+                Clocked::Trusted => self.tell_of_clock(CLOCK_TRUSTED).await,
+            };
+            if matches!(clocked, Clocked::Held) || told.is_err() {
+                continue;
+            }
+            if let Err(error) = self.destroy_due(by).await {
                 tracing::error!(%error, "due destructions could not be carried out; they are tried again in a minute");
             }
         }
+    }
+
+    async fn tell_of_clock(&self, op: &'static str) -> Result<(), Error> {
+        if op == CLOCK_HELD {
+            tracing::warn!("{HELD_MESSAGE}");
+        }
+        let index = self.log.append(Leaf::of(op).ended(Outcome::Ok))?;
+        Ok(self.log.durable(index).await?)
     }
 
     /// Destroys everything whose date has come by then, and returns how many that were.
@@ -142,5 +181,12 @@ impl Keyring {
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 const STEADY_TIME_MIN: Duration = Duration::from_secs(3600);
 const STEP_MS_MAX: u128 = 60_000;
-const DOWN_MS_MAX: u64 = 24 * 3600 * 1000;
+const FAR_MS: u64 = 24 * 3600 * 1000;
+const HELD_TIME: Duration = Duration::from_secs(24 * 3600);
+
+/// What the log says when dates begin to wait for a day, and when they no longer do.
+pub(super) const CLOCK_HELD: &str = "ClockHeld";
+pub(super) const CLOCK_TRUSTED: &str = "ClockTrusted";
+/// What people are told of it.
+pub const HELD_MESSAGE: &str = "the clock is more than a day from where it was: scheduled destructions wait until it has run for a day without a step; check it";
 const PAGE: usize = 256;

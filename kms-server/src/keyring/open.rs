@@ -19,12 +19,13 @@ use crate::audit::replay::{ReplayError, destructions, replay};
 use crate::audit::{Anchor, Leaf, Ledger, LedgerError, Log, LogSettings, Outcome};
 use crate::backend::{EpochContext, MasterKeyBackend, MasterKeyRef};
 use crate::crypto::EpochPlace;
-use crate::noun::{Clock, EpochNumber, KeyVersion, Random, Uid, UnixMillis};
+use crate::noun::{Clock, EpochNumber, KeyVersion, Random, Uid};
 use crate::rows;
 use crate::store::{Store, StoreError};
 
 use super::cache::Cache;
 use super::complete_ledger::complete_ledger;
+use super::due::{CLOCK_HELD, CLOCK_TRUSTED, is_far_past};
 use super::load::wrapped;
 use super::mutation::Mutator;
 use super::position::Position;
@@ -116,6 +117,8 @@ pub enum OpenClusterError {
 pub struct Opening<'a> {
     /// The store.
     pub store: Arc<dyn Store>,
+    /// Bytes of its log that were damaged and set aside, if it had to be salvaged.
+    pub salvaged_bytes: Option<u64>,
     /// Opens the backend for the cluster that the store says it is.
     pub backend: &'a (dyn Fn(Uid) -> Result<Arc<dyn MasterKeyBackend>, crate::backend::BackendError> + Send + Sync),
     /// The kind of that backend.
@@ -146,8 +149,8 @@ pub struct Opened {
     pub mutator: Mutator,
     /// The backend.
     pub backend: Arc<dyn MasterKeyBackend>,
-    /// When the log was written to before this start.
-    pub last_record: Option<UnixMillis>,
+    /// Whether the clock is too far from where it was for dates to fire.
+    pub clock_held: bool,
     /// What was settled, for people.
     pub settled: Settled,
 }
@@ -231,7 +234,8 @@ impl Opening<'_> {
         };
         let frame_mac = secret.frame_mac_key().map_err(memory)?;
         let from = position_row.first_intent_index.unwrap_or(anchor.size);
-        let replayed = replay(self.log_dir, log_settings.origin_hash(), &frame_mac, anchor, from)?;
+        let replayed =
+            replay(self.log_dir, log_settings.origin_hash(), &frame_mac, anchor, from, &[CLOCK_HELD, CLOCK_TRUSTED])?;
         let story = Story::read(&replayed, position.seq)?;
         position.last_mutation = story.last_mutation.or(position.last_mutation);
         position.last_destruction = story.last_destruction.or(position.last_destruction);
@@ -254,7 +258,17 @@ impl Opening<'_> {
         let (tail, torn_bytes) = (replayed.tail, replayed.torn_bytes);
         let log = Log::resume(self.log_dir, log_settings, frame_mac, Arc::clone(&self.clock), tail, torn_bytes)
             .map_err(log_write)?;
+        // Before anything is said at a time that may be wrong: the next start must know.
+        let was_held = replayed.last_told.is_some_and(|told| told.leaf.op.as_deref() == Some(CLOCK_HELD));
+        let clock_held = was_held || is_far_past(self.clock.now(), replayed.last_time);
+        if clock_held && !was_held {
+            append_durable(&log, Leaf::of(CLOCK_HELD).ended(Outcome::Ok)).await?;
+        }
         let mut settled = story.settle(&log, &mut ledger, &mut position, self.clock.now()).await?;
+        if let Some(bytes) = self.salvaged_bytes {
+            let salvaged = Leaf { bytes: Some(bytes), ..Leaf::of("StoreSalvaged") };
+            append_durable(&log, salvaged.ended(Outcome::Ok)).await?;
+        }
         let start = Leaf {
             log: Some("kms1-audit".into()),
             cluster: Some(cluster_uid.to_string().into()),
@@ -284,7 +298,7 @@ impl Opening<'_> {
         });
         let mut mutator = Mutator::new(Arc::clone(&keyring), waiting, position, ledger);
         (settled.recorded, settled.carried_out) = (recorded, mutator.carry_out().await?);
-        Ok(Opened { keyring, mutator, backend, last_record: replayed.last_time, settled })
+        Ok(Opened { keyring, mutator, backend, clock_held, settled })
     }
 
     async fn row_or_unfinished(&self, place: &crate::store::RowKey) -> Result<Vec<u8>, OpenClusterError> {

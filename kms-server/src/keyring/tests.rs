@@ -118,7 +118,7 @@ struct Running {
     keyring: Arc<Keyring>,
     stop: CancellationToken,
     mutator: tokio::task::JoinHandle<()>,
-    last_record: Option<UnixMillis>,
+    clock_held: bool,
     settled: Settled,
 }
 
@@ -180,6 +180,7 @@ impl World {
         let (settings, for_backend) = (self.backend(), Arc::clone(&rng));
         let opening = Opening {
             store: Arc::clone(&self.store) as Arc<dyn Store>,
+            salvaged_bytes: None,
             backend: &|cluster| backend::open(&settings, cluster, Arc::clone(&for_backend)),
             backend_kind: "software",
             log_dir: &self.log_dir(),
@@ -191,10 +192,10 @@ impl World {
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             rng,
         };
-        let Opened { keyring, mutator, last_record, settled, .. } = opening.run().await?;
+        let Opened { keyring, mutator, clock_held, settled, .. } = opening.run().await?;
         let stop = CancellationToken::new();
         let mutator = tokio::spawn(mutator.run(stop.clone()));
-        Ok(Running { keyring, stop, mutator, last_record, settled })
+        Ok(Running { keyring, stop, mutator, clock_held, settled })
     }
 
     async fn start(&self) -> Running {

@@ -15,19 +15,21 @@
 //! members = ["spiffe://example.com/billing"]
 //! ```
 
+mod form;
+
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use toml::Spanned;
 
-use super::error::{Mistake, Source, did_you_mean, quoted};
+use form::{BindingForm, GroupForm, List, Text};
+
 use super::names::{Names, Pattern};
 use super::network::Network;
 use super::role::Role;
 use super::templates::{Level, Templates};
+use crate::mistake::{Mistake, Source, did_you_mean, quoted};
 use crate::noun::{KeyName, Principal, TenantName, UnixMillis};
 
 /// The largest file.
@@ -87,114 +89,92 @@ pub(super) struct Group {
     pub members: Vec<Principal>,
 }
 
-type Text = Spanned<String>;
-type List = Spanned<Vec<Text>>;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileForm {
-    #[serde(default)]
-    binding: Vec<Spanned<BindingForm>>,
-    #[serde(default)]
-    group: Vec<Spanned<GroupForm>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BindingForm {
-    id: Text,
-    roles: List,
-    principals: Option<List>,
-    groups: Option<List>,
-    tenants: List,
-    keys: Option<List>,
-    indexes: Option<List>,
-    networks: Option<List>,
-    expires: Option<Spanned<toml::Value>>,
-    // Reserved. A binding that names one of them means to be narrower than it would be.
-    strength: Option<Spanned<IgnoredAny>>,
-    context: Option<Spanned<IgnoredAny>>,
-    fan_out: Option<Spanned<IgnoredAny>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GroupForm {
-    name: Text,
-    members: List,
-}
-
-const FIELDS: [&str; 13] = [
-    "binding",
-    "group",
-    "id",
-    "roles",
-    "principals",
-    "groups",
-    "tenants",
-    "keys",
-    "indexes",
-    "networks",
-    "expires",
-    "name",
-    "members",
-];
-
 /// The rules that a binding names when there is none: `rule` in the audit log must stay clear.
 const RESERVED_IDS: [&str; 2] = [super::RULE_DEFAULT, super::RULE_SELF];
 
-/// Reads a file of bindings.
-pub(super) fn parse(source: Source<'_>, templates: &Templates) -> Result<(Vec<Binding>, Vec<Group>), Mistake> {
+/// What a file says, and everything that is wrong with it. With a mistake in it the rest is not to be used.
+#[derive(Default)]
+pub(super) struct Read {
+    pub bindings: Vec<Binding>,
+    pub groups: Vec<Group>,
+    pub mistakes: Vec<Mistake>,
+}
+
+/// Reads a file of bindings, past its mistakes: of each binding and group the first is told.
+pub(super) fn read(source: Source<'_>, templates: &Templates) -> Read {
+    let mut read = Read::default();
     if source.text.len() > BINDINGS_FILE_BYTES_MAX {
-        return Err(source.mistake(
+        read.mistakes.push(source.mistake(
             None,
             format!("the file has {} bytes", source.text.len()),
             format!("a file of bindings has at most {BINDINGS_FILE_BYTES_MAX}"),
             "use groups, prefixes and \"*\" instead of long lists",
         ));
+        return read;
     }
-    let form: FileForm = toml::from_str(source.text).map_err(|error| unreadable(source, &error))?;
-    let groups = groups(source, form.group)?;
-    let known: HashSet<&str> = groups.iter().map(|group| &*group.name).collect();
-    bounded(source, form.binding.len(), BINDINGS_MAX, "bindings")?;
-    let mut bindings = Vec::with_capacity(form.binding.len());
+    let form = form::read(source, &mut read.mistakes);
+    let counts = [(form.group.len(), GROUPS_MAX, "groups"), (form.binding.len(), BINDINGS_MAX, "bindings")];
+    for (count, max, of) in counts {
+        if let Err(mistake) = bounded(source, count, max, of) {
+            read.mistakes.push(mistake);
+            return read;
+        }
+    }
+    let mut names = HashMap::new();
+    let known: HashSet<String> = form.group.iter().map(|group| group.get_ref().name.get_ref().clone()).collect();
+    for form in form.group {
+        match group_of(source, form.into_inner(), &mut names) {
+            Ok(group) => read.groups.push(group),
+            Err(mistake) => read.mistakes.push(mistake),
+        }
+    }
     let mut ids = HashMap::new();
     let mut grants = 0;
     for form in form.binding {
-        let span = form.span();
-        let id = name(source, &form.get_ref().id, "binding id")?;
-        unique(source, &mut ids, &form.get_ref().id, "binding id")?;
-        if RESERVED_IDS.contains(&&*id) {
-            return Err(source.mistake(
-                Some(form.get_ref().id.span()),
-                format!("binding id {id:?} is taken"),
-                "the audit log uses it for decisions that no binding made",
-                "choose another id",
-            ));
+        match binding_of(source, form, &mut ids, &known, templates) {
+            Ok(binding) => {
+                grants += binding.principals.len() + binding.groups.len();
+                read.bindings.push(binding);
+            }
+            Err(mistake) => read.mistakes.push(mistake),
         }
-        let reader = Reader { source, at: format!("binding {id:?}") };
-        let binding = reader.binding(Arc::from(id), form.into_inner(), span, &known, templates)?;
-        grants += binding.principals.len() + binding.groups.len();
-        bindings.push(binding);
     }
-    bounded(source, grants, GRANTS_MAX, "principals and groups in all bindings together")?;
-    Ok((bindings, groups))
+    if let Err(mistake) = bounded(source, grants, GRANTS_MAX, "principals and groups in all bindings together") {
+        read.mistakes.push(mistake);
+    }
+    read.mistakes.sort_by_key(|mistake| mistake.place);
+    read
 }
 
-// Syntax, wrong types, unknown and missing fields: all that TOML and serde see for us.
-fn unreadable(source: Source<'_>, error: &toml::de::Error) -> Mistake {
-    // A message may quote a value of the file, whatever its length.
-    let why = error.message().lines().collect::<Vec<_>>().join(", ");
-    let why: String = why.chars().take(TOML_MESSAGE_CHARS_MAX).collect();
-    let unknown = why.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
-    let remedy = match unknown.and_then(|word| did_you_mean(word, FIELDS)) {
-        Some(field) => format!("did you mean \"{field}\"?"),
-        None => "a file of bindings has [[binding]] and [[group]] tables, see its reference".into(),
-    };
-    source.mistake(error.span(), "not a file of bindings", why, remedy)
+fn binding_of(
+    source: Source<'_>,
+    form: Spanned<BindingForm>,
+    ids: &mut HashMap<String, Range<usize>>,
+    known: &HashSet<String>,
+    templates: &Templates,
+) -> Result<Binding, Mistake> {
+    let span = form.span();
+    let id = name(source, &form.get_ref().id, "binding id")?;
+    unique(source, ids, &form.get_ref().id, "binding id")?;
+    if RESERVED_IDS.contains(&&*id) {
+        return Err(source.mistake(
+            Some(form.get_ref().id.span()),
+            format!("binding id {id:?} is taken"),
+            "the audit log uses it for decisions that no binding made",
+            "choose another id",
+        ));
+    }
+    let reader = Reader { source, at: format!("binding {id:?}") };
+    reader.binding(Arc::from(id), form.into_inner(), span, known, templates)
 }
 
-const TOML_MESSAGE_CHARS_MAX: usize = 400;
+fn group_of(source: Source<'_>, form: GroupForm, names: &mut HashMap<String, Range<usize>>) -> Result<Group, Mistake> {
+    let name = name(source, &form.name, "group name")?;
+    unique(source, names, &form.name, "group name")?;
+    let reader = Reader { source, at: format!("group {name:?}") };
+    let members = reader.list("members", &form.members, MEMBERS_MAX, principal)?;
+    Ok(Group { name: Arc::from(name), members })
+}
 
 fn bounded(source: Source<'_>, count: usize, max: usize, of: &str) -> Result<(), Mistake> {
     if count <= max {
@@ -225,21 +205,6 @@ fn unique(source: Source<'_>, seen: &mut HashMap<String, Range<usize>>, text: &T
         format!("it stands in line {} already", first.0),
         "rename or remove one of the two",
     ))
-}
-
-fn groups(source: Source<'_>, forms: Vec<Spanned<GroupForm>>) -> Result<Vec<Group>, Mistake> {
-    bounded(source, forms.len(), GROUPS_MAX, "groups")?;
-    let mut groups = Vec::with_capacity(forms.len());
-    let mut seen = HashMap::new();
-    for form in forms {
-        let form = form.into_inner();
-        let name = name(source, &form.name, "group name")?;
-        unique(source, &mut seen, &form.name, "group name")?;
-        let reader = Reader { source, at: format!("group {name:?}") };
-        let members = reader.list("members", &form.members, MEMBERS_MAX, principal)?;
-        groups.push(Group { name: Arc::from(name), members });
-    }
-    Ok(groups)
 }
 
 /// Why an entry of a list is not taken, and what to do about it.
@@ -321,7 +286,7 @@ impl Reader<'_> {
         id: Arc<str>,
         form: BindingForm,
         span: Range<usize>,
-        known: &HashSet<&str>,
+        known: &HashSet<String>,
         templates: &Templates,
     ) -> Result<Binding, Mistake> {
         for (field, reserved) in [("strength", &form.strength), ("context", &form.context), ("fan_out", &form.fan_out)]
@@ -513,13 +478,13 @@ impl Reader<'_> {
     }
 }
 
-fn group(text: &str, known: &HashSet<&str>) -> Result<Arc<str>, Refusal> {
+fn group(text: &str, known: &HashSet<String>) -> Result<Arc<str>, Refusal> {
     match known.get(text) {
-        Some(&name) => Ok(Arc::from(name)),
+        Some(name) => Ok(Arc::from(&**name)),
         None => Err(Refusal {
             what: format!("unknown group {}", quoted(text)),
             why: "no [[group]] in this file has that name".into(),
-            remedy: match did_you_mean(text, known.iter().copied()) {
+            remedy: match did_you_mean(text, known.iter().map(String::as_str)) {
                 Some(name) => format!("did you mean \"{name}\"?"),
                 None => "add the group, or correct the name".into(),
             },

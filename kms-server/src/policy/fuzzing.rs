@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+use cedar_policy::PolicySet;
+
 use super::Policy;
 use super::names::{Names, Pattern};
 use super::network::Network;
@@ -11,7 +13,7 @@ use super::templates::Templates;
 pub(crate) fn bindings(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     // The templates are read once: they cost a thousand times as much as a small file.
-    if let Err(error) = Policy::build(text, "bindings.toml", &TEMPLATES) {
+    if let Err(error) = Policy::build(text, "bindings.toml", &TEMPLATES, PolicySet::new()) {
         // A mistake is shown with its place, which is computed from the text.
         drop(error.to_string());
     }

@@ -9,10 +9,15 @@
 //!
 //! # How it decides
 //!
+//! A policy that forbids comes before all that permit, so those are asked first, all of them. The
+//! service ships none; `Policy::build` is where they would come in.
+//!
 //! Each binding is linked once per principal or group that it lists, at load. A request is put to
-//! the few of them that cover its resource, in file order, until one allows: so the rule is always
-//! the first, and nothing need be remembered between requests. This holds while all policies
-//! permit; one that forbids would have to be asked before them.
+//! the few of them that give this action to this principal on this resource, here and now, in file
+//! order, until one allows: so the rule is always the first. Where none is left Cedar is not asked.
+//!
+//! What was allowed is remembered ([`remembered`]): the same question is then answered without
+//! Cedar, until the next of the caller's bindings expires or the policy is replaced.
 //!
 //! # What a binding gives
 //!
@@ -42,6 +47,7 @@ mod error;
 pub(crate) mod fuzzing;
 mod names;
 mod network;
+mod remembered;
 mod resource;
 mod role;
 mod templates;
@@ -51,22 +57,25 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
-use cedar_policy::{Authorizer, Context, Entities, Entity, EntityUid, PolicySet};
+use cedar_policy::{Authorizer, Context, Entities, Entity, EntityUid, PolicyId, PolicySet};
 
+pub use crate::mistake::Mistake;
 pub use action::{Action, UnknownAction};
-pub use error::{Mistake, PolicyError};
+pub use error::PolicyError;
 pub use resource::Resource;
 pub use role::{Role, UnknownRole};
 
+use crate::mistake::Source;
 use crate::noun::{Principal, TenantName, UnixMillis};
-use bindings::Tenants;
+use bindings::{Read, Tenants};
 use entities::Vocabulary;
-use error::Source;
 use names::Names;
 use network::Network;
-use templates::{Scopes, Templates};
+use remembered::{Place, Question, Remembered};
+use templates::{Level, Link, Scopes, Templates};
 
 /// The rule of a decision that no binding made: a denial.
 pub const RULE_DEFAULT: &str = "default";
@@ -95,7 +104,7 @@ pub struct Request<'a> {
 pub struct Decision {
     /// Whether the principal may. Nothing but `true` is permission.
     pub allowed: bool,
-    /// The id of the binding that decided, [`RULE_SELF`], or [`RULE_DEFAULT`].
+    /// The id of the binding or policy that decided, [`RULE_SELF`], or [`RULE_DEFAULT`].
     pub rule: Arc<str>,
     /// Whether a policy failed to evaluate. Then it is a denial, and a fault of ours to be logged.
     pub errors: bool,
@@ -105,6 +114,8 @@ pub struct Decision {
 pub struct Policy {
     authorizer: Authorizer,
     vocabulary: Vocabulary,
+    /// What forbids, whatever permits.
+    forbids: PolicySet,
     /// In file order; a number elsewhere is an index into it.
     bindings: Vec<Rule>,
     /// Who may be allowed anything at all.
@@ -113,6 +124,7 @@ pub struct Policy {
     grantees: Vec<Grantee>,
     /// For each tenant the bindings that name it, in file order.
     by_tenant: HashMap<TenantName, Vec<usize>>,
+    remembered: Remembered,
     rule_default: Arc<str>,
     rule_self: Arc<str>,
 }
@@ -146,9 +158,12 @@ struct Rule {
 
 /// A principal that some binding lists, itself or by a group.
 struct Caller {
+    number: usize,
     /// With its groups as parents.
     entity: Entity,
     grantees: Vec<usize>,
+    /// All networks that its bindings name, each once.
+    networks: Vec<Network>,
 }
 
 /// A principal or a group, with what it was granted, both lists in file order.
@@ -163,17 +178,35 @@ struct Grantee {
 /// The templates of one binding, linked for one grantee.
 struct Grant {
     binding: usize,
-    links: PolicySet,
+    links: Vec<Link>,
+}
+
+/// The grants that could allow a request, in file order.
+struct Slice<'a> {
+    grants: Vec<(&'a Rule, &'a PolicySet)>,
+    /// When no binding that could be among them expires: so long it is the same.
+    lasts: Range<UnixMillis>,
 }
 
 impl Policy {
     /// Reads a file of bindings. All or nothing: a file with a mistake is no policy.
     pub fn load(text: &str, file_label: &str) -> Result<Self, PolicyError> {
-        Self::build(text, file_label, &Templates::shipped()?)
+        Self::build(text, file_label, &Templates::shipped()?, PolicySet::new())
     }
 
-    fn build(text: &str, file: &str, templates: &Templates) -> Result<Self, PolicyError> {
-        let (bindings, groups) = bindings::parse(Source { file, text }, templates)?;
+    /// Returns every mistake in a file of bindings: the first is the one that [`Policy::load`] refuses it for.
+    pub fn mistakes(text: &str, file_label: &str) -> Vec<Mistake> {
+        match Templates::shipped() {
+            Ok(templates) => bindings::read(Source { file: file_label, text }, &templates).mistakes,
+            Err(_) => Vec::new(),
+        }
+    }
+
+    fn build(text: &str, file: &str, templates: &Templates, forbids: PolicySet) -> Result<Self, PolicyError> {
+        let Read { bindings, groups, mistakes } = bindings::read(Source { file, text }, templates);
+        if let Some(first) = mistakes.into_iter().next() {
+            return Err(first.into());
+        }
         let vocabulary = Vocabulary::new();
         let mut rules = Vec::with_capacity(bindings.len());
         let mut by_tenant: HashMap<TenantName, Vec<usize>> = HashMap::new();
@@ -235,20 +268,35 @@ impl Policy {
                 of.push(index);
             }
         }
+        let networks_of = |of: &[usize]| {
+            let grants = of.iter().filter_map(|&index| grantees.get(index)).flat_map(Grantee::grants);
+            let mut networks: Vec<Network> = Vec::new();
+            for network in grants.filter_map(|grant| rules.get(grant.binding)?.networks.as_deref()).flatten() {
+                // One more than can be told apart is as good as all of them.
+                if networks.len() <= NETWORKS_TOLD_MAX && !networks.contains(network) {
+                    networks.push(*network);
+                }
+            }
+            networks
+        };
         let callers = callers
             .into_iter()
-            .map(|(principal, (groups, grantees))| {
+            .enumerate()
+            .map(|(number, (principal, (groups, grantees)))| {
                 let entity = Entity::new_no_attrs(vocabulary.principal(&principal), groups);
-                (principal, Caller { entity, grantees })
+                let networks = networks_of(&grantees);
+                (principal, Caller { number, entity, grantees, networks })
             })
             .collect();
         Ok(Self {
             authorizer: Authorizer::new(),
             vocabulary,
+            forbids,
             bindings: rules,
             callers,
             grantees,
             by_tenant,
+            remembered: Remembered::new(),
             rule_default: RULE_DEFAULT.into(),
             rule_self: RULE_SELF.into(),
         })
@@ -262,19 +310,43 @@ impl Policy {
         let Some(caller) = self.callers.get(request.principal) else {
             return self.deny(false);
         };
+        let (action, resource, place) = (request.action, request.resource, caller.place(request.net));
+        let question = Question { caller: caller.number, action, resource, place };
+        if let Some(rule) = self.remembered.find(&question, request.now) {
+            return Decision { allowed: true, rule, errors: false };
+        }
         let slice = self.slice(caller, request);
-        if slice.is_empty() {
+        let decision = self.decide(caller, request, &slice.grants);
+        if decision.allowed {
+            self.remembered.keep(&question, slice.lasts, &decision.rule);
+        }
+        decision
+    }
+
+    /// Decides by asking Cedar.
+    fn decide(&self, caller: &Caller, request: &Request<'_>, grants: &[(&Rule, &PolicySet)]) -> Decision {
+        if grants.is_empty() {
             return self.deny(false);
         }
-        let Some((question, entities)) = self.ask(caller, request, &slice) else {
+        let Some((question, entities)) = self.ask(caller, request, grants) else {
             return self.deny(true);
         };
-        for (rule, grant) in slice {
-            let answer = self.authorizer.is_authorized(&question, &grant.links, &entities);
+        let ask = |policies: &PolicySet| {
+            let answer = self.authorizer.is_authorized(&question, policies, &entities);
             // Cedar skips a policy that fails to evaluate. We do not know what it would have said.
-            if answer.diagnostics().errors().next().is_some() {
-                return self.deny(true);
+            let errors = answer.diagnostics().errors().next().is_some();
+            (!errors).then_some(answer)
+        };
+        if !self.forbids.is_empty() {
+            let Some(answer) = ask(&self.forbids) else { return self.deny(true) };
+            // Nothing here permits, so that its reasons are what forbids.
+            let forbidding = answer.diagnostics().reason().min_by_key(|id| <PolicyId as AsRef<str>>::as_ref(id));
+            if let Some(id) = forbidding {
+                return Decision { allowed: false, rule: AsRef::<str>::as_ref(id).into(), errors: false };
             }
+        }
+        for (rule, policies) in grants {
+            let Some(answer) = ask(policies) else { return self.deny(true) };
             if answer.decision() == cedar_policy::Decision::Allow {
                 return Decision { allowed: true, rule: Arc::clone(&rule.id), errors: false };
             }
@@ -288,11 +360,8 @@ impl Policy {
         let Some(caller) = self.callers.get(principal) else {
             return Vec::new();
         };
-        let mut numbers: Vec<usize> = self
-            .grantees_of(caller)
-            .flat_map(|grantee| grantee.everywhere.iter().chain(&grantee.somewhere))
-            .map(|grant| grant.binding)
-            .collect();
+        let mut numbers: Vec<usize> =
+            self.grantees_of(caller).flat_map(Grantee::grants).map(|grant| grant.binding).collect();
         numbers.sort_unstable();
         numbers.dedup();
         let rules = numbers.into_iter().filter_map(|number| self.bindings.get(number));
@@ -307,10 +376,10 @@ impl Policy {
         caller.grantees.iter().filter_map(|&index| self.grantees.get(index))
     }
 
-    /// Returns the grants that could allow, in file order: those of this principal and its groups
-    /// that cover this resource, here and now. The cost does not depend on how many bindings other
+    /// Returns the grants that could allow: those of this principal and its groups that give this
+    /// action on this resource, here and now. The cost does not depend on how many bindings other
     /// principals have, nor on how many tenants this one has.
-    fn slice(&self, caller: &Caller, request: &Request<'_>) -> Vec<(&Rule, &Grant)> {
+    fn slice(&self, caller: &Caller, request: &Request<'_>) -> Slice<'_> {
         let of_tenant = request.resource.tenant().and_then(|tenant| self.by_tenant.get(tenant));
         let of_tenant = of_tenant.map_or(&[][..], Vec::as_slice);
         let mut grants: Vec<&Grant> = Vec::new();
@@ -328,12 +397,25 @@ impl Policy {
             }
         }
         grants.sort_by_key(|grant| grant.binding);
-        grants
-            .into_iter()
-            .filter_map(|grant| Some((self.bindings.get(grant.binding)?, grant)))
-            .filter(|(rule, _)| rule.lasts(request.now) && rule.reaches(request.net))
-            .filter(|(rule, _)| rule.scope_with(request.resource).is_some())
-            .collect()
+        let level = Level::of(request.resource);
+        let mut slice = Slice { grants: Vec::with_capacity(grants.len()), lasts: 0..UnixMillis::MAX };
+        for grant in grants {
+            let Some(rule) = self.bindings.get(grant.binding) else { continue };
+            match rule.expires {
+                Some(end) if end <= request.now => slice.lasts.start = slice.lasts.start.max(end),
+                Some(end) => slice.lasts.end = slice.lasts.end.min(end),
+                None => {}
+            }
+            let link = grant.links.iter().find(|link| link.is_about(request.action, level));
+            if let Some(link) = link
+                && rule.lasts(request.now)
+                && rule.reaches(request.net)
+                && rule.scope_with(request.resource).is_some()
+            {
+                slice.grants.push((rule, &link.policies));
+            }
+        }
+        slice
     }
 
     /// Returns the question in Cedar's words: the request, and the entities it speaks of.
@@ -341,7 +423,7 @@ impl Policy {
         &self,
         caller: &Caller,
         request: &Request<'_>,
-        slice: &[(&Rule, &Grant)],
+        slice: &[(&Rule, &PolicySet)],
     ) -> Option<(cedar_policy::Request, Entities)> {
         // The whole chain stands in the resource's own parents: Cedar sees its closure only.
         let mut parents: HashSet<EntityUid> =
@@ -362,6 +444,26 @@ impl Policy {
         let principal = caller.entity.uid();
         let question = cedar_policy::Request::new(principal, action, resource, Context::empty(), None).ok()?;
         Some((question, entities))
+    }
+}
+
+impl Caller {
+    /// Returns what its bindings can tell of an address.
+    fn place(&self, net: IpAddr) -> Place {
+        if self.networks.len() > NETWORKS_TOLD_MAX {
+            return Place::At(net);
+        }
+        let told = self.networks.iter().enumerate().filter(|(_, network)| network.contains(net));
+        Place::Inside(told.fold(0, |bits, (number, _)| bits | 1 << number))
+    }
+}
+
+/// The most networks of one caller that are told apart by a bit each.
+const NETWORKS_TOLD_MAX: usize = 64;
+
+impl Grantee {
+    fn grants(&self) -> impl Iterator<Item = &Grant> {
+        self.everywhere.iter().chain(&self.somewhere)
     }
 }
 

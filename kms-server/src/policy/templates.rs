@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use cedar_policy::{
-    Effect, EntityUid, PolicyId, PolicySet, PolicySetError, Schema, SlotId, Template, ValidationMode, Validator,
+    ActionConstraint, Effect, EntityUid, PolicyId, PolicySet, PolicySetError, Schema, SlotId, Template, ValidationMode,
+    Validator,
 };
 
-use super::PolicyError;
 use super::role::Role;
+use super::{Action, PolicyError, Resource};
 
 /// At which level of the tree of resources a template permits.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -21,6 +22,16 @@ pub(super) enum Level {
 
 impl Level {
     pub const ALL: [Self; 4] = [Self::Cluster, Self::Tenants, Self::Keys, Self::Indexes];
+
+    /// Returns the level of a resource.
+    pub const fn of(resource: &Resource) -> Self {
+        match resource {
+            Resource::Cluster => Self::Cluster,
+            Resource::Tenant(_) => Self::Tenants,
+            Resource::Key(..) => Self::Keys,
+            Resource::Index(..) => Self::Indexes,
+        }
+    }
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -54,6 +65,42 @@ impl Scopes {
             Level::Keys => self.keys.as_ref(),
             Level::Indexes => self.indexes.as_ref(),
         }
+    }
+}
+
+/// All templates of a binding at one level that may permit the same actions, linked for one
+/// principal or group. Each scope of a policy that Cedar looks at costs: so it gets these only.
+pub(super) struct Link {
+    level: Level,
+    /// A bit for each of the actions.
+    actions: u64,
+    pub policies: PolicySet,
+}
+
+impl Link {
+    /// Tells whether these are the policies with this action, at this level, in their scope. On
+    /// all others Cedar would say nothing.
+    pub fn is_about(&self, action: Action, level: Level) -> bool {
+        self.level == level && self.actions & bit(action) != 0
+    }
+}
+
+const fn bit(action: Action) -> u64 {
+    1 << action as u64
+}
+
+const _: () = assert!(Action::ALL.len() <= 64, "there is a bit for each action");
+
+/// Returns a bit for each action in the scope of a template.
+fn actions(template: &Template) -> u64 {
+    let bits = |uids: &[EntityUid]| {
+        let named = |action: &&Action| uids.iter().any(|uid| uid.id().unescaped() == action.as_str());
+        Action::ALL.iter().filter(named).fold(0, |bits, &action| bits | bit(action))
+    };
+    match template.action_constraint() {
+        ActionConstraint::Any => u64::MAX,
+        ActionConstraint::In(uids) => bits(&uids),
+        ActionConstraint::Eq(uid) => bits(&[uid]),
     }
 }
 
@@ -121,19 +168,38 @@ impl Templates {
         roles: &[Role],
         grantee: &EntityUid,
         scopes: &Scopes,
-    ) -> Result<PolicySet, PolicyError> {
+    ) -> Result<Vec<Link>, PolicyError> {
         let refused = |error: &PolicySetError| PolicyError::Templates(error.to_string());
-        let mut set = PolicySet::new();
-        for (&(role, level), template) in &self.0 {
-            let Some(scope) = scopes.at(level).filter(|_| roles.contains(&role)) else {
-                continue;
-            };
-            let slots = HashMap::from([(SlotId::principal(), grantee.clone()), (SlotId::resource(), scope.clone())]);
-            let name = PolicyId::new(format!("{binding}/{role}.{level}"));
-            set.add_template(template.clone()).map_err(|error| refused(&error))?;
-            set.link(template.id().clone(), name, slots).map_err(|error| refused(&error))?;
+        let mut links: Vec<Link> = Vec::new();
+        for level in Level::ALL {
+            let Some(scope) = scopes.at(level) else { continue };
+            let of_level: Vec<(Role, &Template, u64)> = self
+                .0
+                .iter()
+                .filter(|((role, at), _)| *at == level && roles.contains(role))
+                .map(|(&(role, _), template)| (role, template, actions(template)))
+                .collect();
+            // Each action goes to the set of just those templates that have it.
+            let mut actions_of: BTreeMap<Vec<Role>, u64> = BTreeMap::new();
+            for &action in Action::ALL {
+                let acting = of_level.iter().filter(|(_, _, actions)| actions & bit(action) != 0);
+                let acting: Vec<Role> = acting.map(|(role, ..)| *role).collect();
+                *actions_of.entry(acting).or_default() |= bit(action);
+            }
+            actions_of.remove(&Vec::new());
+            for (acting, actions) in actions_of {
+                let mut policies = PolicySet::new();
+                for (role, template, _) in of_level.iter().filter(|(role, ..)| acting.contains(role)) {
+                    let slots =
+                        HashMap::from([(SlotId::principal(), grantee.clone()), (SlotId::resource(), scope.clone())]);
+                    let name = PolicyId::new(format!("{binding}/{role}.{level}"));
+                    policies.add_template((*template).clone()).map_err(|error| refused(&error))?;
+                    policies.link(template.id().clone(), name, slots).map_err(|error| refused(&error))?;
+                }
+                links.push(Link { level, actions, policies });
+            }
         }
-        Ok(set)
+        Ok(links)
     }
 }
 

@@ -1,4 +1,5 @@
 mod mistakes;
+mod remembered;
 
 use super::*;
 
@@ -437,7 +438,7 @@ fn an_evaluation_error_denies() {
         let text = format!(
             "[[binding]]\nid = \"b\"\nroles = [{roles}]\nprincipals = [\"{BILLING}\"]\ntenants = [\"acme\"]\nkeys = [\"*\"]"
         );
-        Policy::build(&text, "bindings.toml", &Templates::unvalidated(&templates)).unwrap()
+        Policy::build(&text, "bindings.toml", &Templates::unvalidated(&templates), PolicySet::new()).unwrap()
     };
     let of = key("acme", "k");
     let sound = load(format!("{permit};"), r#""encrypter""#);

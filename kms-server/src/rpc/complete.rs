@@ -2,8 +2,8 @@
 //! itself: unknown methods, messages that are too large or none, requests whose message never ends.
 //! Each gets a reason, and its record.
 //!
-//! What the pipeline answered has its reason already and passes as it is. Health is the one
-//! service without records.
+//! What the pipeline answered has its reason already and passes as it is. Health, and reflection
+//! where it is on, are the services without records.
 
 use std::panic::AssertUnwindSafe;
 
@@ -22,6 +22,7 @@ use super::budget::{Budgeted, Keeping, Share};
 use super::connection::ConnectionInfo;
 use super::error::Error;
 use super::pipeline::{code_name, request_id};
+use super::serve::Reflection;
 use super::status::{status, why, with_reason};
 use crate::audit::{Leaf, Outcome};
 use crate::keyring::Who;
@@ -31,11 +32,13 @@ use crate::policy::Action;
 pub(super) async fn answer(
     api: &Api,
     routes: Routes,
+    reflection: Reflection,
     connection: ConnectionInfo,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let is_health = path.starts_with(HEALTH);
+    let is_unrecorded = is_health || reflection.offers(&path);
     // Before anything is read for somebody who is nobody.
     if let Err(none) = connection.identity.as_ref()
         && !is_health
@@ -57,7 +60,7 @@ pub(super) async fn answer(
     let answering = AssertUnwindSafe(routes.oneshot(request)).catch_unwind();
     let found = match tokio::time::timeout(limit, answering).await {
         Ok(Ok(Ok(response))) => match own_status(&response) {
-            Some(_) if is_health => return response,
+            Some(_) if is_unrecorded => return response,
             Some(Code::Unimplemented) if is_compressed => (
                 Code::InvalidArgument,
                 Reason::MessageInvalid,

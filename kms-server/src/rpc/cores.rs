@@ -8,18 +8,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_util::task::TaskTracker;
 
 use super::accept::Place;
 use super::connection::ConnectionInfo;
+use super::handshake::shake_hands;
+use super::refusals::Refusals;
 use super::serve::{Endpoint, Ends};
+use super::trust::{Admission, TrustInForce};
 use crate::audit::{HeldStream, Log};
-use crate::authn::{IdentityMapping, NoIdentity, identify};
+use crate::noun::Clock;
 
 /// A connection on its way to a core.
 pub struct Accepted {
@@ -31,10 +31,12 @@ pub struct Accepted {
 
 /// What every core needs to know.
 pub struct CoreSettings {
-    /// How to shake hands; replaced as a whole.
-    pub tls: ArcSwap<ServerConfig>,
-    /// Whom certificates without a SPIFFE ID stand for.
-    pub identities: IdentityMapping,
+    /// Who is let in, and as whom.
+    pub trust: Arc<TrustInForce>,
+    /// Who was not.
+    pub refusals: Arc<Refusals>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
     /// The log that holds connections back.
     pub log: Arc<Log>,
 }
@@ -126,23 +128,20 @@ async fn serve(accepted: Accepted, settings: &CoreSettings, ends: &Ends) {
     };
     let held = HeldStream::new(stream, Arc::clone(&settings.log));
     let hold = held.hold();
-    let shaking = TlsAcceptor::from(settings.tls.load_full()).accept(held);
-    let stream = match tokio::time::timeout(HANDSHAKE_TIME_MAX, shaking).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return refused(peer, &error),
-        Err(_) => return refused(peer, &std::io::Error::from(std::io::ErrorKind::TimedOut)),
+    let trust = settings.trust.now();
+    let stream = match shake_hands(held, Arc::clone(&trust.tls.config), HANDSHAKE_TIME_MAX).await {
+        Ok(stream) => stream,
+        Err(refused) => {
+            settings.refusals.add(refused.refusal, peer, &refused.error, settings.clock.since_boot());
+            return refused.part().await;
+        }
     };
-    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let identity =
-        certificate.ok_or(NoIdentity::NoSan).and_then(|certificate| identify(certificate, &settings.identities));
-    let info = ConnectionInfo { net: peer.ip().to_canonical(), identity: Arc::new(identity), hold };
-    endpoint.serve(stream, info, ends).await;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let admission = Admission::new(&settings.trust, trust, chain);
+    let identity = Arc::clone(admission.identity());
+    let info = ConnectionInfo { net: peer.ip().to_canonical(), identity, hold };
+    endpoint.serve(stream, info, admission, &*settings.clock, ends).await;
     drop(place);
-}
-
-fn refused(peer: SocketAddr, error: &std::io::Error) {
-    metrics::counter!("kms_connections_refused_total", "reason" => "handshake").increment(1);
-    tracing::info!(%peer, %error, "a TLS handshake failed");
 }
 
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);

@@ -26,6 +26,7 @@ mod generate_data_key;
 mod get_key;
 mod get_status;
 mod get_tenant;
+mod handshake;
 mod list_key_versions;
 mod list_keys;
 mod list_tenants;
@@ -33,6 +34,9 @@ mod parse;
 mod pipeline;
 mod re_encrypt;
 mod record;
+#[cfg(feature = "dev")]
+mod reflection;
+pub mod refusals;
 mod rotate_key;
 mod schedule_key_destruction;
 mod serve;
@@ -40,6 +44,7 @@ mod services;
 mod set_key_state;
 mod status;
 mod tenant_state;
+pub mod trust;
 mod update_key;
 
 use std::sync::Arc;
@@ -47,7 +52,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-pub use serve::{Endpoint, Ends, Health, Listener};
+pub use serve::{Endpoint, Ends, Health, Listener, Reflection};
 
 use crate::backend::MasterKeyBackend;
 use crate::keyring::Keyring;

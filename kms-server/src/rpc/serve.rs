@@ -1,6 +1,7 @@
 //! Speaks gRPC on one accepted connection, with every limit that HTTP/2 has.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,9 @@ use tonic_health::server::HealthReporter;
 use super::complete::answer;
 use super::connection::ConnectionInfo;
 use super::services::Services;
+use super::trust::{Admission, NotAnymore};
 use super::{Api, MESSAGE_BYTES_MAX};
+use crate::noun::Clock;
 
 /// Which services a listener offers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,17 +35,39 @@ pub enum Listener {
     Operator,
 }
 
+/// Whether tools can ask a listener for its services.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reflection {
+    /// The methods of reflection are unknown.
+    Off,
+    /// Each listener tells of its own services.
+    #[cfg(feature = "dev")]
+    On,
+}
+
+impl Reflection {
+    /// Tells whether a path is of reflection, and that is on.
+    pub(super) fn offers(self, path: &str) -> bool {
+        match self {
+            Self::Off => false,
+            #[cfg(feature = "dev")]
+            Self::On => path.starts_with(super::reflection::PATHS),
+        }
+    }
+}
+
 /// The services of one listener, ready to be served on any connection.
 #[derive(Clone)]
 pub struct Endpoint {
     api: Arc<Api>,
     routes: Routes,
+    reflection: Reflection,
 }
 
 impl Endpoint {
     /// Puts the services of a listener together. All are reported as not serving until
     /// [`Health::set_serving`].
-    pub async fn new(listener: Listener, api: Arc<Api>) -> (Self, Health) {
+    pub async fn new(listener: Listener, api: Arc<Api>, reflection: Reflection) -> (Self, Health) {
         let (reporter, health) = tonic_health::server::health_reporter();
         let services = Services(Arc::clone(&api));
         let mut names = vec![""];
@@ -82,21 +107,35 @@ impl Endpoint {
                 );
             }
         }
+        match reflection {
+            Reflection::Off => {}
+            #[cfg(feature = "dev")]
+            Reflection::On => {
+                routes = super::reflection::add(routes, names.get(1..).unwrap_or_default())
+                    .expect("the descriptors that this build ships are well-formed");
+            }
+        }
         let health = Health { reporter, names };
         health.set_serving(false).await;
-        (Self { api, routes: routes.prepare() }, health)
+        (Self { api, routes: routes.prepare(), reflection }, health)
     }
 
-    /// Serves a connection to its end: until the peer leaves, it grows too old, or `drain` is
-    /// asked for; requests under way are finished in the last two cases.
-    pub async fn serve<S>(&self, stream: S, info: ConnectionInfo, ends: &Ends)
-    where
+    /// Serves a connection to its end: until the peer leaves, would not be let in any more, it grows
+    /// too old, or `drain` is asked for; requests under way are finished in the last two cases.
+    pub(super) async fn serve<S>(
+        &self,
+        stream: S,
+        info: ConnectionInfo,
+        mut admission: Admission,
+        clock: &dyn Clock,
+        ends: &Ends,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (api, routes) = (Arc::clone(&self.api), self.routes.clone());
+        let (api, routes, reflection, peer) = (Arc::clone(&self.api), self.routes.clone(), self.reflection, info.net);
         let service = service_fn(move |request| {
             let (api, routes, info) = (Arc::clone(&api), routes.clone(), info.clone());
-            async move { Ok::<_, Infallible>(answer(&api, routes, info, request).await) }
+            async move { Ok::<_, Infallible>(answer(&api, routes, reflection, info, request).await) }
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -111,11 +150,18 @@ impl Endpoint {
             .max_local_error_reset_streams(1024)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => return report(ended),
-            () = ends.drain.cancelled() => {}
-            // A revoked certificate or a new policy of the network must not live for ever.
-            () = tokio::time::sleep(CONNECTION_AGE_MAX) => {}
+        // A certificate that has expired since must not live for ever.
+        let mut grown_old = std::pin::pin!(tokio::time::sleep(CONNECTION_AGE_MAX));
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => return report(ended),
+                () = ends.drain.cancelled() => break,
+                () = grown_old.as_mut() => break,
+                () = admission.replaced() => if let Err(why) = admission.ask_again(clock.now()) {
+                    // At once: who is revoked gets no more answers, also not to what is under way.
+                    return sever(peer, why);
+                },
+            }
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
@@ -133,6 +179,11 @@ pub struct Ends {
     pub drain: CancellationToken,
     /// Nothing is finished any more.
     pub cut: CancellationToken,
+}
+
+fn sever(peer: IpAddr, why: NotAnymore) {
+    metrics::counter!("kms_connections_severed_total").increment(1);
+    tracing::info!(%peer, %why, "a connection was severed");
 }
 
 fn report(ended: hyper::Result<()>) {

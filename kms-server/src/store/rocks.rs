@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamily, DB, ErrorKind, ReadOptions};
 
-pub use self::open::{OpenError, salvage};
+pub use self::open::{OpenError, Salvaged, salvage};
 pub use self::options::{EffectiveOptions, Limits, effective_options};
 use self::reader::Readers;
 use self::writer::Writer;
@@ -48,6 +48,19 @@ impl RocksStore {
     /// Opens the store in a folder. Blocks, at most for as long as the limits allow.
     pub fn open(dir: &Path, limits: &Limits) -> Result<Self, OpenError> {
         Self::start(open::open(dir, limits)?, limits)
+    }
+
+    /// Opens the store in a folder; one whose log is damaged is salvaged first, once. Returns what was
+    /// done for that: then **what was acknowledged may be lost**, and only a check against the audit
+    /// log tells. Blocks.
+    pub fn open_or_salvage(dir: &Path, limits: &Limits) -> Result<(Self, Option<Salvaged>), OpenError> {
+        match Self::open(dir, limits) {
+            Err(OpenError::Damaged(damage)) => {
+                let salvaged = open::salvage_once(dir, limits, damage)?;
+                Ok((Self::open(dir, limits)?, Some(salvaged)))
+            }
+            opened => Ok((opened?, None)),
+        }
     }
 
     fn start(db: DB, limits: &Limits) -> Result<Self, OpenError> {

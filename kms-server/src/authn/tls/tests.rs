@@ -65,7 +65,7 @@ impl Site {
     }
 
     fn config(&self) -> Arc<ServerConfig> {
-        server_config(&self.files).unwrap()
+        server_tls(&self.files).unwrap().config
     }
 
     fn client(&self, change: impl FnOnce(&mut CertificateParams)) -> Issued {
@@ -196,8 +196,8 @@ async fn a_client_whose_certificate_does_not_hold_is_refused() {
     let authority = site.client(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
     for (client, why) in [
         // All authorities of this test have one name, so that it is the signature that tells.
-        (&foreign, "BadSignature"),
-        (&of_server_authority, "BadSignature"),
+        (&foreign, "UnknownIssuer"),
+        (&of_server_authority, "UnknownIssuer"),
         (&expired, "expired"),
         (&not_yet, "not valid yet"),
         (&for_servers, "does not allow extended key usage for client authentication"),
@@ -302,14 +302,14 @@ fn a_file_that_cannot_be_used_is_named_with_what_is_wrong_and_what_to_do() {
     let refused = |change: &dyn Fn(&mut Site)| {
         let mut site = Site::new();
         change(&mut site);
-        let error = server_config(&site.files).unwrap_err();
+        let error = server_tls(&site.files).unwrap_err();
         error.to_string().replace(&format!("{}/", site.folder.path().display()), "")
     };
     let good = Site::new();
     let cert = std::fs::read_to_string(&good.files.cert_chain).unwrap();
     let key = std::fs::read_to_string(&good.files.key).unwrap();
     let torn = |text: &str| text.replace("-----END", "-----DNE");
-    assert!(server_config(&good.files).is_ok());
+    assert!(server_tls(&good.files).is_ok());
 
     for (change, shown) in [
         (
@@ -411,7 +411,7 @@ fn a_private_key_that_others_can_read_or_change_is_refused() {
     ] {
         let permissions = std::fs::Permissions::from_mode(mode);
         std::fs::set_permissions(&site.files.key, permissions).unwrap();
-        let result = server_config(&site.files);
+        let result = server_tls(&site.files);
         assert_eq!(result.is_ok(), taken, "{mode:o}");
         if let Err(error) = result {
             let path = site.files.key.display();
@@ -427,7 +427,7 @@ fn a_private_key_that_others_can_read_or_change_is_refused() {
     let public = std::fs::Permissions::from_mode(0o644);
     let site = Site::new();
     std::fs::set_permissions(&site.files.cert_chain, public).unwrap();
-    assert!(server_config(&site.files).is_ok());
+    assert!(server_tls(&site.files).is_ok());
 }
 
 #[test]
@@ -436,7 +436,7 @@ fn the_mode_is_that_of_the_file_a_link_leads_to() {
     let link = site.folder.path().join("link.key");
     std::os::unix::fs::symlink(&site.files.key, &link).unwrap();
     let key = std::mem::replace(&mut site.files.key, link);
-    assert!(server_config(&site.files).is_ok());
+    assert!(server_tls(&site.files).is_ok());
     std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(server_config(&site.files).is_err());
+    assert!(server_tls(&site.files).is_err());
 }

@@ -9,6 +9,7 @@ use crate::backend::BackendError;
 use crate::crypto::keystore_file::KeystoreError;
 use crate::noun::{EpochNumber, Uid};
 
+use super::attempts;
 use super::pin::PIN_BYTES_MAX;
 
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,12 @@ pub(super) enum SoftwareError {
     #[error("cannot open the keystore file {path}, with the PIN of {pin_file}, for cluster {cluster}")]
     Keystore { path: PathBuf, pin_file: PathBuf, cluster: Uid, source: KeystoreError },
 
+    #[error(
+        "cannot open the keystore file {path}, with the PIN of {pin_file}, for cluster {cluster}; {failed} {} in a row did not fit by now: check that {pin_file} is the PIN of this cluster and that the keystore file is as it was made. {}. This is a delay and not a lock: the right PIN opens at any time",
+        if *.failed == 1 { "try" } else { "tries" }, next_wait(*.failed)
+    )]
+    WrongPin { path: PathBuf, pin_file: PathBuf, cluster: Uid, failed: u32, source: KeystoreError },
+
     #[error("cannot make a master key")]
     Make { source: KeystoreError },
 
@@ -84,6 +91,10 @@ fn size(bytes: usize) -> String {
     if bytes > PIN_BYTES_MAX { format!("more than {PIN_BYTES_MAX}") } else { bytes.to_string() }
 }
 
+fn next_wait(failed: u32) -> String {
+    format!("The next try waits {} s first", attempts::wait_after(failed).as_secs_f64())
+}
+
 /// The one table. *Unavailable* is what time or an operator's mount may mend, and says nothing
 /// about the key: the disk, the directory, the PIN file's absence, locked memory. *Denied* is an
 /// answer: permission, PIN, state, a file that is not what it must be. An empty directory counts as
@@ -108,6 +119,7 @@ impl From<SoftwareError> for BackendError {
             | SoftwareError::NotFile { .. }
             | SoftwareError::PinSize { .. }
             | SoftwareError::Keystore { .. }
+            | SoftwareError::WrongPin { .. }
             | SoftwareError::Make { .. }
             | SoftwareError::TwoMasterKeys { .. }
             | SoftwareError::Reference(_)

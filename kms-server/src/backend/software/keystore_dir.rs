@@ -4,6 +4,7 @@
 //! <master id, 32 hex digits>-<version, 8 digits>.kms1hsm     the key under the PIN, mode 0600
 //! <the same>.kms1hsm.disabled                                 empty: this version refuses every use
 //! <the same>.kms1hsm.destroyed                                empty: this version is gone for good
+//! wrong-pin                                                   how often the PIN did not fit: see `attempts`
 //! ```
 //! A state is a fact added beside the key file, so the file itself is written once and overwritten
 //! once, and a copy that somebody puts back changes nothing. A `destroyed` marker stays for ever: it
@@ -23,6 +24,7 @@ use crate::backend::MasterKeyRef;
 use crate::crypto::keystore_file::FILE_BYTES;
 use crate::noun::{EpochNumber, Random, Uid};
 
+use super::attempts;
 use super::error::SoftwareError;
 use super::private_file::{self, Link, TEMPORARY};
 
@@ -123,6 +125,9 @@ impl KeystoreDir {
         for entry in fs::read_dir(&self.0).map_err(SoftwareError::io("list", &self.0))? {
             let file_name = entry.map_err(SoftwareError::io("list", &self.0))?.file_name();
             let file_name = file_name.to_string_lossy();
+            if file_name == attempts::FILE_NAME || file_name == format!(".{}{TEMPORARY}", attempts::FILE_NAME) {
+                continue;
+            }
             let (keystore, seen) = if let Some(keystore) = file_name.strip_suffix(DISABLED) {
                 (keystore, Seen { disabled: true, ..Seen::default() })
             } else if let Some(keystore) = file_name.strip_suffix(DESTROYED) {

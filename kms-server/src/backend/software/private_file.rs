@@ -53,6 +53,19 @@ pub(super) fn create(path: &Path, bytes: &[u8]) -> Result<(), SoftwareError> {
     sync_directory_of(path)
 }
 
+/// Puts a private file with these bytes in the place of one that may be there, whole and durable.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), SoftwareError> {
+    let temporary = temporary_of(path);
+    remove_if_there(&temporary)?;
+    let made = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    if made.is_err() {
+        // What is reported is why it was not made, whatever becomes of its beginning.
+        drop(remove_if_there(&temporary));
+    }
+    made.map_err(SoftwareError::io("write", path))?;
+    sync_directory_of(path)
+}
+
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;

@@ -1,5 +1,6 @@
 //! Ends of tenants, keys and versions: in the call, and at their dates.
 
+use super::due::Clocked;
 use super::*;
 
 #[tokio::test]
@@ -108,10 +109,10 @@ async fn dates_come_only_after_an_hour_of_a_steady_clock() {
     running.change(destroy("acme", Some(DAY))).await.unwrap();
     running.change(schedule("globex", None, 2 * DAY)).await.unwrap();
     assert_eq!(running.keyring.destroy_due(world.clock.now()).await.unwrap(), 0, "nothing is due");
-    let mut guard = due::ClockGuard::new(&*world.clock, running.last_record);
-    assert!(!guard.is_steady(&*world.clock));
+    let mut guard = due::ClockGuard::new(&*world.clock, running.clock_held);
+    assert_eq!(guard.look(&*world.clock), Clocked::Waiting);
     world.clock.pass(HOUR);
-    assert!(guard.is_steady(&*world.clock));
+    assert_eq!(guard.look(&*world.clock), Clocked::Steady);
     world.clock.pass(23 * HOUR);
     assert_eq!(running.keyring.destroy_due(world.clock.now()).await.unwrap(), 1);
     assert_eq!(running.keyring.tenant(&name("acme")).await.unwrap().state, TenantState::Fenced);
@@ -127,22 +128,47 @@ async fn dates_come_only_after_an_hour_of_a_steady_clock() {
 async fn a_clock_that_jumps_destroys_nothing() {
     let world = World::new().await;
     let running = world.start().await;
-    let mut guard = due::ClockGuard::new(&*world.clock, running.last_record);
+    let mut guard = due::ClockGuard::new(&*world.clock, running.clock_held);
     world.clock.pass(2 * HOUR);
-    assert!(guard.is_steady(&*world.clock));
-    world.clock.step(30 * DAY);
-    assert!(!guard.is_steady(&*world.clock), "it stepped");
+    assert_eq!(guard.look(&*world.clock), Clocked::Steady);
+    world.clock.step(2 * HOUR);
+    assert_eq!(guard.look(&*world.clock), Clocked::Waiting, "it stepped");
     world.clock.pass(HOUR - 1);
-    assert!(!guard.is_steady(&*world.clock));
+    assert_eq!(guard.look(&*world.clock), Clocked::Waiting);
     world.clock.pass(1);
-    assert!(guard.is_steady(&*world.clock));
+    assert_eq!(guard.look(&*world.clock), Clocked::Steady);
+    // By more than a day an hour proves nothing.
+    world.clock.step(30 * DAY);
+    assert_eq!(guard.look(&*world.clock), Clocked::Held);
+    world.clock.pass(DAY - 1);
+    assert_eq!(guard.look(&*world.clock), Clocked::Waiting);
+    world.clock.pass(1);
+    assert_eq!(guard.look(&*world.clock), Clocked::Trusted);
+    assert_eq!(guard.look(&*world.clock), Clocked::Steady);
     running.stop().await;
-    // A start long after the last record looks the same: the run is held, however long it lasts.
+}
+
+#[tokio::test]
+async fn a_clock_far_past_the_last_record_is_held_through_every_restart() {
+    let world = World::new().await;
+    world.start().await.stop().await;
     world.clock.step(2 * DAY);
+    for _ in 0..3 {
+        let running = world.start().await;
+        assert!(running.clock_held);
+        let mut guard = due::ClockGuard::new(&*world.clock, running.clock_held);
+        world.clock.pass(3 * HOUR);
+        assert_eq!(guard.look(&*world.clock), Clocked::Waiting);
+        running.crash().await;
+    }
+    let held = world.leaves().iter().filter(|stored| stored.leaf.op.as_deref() == Some("ClockHeld")).count();
+    assert_eq!(held, 1, "it is told once");
+    // What ran for a day is believed, and the log says so to later starts.
     let running = world.start().await;
-    let mut guard = due::ClockGuard::new(&*world.clock, running.last_record);
-    world.clock.pass(3 * HOUR);
-    assert!(!guard.is_steady(&*world.clock));
+    running.keyring.log().durable(running.keyring.log().append(Leaf::of("ClockTrusted")).unwrap()).await.unwrap();
+    running.stop().await;
+    let running = world.start().await;
+    assert!(!running.clock_held);
     running.stop().await;
 }
 

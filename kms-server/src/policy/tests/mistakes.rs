@@ -328,3 +328,50 @@ fn everything_has_a_bound() {
         "the file has 4194305 bytes: a file of bindings has at most 4194304"
     );
 }
+
+#[test]
+fn the_mistakes_of_all_bindings_and_groups_are_told_and_not_only_the_first() {
+    let text = r#"
+[[binding]]
+id = "a"
+rolls = ["encrypter"]
+
+[[binding]]
+id = "b"
+roles = ["encryptor"]
+principals = ["spiffe://example.com/billing"]
+tenants = ["acme"]
+keys = ["*"]
+
+[[binding]]
+id = "c"
+roles = ["auditor"]
+groups = ["peple"]
+tenants = ["acme"]
+
+[[group]]
+name = "people"
+members = ["alice"]
+
+[[bindings]]
+id = "d"
+"#;
+    let mistakes = Policy::mistakes(text, "bindings.toml");
+    let told: Vec<String> = mistakes.iter().map(Mistake::to_string).collect();
+    let places: Vec<usize> = mistakes.iter().filter_map(|mistake| mistake.place).map(|(line, _)| line).collect();
+    assert_eq!(places, [4, 8, 16, 21, 23], "{told:#?}");
+    for (mistake, expected) in
+        told.iter().zip(["`rolls`", "\"encrypter\"?", "\"people\"?", "bad principal", "\"binding\"?"])
+    {
+        assert!(mistake.contains(expected), "{mistake}");
+    }
+    assert_eq!(Policy::load(text, "bindings.toml").unwrap_err().to_string(), told[0]);
+    assert!(Policy::mistakes(GOOD, "bindings.toml").is_empty());
+}
+
+#[test]
+fn the_slips_of_syntax_are_told_and_not_only_the_first() {
+    let mistakes = Policy::mistakes("[[binding]]\nid = \nroles = [\"a\"]\n[[group]\nname = \"x\n", "bindings.toml");
+    assert!(mistakes.len() >= 2, "{mistakes:#?}");
+    assert_eq!(mistakes[0].place.map(|(line, _)| line), Some(2), "{mistakes:#?}");
+}

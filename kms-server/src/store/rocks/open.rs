@@ -5,7 +5,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -112,6 +112,49 @@ pub fn salvage(dir: &Path, limits: &Limits, aside: &Path) -> Result<u64, OpenErr
     Ok(copied)
 }
 
+/// What was done to open a store whose log was damaged.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Salvaged {
+    /// Where its logs lie as they were.
+    pub aside: PathBuf,
+    /// Bytes of these logs.
+    pub log_bytes: u64,
+}
+
+/// Salvages a store, and keeps its logs beside it. What cannot be salvaged is left as it was.
+pub(super) fn salvage_once(dir: &Path, limits: &Limits, damage: BoxError) -> Result<Salvaged, OpenError> {
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    name.push("-logs");
+    let places = (1..=ASIDE_MAX).map(|n| dir.with_file_name(&name).with_extension(n.to_string()));
+    let Some(aside) = places.into_iter().find(|place| !place.exists()) else {
+        let kept = dir.with_file_name(&name).display().to_string();
+        return Err(OpenError::Damaged(
+            format!("{damage}; the logs of {ASIDE_MAX} such starts lie in {kept}.*: move them away to start once more")
+                .into(),
+        ));
+    };
+    match salvage(dir, limits, &aside) {
+        Ok(log_bytes) => Ok(Salvaged { aside, log_bytes }),
+        Err(error) => {
+            put_back(&aside, dir)?;
+            // What it was at first is more to the point than what became of it.
+            tracing::debug!(%error, "the store could not be salvaged");
+            Err(OpenError::Damaged(damage))
+        }
+    }
+}
+
+/// Puts logs back where they were, and removes the folder they were in.
+fn put_back(aside: &Path, dir: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(aside)? {
+        let entry = entry?;
+        let log = dir.join(entry.file_name());
+        std::fs::copy(entry.path(), &log)?;
+        File::open(log)?.sync_all()?;
+    }
+    std::fs::remove_dir_all(aside)
+}
+
 fn open_as(dir: &Path, limits: &Limits, options: Options) -> Result<DB, OpenError> {
     if !dir.join("CURRENT").try_exists()? {
         return Err(OpenError::Missing);
@@ -161,6 +204,9 @@ fn make_empty(dir: &Path) -> Result<(), OpenError> {
         Err(error) => Err(error.into()),
     }
 }
+
+/// How often a store is salvaged before somebody has to look.
+const ASIDE_MAX: u32 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -340,6 +386,49 @@ mod tests {
             assert!(matches!(salvage(&damaged, &limits, &aside), Err(OpenError::NotEmpty)));
         }
         assert!(matches!(salvage(&dir.path().join("none"), &limits, &dir.path().join("new")), Err(OpenError::Missing)));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_log_is_salvaged_by_itself_and_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = Limits::default();
+        let (_running, log, bytes) = crashed(&dir.path().join("0"), 20).await;
+        let store = dir.path().join("store");
+        copy(log.parent().unwrap(), &store);
+        let (opened, salvaged) = RocksStore::open_or_salvage(&store, &limits).unwrap();
+        assert_eq!((rows(&opened).await, salvaged), (20, None));
+        opened.close().await.unwrap();
+        std::fs::remove_dir_all(&store).unwrap();
+
+        for n in 1..=ASIDE_MAX + 1 {
+            copy(log.parent().unwrap(), &store);
+            let damaged = [&bytes[..bytes.len() - 50], &[0; 5000]].concat();
+            std::fs::write(store.join(log.file_name().unwrap()), &damaged).unwrap();
+            let outcome = RocksStore::open_or_salvage(&store, &limits);
+            if n > ASIDE_MAX {
+                assert!(matches!(outcome, Err(OpenError::Damaged(_))));
+            } else {
+                let (opened, salvaged) = outcome.unwrap();
+                let Salvaged { aside, log_bytes } = salvaged.unwrap();
+                assert_eq!((rows(&opened).await, log_bytes), (19, damaged.len() as u64));
+                assert_eq!(std::fs::read(aside.join(log.file_name().unwrap())).unwrap(), damaged);
+                opened.close().await.unwrap();
+            }
+            std::fs::remove_dir_all(&store).unwrap();
+        }
+
+        // A table or manifest that is damaged does not get better by that, and is left as it is.
+        let other = dir.path().join("other");
+        copy(log.parent().unwrap(), &other);
+        let manifest = std::fs::read_to_string(other.join("CURRENT")).unwrap();
+        let manifest = other.join(manifest.trim());
+        let mut bytes = std::fs::read(&manifest).unwrap();
+        bytes[20] ^= 1;
+        std::fs::write(&manifest, bytes).unwrap();
+        let log_before = std::fs::read(other.join(log.file_name().unwrap())).unwrap();
+        assert!(matches!(RocksStore::open_or_salvage(&other, &limits), Err(OpenError::Damaged(_))));
+        assert_eq!(std::fs::read(other.join(log.file_name().unwrap())).unwrap(), log_before);
+        assert!(!dir.path().join("other-logs.1").exists());
     }
 
     #[test]

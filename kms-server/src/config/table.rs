@@ -1,0 +1,221 @@
+//! The one table of settings: names, kinds with their bounds, defaults, meanings. What is read, checked, shown and
+//! documented comes from here, so that none of them can forget a setting.
+
+use super::value::Kind;
+use crate::crypto::arena::SLOTS_DEFAULT;
+use crate::keyring::WAIT_MS_MAX;
+
+/// A setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The table of the file that it stands in; empty for those before the first table.
+    pub section: &'static str,
+    /// Its name there.
+    pub name: &'static str,
+    /// What it may be.
+    pub kind: Kind,
+    /// What it is when nobody sets it.
+    pub default: Default,
+    /// What it means, for people who set it.
+    pub meaning: &'static str,
+}
+
+/// What a setting is when nobody sets it. All but [`Default::Is`] have a value for the example.
+#[derive(Clone, Copy, Debug)]
+pub enum Default {
+    /// This value, as TOML.
+    Is(&'static str),
+    /// What `meaning` says; the example sets it to this.
+    Else(&'static str),
+    /// What `meaning` says; the example has this in a comment, because a value of its own suits few.
+    ElseHidden(&'static str),
+    /// Nothing: it must be set.
+    Required(&'static str),
+}
+
+impl Setting {
+    /// Returns its whole name, such as `listen.services`.
+    pub fn full_name(&self) -> String {
+        if self.section.is_empty() { self.name.to_owned() } else { format!("{}.{}", self.section, self.name) }
+    }
+
+    /// Returns the name that its flag has in [`super::Flags`], if it has one, such as `listen_services`.
+    pub fn id(&self) -> String {
+        self.full_name().replace('.', "_")
+    }
+
+    /// Returns its value in the example, as TOML.
+    pub fn example(&self) -> &'static str {
+        match self.default {
+            Default::Is(text) | Default::Else(text) | Default::ElseHidden(text) | Default::Required(text) => text,
+        }
+    }
+}
+
+/// The tables of the file, in their order.
+pub fn sections() -> Vec<&'static str> {
+    let mut sections: Vec<&str> = SETTINGS.iter().map(|setting| setting.section).collect();
+    sections.dedup();
+    sections
+}
+
+/// The one list that is no table of the form `name = value`: see `authn::mapping`.
+pub const IDENTITY: &str = "identity";
+
+const fn of(section: &'static str, name: &'static str, kind: Kind, default: Default, meaning: &'static str) -> Setting {
+    Setting { section, name, kind, default, meaning }
+}
+
+const DEFAULT_KEYS: &str = "65536";
+const _: () = assert!(SLOTS_DEFAULT == 65_536, "the default below is that of the arena");
+
+/// All settings, in the order of the example.
+pub const SETTINGS: &[Setting] = &[
+    of("", "data_dir", Kind::Path, Default::Required("\"/var/lib/kms\""), "store, audit log and keystore; mode 0700"),
+    of("", "node", Kind::Name, Default::Is("\"node-1\""), "this node's name in the audit log"),
+    of(
+        "",
+        "cores",
+        Kind::Integer { min: 1, max: 1024, unit: "threads" },
+        Default::ElseHidden("2"),
+        "threads that serve connections; unset: one per core",
+    ),
+    of(
+        "listen",
+        "services",
+        Kind::Address,
+        Default::Is("\"127.0.0.1:8443\""),
+        "for applications and administrators; 0.0.0.0:8443 for all addresses",
+    ),
+    of("listen", "operator", Kind::Address, Default::Is("\"127.0.0.1:8444\""), "for operators: kms status"),
+    of("listen", "probes", Kind::Address, Default::Is("\"127.0.0.1:8445\""), "metrics and probes, without TLS"),
+    of(
+        "tls",
+        "certificate_file",
+        Kind::Path,
+        Default::Required("\"server.pem\""),
+        "the daemon's certificate, then its intermediates",
+    ),
+    of(
+        "tls",
+        "key_file",
+        Kind::Path,
+        Default::Required("\"server.key\""),
+        "its private key; must not be readable by everybody",
+    ),
+    of(
+        "tls",
+        "client_ca_file",
+        Kind::Path,
+        Default::Required("\"ca.pem\""),
+        "the authorities whose client certificates are accepted",
+    ),
+    of(
+        "tls",
+        "crl_files",
+        Kind::Paths,
+        Default::Is("[]"),
+        "revocation lists; with any, each authority needs a current one",
+    ),
+    of("tls", "allow_tls12", Kind::Switch, Default::Is("false"), "TLS 1.2 beside 1.3"),
+    of(
+        "policy",
+        "bindings_file",
+        Kind::Path,
+        Default::Else("\"bindings.toml\""),
+        "who may do what; unset: in data_dir",
+    ),
+    of("backend", "kind", Kind::Choice(&["software"]), Default::Is("\"software\""), "the only one yet"),
+    of(
+        "backend",
+        "pin_file",
+        Kind::Path,
+        Default::Else("\"pin\""),
+        "the software HSM's PIN; unset: in data_dir, which is not the best place",
+    ),
+    of(
+        "backend",
+        "pin_memory_kib",
+        Kind::Integer { min: 8, max: 1 << 20, unit: "KiB" },
+        Default::Is("65536"),
+        "what trying a PIN costs (Argon2id), used by init",
+    ),
+    of(
+        "audit",
+        "origin",
+        Kind::Origin,
+        Default::ElseHidden("\"kms.example.com/node-1\""),
+        "the log's name (C2SP), used by init; unset: made of cluster and node",
+    ),
+    of(
+        "audit",
+        "segment_bytes",
+        Kind::Integer { min: 1 << 16, max: 1 << 30, unit: "bytes" },
+        Default::Is("67108864"),
+        "size of a file of the log, allocated at once",
+    ),
+    of(
+        "destruction",
+        "wait_min",
+        Kind::Time { min_ms: 0, max_ms: WAIT_MS_MAX },
+        Default::Is("\"7d\""),
+        "the shortest wait that a caller may ask for",
+    ),
+    of(
+        "destruction",
+        "wait_default",
+        Kind::Time { min_ms: 0, max_ms: WAIT_MS_MAX },
+        Default::Else("\"7d\""),
+        "the wait when none is asked for; unset: 7d, or a longer wait_min",
+    ),
+    of(
+        "limits",
+        "connections",
+        Kind::Integer { min: 1, max: 1 << 20, unit: "" },
+        Default::Is("4096"),
+        "of applications, at the same time; operators have 64 of their own",
+    ),
+    of(
+        "limits",
+        "connections_per_peer",
+        Kind::Integer { min: 1, max: 1 << 20, unit: "" },
+        Default::Else("64"),
+        "from one address: raise it for callers behind one NAT or proxy",
+    ),
+    of(
+        "limits",
+        "bytes_in_flight",
+        Kind::Integer { min: 8 << 20, max: 1 << 36, unit: "bytes" },
+        Default::Is("268435456"),
+        "of all messages being received or answered",
+    ),
+    of(
+        "limits",
+        "request_time",
+        Kind::Time { min_ms: 10, max_ms: 600_000 },
+        Default::Is("\"5s\""),
+        "the most for one request",
+    ),
+    of(
+        "memory",
+        "keys",
+        Kind::Integer { min: 16, max: 1 << 23, unit: "" },
+        Default::Is(DEFAULT_KEYS),
+        "versions of keys held in locked memory; 32 bytes each",
+    ),
+    of(
+        "memory",
+        "tenants",
+        Kind::Integer { min: 16, max: 1 << 22, unit: "" },
+        Default::Is("16384"),
+        "tenants held in memory",
+    ),
+    of(
+        "log",
+        "format",
+        Kind::Choice(&["auto", "text", "json"]),
+        Default::Is("\"auto\""),
+        "auto is text on a terminal, else json",
+    ),
+    of("log", "filter", Kind::Filter, Default::Is("\"info\""), "error, warn, info, debug; also by module"),
+];

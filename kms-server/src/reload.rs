@@ -1,0 +1,257 @@
+//! What can change while the daemon serves: who is let in (certificates, authorities, revocation
+//! lists, the mapping of names), and who may do what (bindings). Read at the start, and again at
+//! each SIGHUP, all or nothing.
+//!
+//! Not here: what a replaced part does to connections and requests; see `rpc::trust` and `policy`.
+//!
+//! **Invariant:** nothing is put in force before everything was read and checked, and the record of
+//! it is durable. A failure leaves all as it was. The tests are those of e2e `reload`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::audit::{Leaf, Outcome};
+use crate::authn::{self, IdentityMapping};
+use crate::config::{Flags, Settings};
+use crate::crypto::sha256;
+use crate::policy::Policy;
+use crate::rpc::Api;
+use crate::rpc::trust::{Trust, TrustInForce};
+use crate::shutdown::Hangups;
+
+/// What a reload needs to know of how the daemon was started.
+pub struct Reloading {
+    /// Where its settings come from.
+    pub flags: Flags,
+    /// What asks for it.
+    pub hangups: Hangups,
+}
+
+/// All that can be put in force, from one reading of the files.
+pub(crate) struct Found {
+    pub(crate) policy: Policy,
+    pub(crate) trust: Trust,
+    pub(crate) prints: Prints,
+}
+
+/// Tells one reading from another.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Prints {
+    bindings: [u8; 32],
+    certificate: [u8; 32],
+    authorities: [u8; 32],
+    allow_tls12: bool,
+    identities: IdentityMapping,
+}
+
+/// Why nothing was put in force.
+struct Refused {
+    /// The reason in the record.
+    why: &'static str,
+    error: anyhow::Error,
+}
+
+/// Reads and checks everything.
+pub(crate) fn read(settings: &Settings) -> anyhow::Result<Found> {
+    look(settings).map_err(|refused| refused.error)
+}
+
+fn look(settings: &Settings) -> Result<Found, Refused> {
+    let files = settings
+        .tls
+        .as_ref()
+        .context("there are no certificates: set tls.certificate_file, tls.key_file and tls.client_ca_file");
+    let tls = files.and_then(|files| Ok(authn::server_tls(files)?));
+    let tls = tls.map_err(|error| Refused { why: "CERTIFICATES_INVALID", error })?;
+    let (policy, bindings) =
+        load_bindings(&settings.bindings_file).map_err(|error| Refused { why: "BINDINGS_INVALID", error })?;
+    let prints = Prints {
+        bindings,
+        certificate: tls.certificate,
+        authorities: tls.authorities,
+        allow_tls12: settings.tls.as_ref().is_some_and(|tls| tls.allow_tls12),
+        identities: settings.identities.clone(),
+    };
+    Ok(Found { policy, trust: Trust::new(tls, settings.identities.clone()), prints })
+}
+
+fn load_bindings(path: &Path) -> anyhow::Result<(Policy, [u8; 32])> {
+    let text = read_bindings(path)?;
+    Ok((Policy::load(&text, &path.display().to_string())?, sha256(text.as_bytes())))
+}
+
+/// Reads the file of bindings, if nobody else can write it.
+pub(crate) fn read_bindings(path: &Path) -> anyhow::Result<String> {
+    refuse_if_others_write(path)?;
+    std::fs::read_to_string(path)
+        .with_context(|| format!("the bindings {} cannot be read: without them nobody may do anything", path.display()))
+}
+
+/// Whoever can write the bindings can give himself everything.
+fn refuse_if_others_write(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(path).map(|found| found.permissions().mode() & 0o777).unwrap_or(0);
+    anyhow::ensure!(
+        mode & 0o022 == 0,
+        "the bindings {} can be written by others (mode {mode:04o}): take that away with `chmod go-w`",
+        path.display()
+    );
+    Ok(())
+}
+
+impl Prints {
+    /// Says in a record what is in force.
+    fn evidence(&self) -> String {
+        let [bindings, certificate, authorities] = [self.bindings, self.certificate, self.authorities].map(hex::encode);
+        format!("bindings sha256:{bindings} certificate sha256:{certificate} authorities sha256:{authorities}")
+    }
+
+    /// Names what is different in another reading.
+    fn changed(&self, other: &Self) -> Vec<&'static str> {
+        [
+            ("bindings", self.bindings != other.bindings),
+            ("certificate", self.certificate != other.certificate),
+            ("authorities", self.authorities != other.authorities),
+            ("tls.allow_tls12", self.allow_tls12 != other.allow_tls12),
+            ("identity", self.identities != other.identities),
+        ]
+        .into_iter()
+        .filter_map(|(what, is_changed)| is_changed.then_some(what))
+        .collect()
+    }
+}
+
+/// Reloads at each SIGHUP until `stop`.
+pub(crate) struct Reloader {
+    pub(crate) flags: Flags,
+    /// As the daemon was started with.
+    pub(crate) settings: Settings,
+    pub(crate) api: Arc<Api>,
+    pub(crate) trust: Arc<TrustInForce>,
+    pub(crate) prints: Prints,
+}
+
+impl Reloader {
+    /// Runs until `stop`. One that came while another was under way is carried out after it; several
+    /// are one.
+    pub(crate) async fn run(mut self, mut hangups: Hangups, tasks: TaskTracker, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = hangups.next() => self.reload(&tasks).await,
+            }
+        }
+    }
+
+    async fn reload(&mut self, tasks: &TaskTracker) {
+        tracing::info!("SIGHUP: reading settings, certificates and bindings again");
+        let flags = self.flags.clone();
+        // Files may be large, and policies take their time: this thread accepts and makes changes.
+        let reading = tasks.spawn_blocking(move || {
+            let settings =
+                Settings::load(&flags).map_err(|error| Refused { why: "SETTINGS_INVALID", error: error.into() })?;
+            look(&settings).map(|found| (settings, found))
+        });
+        let read = reading.await.unwrap_or_else(|error| Err(Refused { why: "INTERNAL", error: error.into() }));
+        let done = match read {
+            Ok((settings, found)) => self.put_in_force(&settings, found).await,
+            Err(refused) => self.record(&self.prints, Some(refused.why)).await.err().map_or(Err(refused.error), Err),
+        };
+        metrics::gauge!("kms_config_last_reload_successful").set(if done.is_ok() { 1.0 } else { 0.0 });
+        if let Err(error) = done {
+            let error = format!("{error:#}");
+            tracing::error!(error, "nothing was reloaded: all stays as it was");
+        }
+    }
+
+    async fn put_in_force(&mut self, settings: &Settings, found: Found) -> anyhow::Result<()> {
+        let Found { policy, trust, prints } = found;
+        // A policy that nobody could find in the log is none.
+        self.record(&prints, None).await?;
+        let changed = self.prints.changed(&prints);
+        self.api.policy.store(Arc::new(policy));
+        self.trust.replace(trust);
+        self.prints = prints;
+        loaded(self.api.clock.now());
+        let (old, new) = (need_restart(&self.settings), need_restart(settings));
+        let restart: Vec<&str> = old.iter().zip(&new).filter(|(old, new)| old != new).map(|(old, _)| old.0).collect();
+        tracing::info!(changed = changed.join(" "), "reloaded");
+        if !restart.is_empty() {
+            tracing::warn!(settings = restart.join(" "), "these settings are different now, and need a restart");
+        }
+        Ok(())
+    }
+
+    /// Writes the record of a reload, and returns when it is durable.
+    async fn record(&self, prints: &Prints, why: Option<&'static str>) -> anyhow::Result<()> {
+        let leaf = Leaf {
+            sub: Some("kms-server".into()),
+            ev: Some(prints.evidence().into()),
+            why: why.map(Into::into),
+            ..Leaf::of("Reload")
+        };
+        let log = self.api.keyring.log();
+        let index = log.append(leaf.ended(if why.is_none() { Outcome::Ok } else { Outcome::Failed }));
+        let written = async { log.durable(index?).await };
+        written.await.context("the record of a reload could not be written")
+    }
+}
+
+/// Notes when the settings in force were read.
+#[allow(clippy::cast_precision_loss)] // Milliseconds since 1970 fit.
+pub(crate) fn loaded(now: crate::noun::UnixMillis) {
+    metrics::gauge!("kms_config_last_reload_successful").set(1.0);
+    metrics::gauge!("kms_config_last_reload_success_timestamp_seconds").set(now as f64 / 1000.0);
+}
+
+/// Returns the settings that a reload does not change, by name and as they are shown. No secrets are
+/// among them: settings only name the files of those.
+fn need_restart(settings: &Settings) -> Vec<(&'static str, String)> {
+    // Taken apart by name, so that a new setting finds its place here.
+    let Settings {
+        config_file: _,
+        data_dir,
+        node,
+        cores,
+        services,
+        operator,
+        probes,
+        // These are what is reloaded.
+        tls: _,
+        identities: _,
+        bindings_file: _,
+        backend,
+        origin: _, // For `init` alone.
+        segment_bytes,
+        keyring,
+        connections,
+        bytes_in_flight_max,
+        request_time_max,
+        log_format,
+        log_filter,
+    } = settings;
+    vec![
+        ("data_dir", format!("{data_dir:?}")),
+        ("node", node.clone()),
+        ("cores", format!("{cores}")),
+        ("listen.services", format!("{services}")),
+        ("listen.operator", format!("{operator}")),
+        ("listen.probes", format!("{probes}")),
+        ("backend", format!("{backend:?}")),
+        ("audit.segment_bytes", format!("{segment_bytes}")),
+        ("destruction.wait_min", format!("{}", keyring.wait_ms_min)),
+        ("destruction.wait_default", format!("{}", keyring.wait_ms_default)),
+        ("memory.keys", format!("{}", keyring.keys_max)),
+        ("memory.tenants", format!("{}", keyring.tenants_max)),
+        ("limits.connections", format!("{}", connections.total)),
+        ("limits.connections_per_peer", format!("{}", connections.per_peer)),
+        ("limits.bytes_in_flight", format!("{bytes_in_flight_max}")),
+        ("limits.request_time", format!("{request_time_max:?}")),
+        ("log.format", format!("{log_format:?}")),
+        ("log.filter", log_filter.clone()),
+    ]
+}
