@@ -5,7 +5,7 @@
 FEATURES := --workspace --features kms-client/cli --locked
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 
-.PHONY: help setup build demo dev test prove lint fmt check-format check-deps check-clippy check-proto
+.PHONY: help setup build demo dev test prove fuzz lint fmt check-format check-deps check-clippy check-proto
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -29,8 +29,12 @@ test: build ## all tests; those that measure or count something show it
 # kms-server/doc/proof.
 PROVE := KMS_TESTS_AT_FULL_SCALE=1 cargo test $(FEATURES) --test e2e -- --show-output --test-threads 1
 
-prove: build ## fences and failing logs at full scale
-	$(PROVE) destruction:: log_failure::
+prove: build ## fences, failing logs and callers that hang up, at full scale
+	$(PROVE) destruction:: log_failure:: hang_up::
+
+# Of every decoder of what comes from outside or from disk; FUZZ_SECONDS for each (30).
+fuzz: ## feeds every decoder with changed seeds for a while: some minutes, and 8 more to build it the first time
+	@tests/fuzz/run.sh
 
 lint: setup check-format check-deps check-clippy check-proto ## format, dependencies, clippy, proto
 

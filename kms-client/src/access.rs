@@ -71,6 +71,12 @@ impl Client {
         let request = v1::GetCallerIdentityRequest {};
         let answer =
             self.call("GetCallerIdentity", request, |c, r| async move { stub(c).get_caller_identity(r).await }).await?;
+        CallerIdentity::from_wire(answer)
+    }
+}
+
+impl CallerIdentity {
+    pub(crate) fn from_wire(answer: v1::GetCallerIdentityResponse) -> Result<Self, Error> {
         let bindings: Result<_, Error> = answer
             .bindings
             .into_iter()
@@ -84,7 +90,7 @@ impl Client {
                 })
             })
             .collect();
-        Ok(CallerIdentity {
+        Ok(Self {
             principal: answer.principal,
             auth_method: AuthMethod::from_wire(answer.auth_method),
             bindings: bindings?,

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 
 use crate::call::{Attempt, Caller};
 use crate::connect::LastBreak;
+use crate::guard::guarded;
 use crate::tls::Credentials;
 use crate::{ClientBuilder, Error};
 
@@ -106,7 +107,7 @@ impl Client {
             if previous > 0 {
                 request.metadata_mut().insert("grpc-previous-rpc-attempts", MetadataValue::from(previous));
             }
-            let answer = send(endpoint.channel.clone(), request);
+            let answer = guarded(send(endpoint.channel.clone(), request));
             async move {
                 match answer.await {
                     Ok(response) => {

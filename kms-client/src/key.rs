@@ -77,7 +77,7 @@ pub struct KeyAndVersion {
 }
 
 impl Key {
-    fn from_wire(key: Option<v1::Key>) -> Result<Self, Error> {
+    pub(crate) fn from_wire(key: Option<v1::Key>) -> Result<Self, Error> {
         let key = required(key, "key")?;
         Ok(Self {
             name: key.name.parse().map_err(|_| Error::malformed("key.name"))?,
@@ -95,7 +95,7 @@ impl Key {
 }
 
 impl KeyVersion {
-    fn from_wire(version_: Option<v1::KeyVersion>) -> Result<Self, Error> {
+    pub(crate) fn from_wire(version_: Option<v1::KeyVersion>) -> Result<Self, Error> {
         let wire = required(version_, "version")?;
         let (key, number) = wire.name.split_once("/versions/").ok_or_else(|| Error::malformed("version.name"))?;
         let number: VersionNumber = number.parse().map_err(|_| Error::malformed("version.name"))?;
@@ -114,7 +114,7 @@ impl KeyVersion {
 }
 
 impl KeyAndVersion {
-    fn from_wire(key: Option<v1::Key>, version: Option<v1::KeyVersion>) -> Result<Self, Error> {
+    pub(crate) fn from_wire(key: Option<v1::Key>, version: Option<v1::KeyVersion>) -> Result<Self, Error> {
         Ok(Self { key: Key::from_wire(key)?, version: KeyVersion::from_wire(version)? })
     }
 }

@@ -50,6 +50,10 @@ mod context;
 mod crypto;
 mod endpoints;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+mod guard;
 mod key;
 mod key_state;
 mod name;

@@ -163,7 +163,7 @@ impl Client {
 }
 
 impl Status {
-    fn from_wire(answer: v1::GetStatusResponse) -> Result<Self, Error> {
+    pub(crate) fn from_wire(answer: v1::GetStatusResponse) -> Result<Self, Error> {
         let epoch = answer
             .epoch
             .map(|epoch| {

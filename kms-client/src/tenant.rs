@@ -80,7 +80,7 @@ impl TenantState {
 }
 
 impl Tenant {
-    fn from_wire(tenant: Option<v1::Tenant>) -> Result<Self, Error> {
+    pub(crate) fn from_wire(tenant: Option<v1::Tenant>) -> Result<Self, Error> {
         let tenant = required(tenant, "tenant")?;
         Ok(Self {
             name: tenant.name.parse().map_err(|_| Error::malformed("tenant.name"))?,

@@ -364,5 +364,21 @@ fn tls(draft: &mut Draft) -> Option<TlsFiles> {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing {
+    //! What fuzzing calls of the settings.
+
+    use super::*;
+
+    /// A file of settings.
+    pub(crate) fn settings(data: &[u8]) {
+        let Ok(text) = std::str::from_utf8(data) else { return };
+        let mut draft = Draft::of_text(text);
+        drop(resolve(&Flags::default(), &mut draft));
+        // A mistake is shown with its place, which is computed from the text.
+        drop(draft.mistakes.iter().map(ToString::to_string).collect::<Vec<_>>());
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,8 @@ pub mod crypto;
 pub mod data_dir;
 #[cfg(feature = "dev")]
 pub mod dev;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod init;
 pub mod keyring;
 pub mod mistake;

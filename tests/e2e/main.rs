@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may, and its figures are there to be read")]
 
 mod audit;
+mod authz_coverage;
 mod bad_blobs;
 mod bad_callers;
 mod bad_disk;
@@ -21,7 +22,10 @@ mod config;
 mod damaged_log;
 mod destruction;
 mod dev;
+mod every_bit;
 mod expect;
+mod foreign_client;
+mod hang_up;
 mod log_failure;
 mod look_alike;
 mod protections;

@@ -85,11 +85,12 @@ impl Caller {
             Ok(response) => request_id(response),
             Err(status) => status.get_details_error_info().and_then(|mut info| info.metadata.remove("request_id")),
         };
+        let details = result.as_ref().err().map(|status| status.details().to_vec()).unwrap_or_default();
         let answer = match result {
             Ok(response) => Ok(Answer { message: response.into_inner(), request_id: request_id.clone() }),
             Err(status) => Err(Refused::from(status)),
         };
-        self.ledger.enter(Reply { op: R::NAME, request_id, refused: answer.as_ref().err().cloned() });
+        self.ledger.enter(Reply { op: R::NAME, request_id, refused: answer.as_ref().err().cloned(), details });
         answer
     }
 

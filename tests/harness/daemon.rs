@@ -108,6 +108,12 @@ impl Daemon {
         self.caller_with(Some(&self.site.identity(name)?))
     }
 
+    /// Returns a caller that reaches the services by another address, such as a [`CutWay`](crate::cut::CutWay).
+    pub fn caller_by(&self, name: &str, services: &str) -> Result<Caller> {
+        let (ca, identity) = (self.site.authority().pem(), self.site.identity(name)?);
+        Caller::new(services, &self.addresses.operator, &ca, Some(&identity), self.site.ledger())
+    }
+
     /// Returns a caller with any certificate, or with none.
     pub fn caller_with(&self, identity: Option<&Identity>) -> Result<Caller> {
         let (services, operator) = (&self.addresses.services, &self.addresses.operator);

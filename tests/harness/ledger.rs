@@ -14,6 +14,8 @@ pub struct Reply {
     pub request_id: Option<String>,
     /// Nothing for a success.
     pub refused: Option<Refused>,
+    /// The details of a refusal, as they are on the wire.
+    pub details: Vec<u8>,
 }
 
 /// The replies of all callers of a site, in the order they came in.
@@ -34,6 +36,16 @@ impl Ledger {
     pub fn refusals(&self) -> Vec<Reply> {
         let said = |reply: &&Reply| reply.refused.as_ref().is_some_and(|refused| refused.reason.is_some());
         self.lock().iter().filter(said).cloned().collect()
+    }
+
+    /// Returns all that refusals say: their sentences and their details.
+    pub fn said(&self) -> Vec<u8> {
+        let mut said = Vec::new();
+        for reply in self.lock().iter() {
+            said.extend(reply.refused.iter().flat_map(|refused| refused.message.bytes()));
+            said.extend(&reply.details);
+        }
+        said
     }
 
     /// Returns how many successes each RPC had.

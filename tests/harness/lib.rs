@@ -11,8 +11,10 @@
 mod authority;
 mod binding;
 mod caller;
+pub mod cut;
 mod daemon;
 mod ledger;
+pub mod needle;
 mod output;
 mod process;
 mod program;

@@ -117,9 +117,18 @@ impl Following {
     }
 }
 
-/// Reads `{"fields":{"message":"serving","services":"127.0.0.1:41234",...},...}`.
+/// Reads `{"fields":{"message":"serving","services":"127.0.0.1:41234",...},...}`, or in a log of text
+/// `... serving services=127.0.0.1:41234 ...`.
 fn serving_line(line: &[u8]) -> Option<Addresses> {
-    let line: Value = serde_json::from_slice(line).ok()?;
+    let Ok(line) = serde_json::from_slice::<Value>(line) else {
+        let (_, fields) = std::str::from_utf8(line).ok()?.split_once(" serving services=")?;
+        let address = |name: &str| {
+            let (_, rest) = fields.split_once(&format!(" {name}="))?;
+            rest.split_whitespace().next().map(str::to_owned)
+        };
+        let services = fields.split_whitespace().next()?.to_owned();
+        return Some(Addresses { services, operator: address("operator")?, probes: address("probes")? });
+    };
     let fields = line.get("fields")?;
     if fields.get("message")?.as_str()? != "serving" {
         return None;
@@ -136,6 +145,9 @@ mod tests {
     fn the_serving_line_gives_the_addresses_and_no_other_line_does() {
         let line = br#"{"level":"INFO","fields":{"message":"serving","services":"127.0.0.1:1","operator":"127.0.0.1:2","probes":"127.0.0.1:3"}}"#;
         assert_eq!(serving_line(line).unwrap().probes, "127.0.0.1:3");
+        let text = b"2026-01-01T00:00:00Z  INFO serving services=127.0.0.1:1 operator=127.0.0.1:2 probes=127.0.0.1:3\n";
+        assert_eq!(serving_line(text).unwrap().services, "127.0.0.1:1");
+        assert_eq!(serving_line(text).unwrap().probes, "127.0.0.1:3");
         for other in [&b"serving"[..], b"{}", br#"{"fields":{"message":"stopping","services":"127.0.0.1:1"}}"#] {
             assert!(serving_line(other).is_none());
         }

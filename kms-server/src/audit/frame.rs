@@ -134,6 +134,8 @@ fn frame_at(bytes: &[u8], length: usize) -> Option<FoundFrame<'_>> {
     }
     let first = u64::from_be_bytes(*payload[1..].first_chunk()?);
     let count = u16::from_be_bytes(*payload[9..].first_chunk()?);
+    // Every leaf has an index, and there is one after the last.
+    first.checked_add(u64::from(count))?;
     Some(FoundFrame { payload, mac: whole[8 + length..].first_chunk()?, first, count, bytes: whole.len() })
 }
 

@@ -224,10 +224,10 @@ impl std::fmt::Debug for Ledger {
 }
 
 /// The entries of a ledger, one after the other, as long as they fit.
-pub struct Entries<'a> {
+pub struct Entries<'a, R = BufReader<File>> {
     path: PathBuf,
     key: &'a LedgerMacKey,
-    file: BufReader<File>,
+    file: R,
     /// Where the next one begins, and the last one did.
     at: u64,
     before: u64,
@@ -236,7 +236,7 @@ pub struct Entries<'a> {
     last: Option<u64>,
 }
 
-impl Entries<'_> {
+impl<R: Read> Entries<'_, R> {
     /// Returns the next entry; none at the end, or where one does not fit.
     pub fn next(&mut self) -> Result<Option<StoredLeaf>, LedgerError> {
         self.read_next().map_err(|error| LedgerError::Unusable(self.path.clone(), error))
@@ -274,6 +274,18 @@ impl Entries<'_> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Reads any bytes as a ledger of which they are all: for fuzzing.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn read_any(bytes: &[u8], key: &LedgerMacKey) -> Vec<StoredLeaf> {
+    let Some((head, file)) = bytes.split_at_checked(HEAD_BYTES) else { return Vec::new() };
+    let (at, end, previous) = (HEAD_BYTES as u64, bytes.len() as u64, crate::crypto::sha256(head));
+    let mut entries = Entries { path: PathBuf::from("a ledger"), key, file, at, before: at, end, previous, last: None };
+    let read: Vec<_> = std::iter::from_fn(|| entries.next().expect("bytes can be read")).collect();
+    assert!(entries.at <= entries.end);
+    std::hint::black_box((0..bytes.len()).filter_map(|at| claimed_index(&bytes[at..])).max());
+    read
 }
 
 /// The name appears only with a durable head under it.

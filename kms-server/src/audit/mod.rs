@@ -7,6 +7,8 @@
 //! **Invariant:** no byte of a reply leaves before its leaf is durable (`hold`).
 
 pub mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod hold;
 pub mod leaf;
 pub mod ledger;

@@ -266,6 +266,22 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Reads any bytes as the last segment of a log and as one before it: for fuzzing.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn read_any(bytes: &[u8], key: &FrameMacKey) {
+    let Some(head) = SegmentHead::parse(bytes) else { return };
+    for is_last in [false, true] {
+        for size in [0, head.first, head.first.saturating_add(1), u64::MAX] {
+            let anchor = Anchor { size, mac: head.previous };
+            let mut reader = Reader { anchor, met_anchor: size == 0, keep: |_| true, ..Reader::new(key) };
+            match reader.read_segment(bytes, head, is_last) {
+                Ok(tail) => assert!(tail.offset <= bytes.len() as u64),
+                Err(error) => drop(error.to_string()),
+            }
+        }
+    }
+}
+
 /// Reads every leaf of a log without checking a MAC: for tests and for people, never to decide.
 pub fn read_unverified(dir: &Path) -> io::Result<Vec<StoredLeaf>> {
     let mut leaves = Vec::new();

@@ -4,6 +4,8 @@
 //! for a client, or what the settings map another of its names to. The subject of a certificate
 //! is never a principal by itself, and a connection without a principal is no connection.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod identity;
 pub mod inspect;
 pub mod mapping;

@@ -71,7 +71,7 @@ pub(super) fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationL
 
 const EXPECT_CERTIFICATE: &str = "expected a PEM file with -----BEGIN CERTIFICATE-----";
 
-fn all<T: PemObject>(path: &Path, bytes: &[u8]) -> Result<Vec<T>, TlsError> {
+pub(super) fn all<T: PemObject>(path: &Path, bytes: &[u8]) -> Result<Vec<T>, TlsError> {
     T::pem_slice_iter(bytes).collect::<Result<_, _>>().map_err(|_| {
         // The library's message may quote lines of the file, and the file may hold a key.
         let remedy = "copy it again; each -----BEGIN line needs its -----END line";

@@ -15,6 +15,8 @@
 
 mod attempts;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod keystore_dir;
 mod pin;
 mod private_file;

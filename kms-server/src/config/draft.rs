@@ -92,15 +92,28 @@ impl Draft {
                 }
             }
         }
+        draft.fill_in_defaults();
+        draft
+    }
+
+    /// Reads a file that is these bytes, without flags and variables: for fuzzing.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn of_text(text: &str) -> Self {
+        let mut draft = Self { legible: true, base: PathBuf::from("etc"), ..Self::default() };
+        draft.read_text(Source { file: "kms.toml", text });
+        draft.fill_in_defaults();
+        draft
+    }
+
+    fn fill_in_defaults(&mut self) {
         for setting in SETTINGS {
             if let Default::Is(text) = setting.default
-                && !draft.found.contains_key(&setting.full_name())
+                && !self.found.contains_key(&setting.full_name())
             {
                 let value = default_of(setting, text);
-                draft.found.insert(setting.full_name(), Found { value, origin: Origin::Default });
+                self.found.insert(setting.full_name(), Found { value, origin: Origin::Default });
             }
         }
-        draft
     }
 
     fn read_text(&mut self, source: Source<'_>) {

@@ -199,7 +199,7 @@ fn answer_of(asked: [u8; 32], object: &Object, placed: &Placed) -> rows::Answer 
     answer
 }
 
-fn object_of(answer: &rows::Answer) -> Result<Object, Error> {
+pub(super) fn object_of(answer: &rows::Answer) -> Result<Object, Error> {
     match (&answer.tenant, &answer.key, &answer.version) {
         (Some(tenant), None, None) => TenantView::of_answer(tenant).map(Object::Tenant),
         (None, Some(key), None) => KeyView::of_answer(key).map(Object::Key),

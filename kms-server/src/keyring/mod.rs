@@ -17,6 +17,8 @@ mod destroy_key;
 mod destroy_tenant;
 pub mod due;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gate;
 mod group;
 pub mod init;

@@ -43,6 +43,8 @@ mod action;
 pub mod bindings;
 mod entities;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod names;
 mod network;
 mod remembered;

@@ -20,6 +20,8 @@ mod decrypt_data_key;
 mod destroy_tenant;
 mod encrypt;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod generate_data_key;
 mod get_key;
 mod get_status;

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::error::Error;
 use super::pipeline::Call;
 use crate::crypto::context::hash_of_caller;
-use crate::crypto::{ContextHash, Header, Kind, OpenError};
+use crate::crypto::{ContextHash, Header, Kind, OpenError, PageTokenKey};
 use crate::keyring;
 use crate::noun::{KeyName, KeyVersion, TenantName};
 
@@ -119,11 +119,16 @@ pub(super) fn page(size: i32, token: String) -> Result<Page, Error> {
 impl Page {
     /// Returns after what the listing goes on.
     pub(super) fn after<T: std::str::FromStr>(&self, call: &Call<'_>, listing: &str) -> Result<Option<T>, Error> {
+        self.of(call.keyring().page_token_key(), &listing_of(call, listing))
+    }
+
+    /// Returns the place that the token holds, if it was made for this listing of this caller.
+    pub(super) fn of<T: std::str::FromStr>(&self, key: &PageTokenKey, listing: &str) -> Result<Option<T>, Error> {
         if self.token.is_empty() {
             return Ok(None);
         }
         let token = URL_SAFE_NO_PAD.decode(&self.token).map_err(|_| Error::PageToken)?;
-        let place = call.keyring().page_token_key().open(&listing_of(call, listing), &token).ok_or(Error::PageToken)?;
+        let place = key.open(listing, &token).ok_or(Error::PageToken)?;
         std::str::from_utf8(place).ok().and_then(|place| place.parse().ok()).map(Some).ok_or(Error::PageToken)
     }
 }
@@ -145,7 +150,12 @@ pub(super) fn cut_page<M: prost::Message>(items: &mut Vec<M>) -> bool {
 /// Makes the token of the next page, if there is one.
 pub(super) fn next_page(call: &Call<'_>, listing: &str, more: bool, last: Option<&str>) -> String {
     let Some(last) = last.filter(|_| more) else { return String::new() };
-    URL_SAFE_NO_PAD.encode(call.keyring().page_token_key().seal(&listing_of(call, listing), last.as_bytes()))
+    token(call.keyring().page_token_key(), &listing_of(call, listing), last.as_bytes())
+}
+
+/// Makes a token for a place in a listing of a caller.
+pub(super) fn token(key: &PageTokenKey, listing: &str, place: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(key.seal(listing, place))
 }
 
 // A token is of use to the caller it was given to, for the listing it came from.
