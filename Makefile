@@ -5,10 +5,10 @@
 FEATURES := --workspace --features kms-client/cli --locked
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 
-.PHONY: help setup build demo dev test prove fuzz lint fmt check-format check-deps check-clippy check-proto
+.PHONY: help setup build demo dev test prove prove-crash prove-damage fuzz lint fmt check-format check-deps check-clippy check-proto
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
 
 setup: ## what the build needs beside Rust (make itself does this before every build)
 	@deploy/setup.sh
@@ -29,8 +29,14 @@ test: build ## all tests; those that measure or count something show it
 # kms-server/doc/proof.
 PROVE := KMS_TESTS_AT_FULL_SCALE=1 cargo test $(FEATURES) --test e2e -- --show-output --test-threads 1
 
-prove: build ## fences, failing logs and callers that hang up, at full scale
-	$(PROVE) destruction:: log_failure:: hang_up::
+prove: build ## fences, failing logs, callers that hang up, crashes and damage, at full scale
+	$(PROVE) destruction:: log_failure:: hang_up:: crash:: damage::
+
+prove-crash: build ## 1,000 kills under load, and 20 at every named place to die
+	$(PROVE) crash::
+
+prove-damage: build ## every byte of a small data directory flipped, one at a time
+	$(PROVE) damage::
 
 # Of every decoder of what comes from outside or from disk; FUZZ_SECONDS for each (30).
 fuzz: ## feeds every decoder with changed seeds for a while: some minutes, and 8 more to build it the first time

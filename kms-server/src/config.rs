@@ -83,6 +83,10 @@ pub struct Flags {
     /// The names of those that came from the environment.
     #[arg(skip)]
     pub from_environment: Vec<String>,
+    /// For tests of crashes: where to die, name[:count].
+    #[cfg(debug_assertions)]
+    #[arg(long, env = "KMS_SERVER_KILL_POINT", value_name = "POINT", hide = true)]
+    pub kill_point: Option<crate::kill_point::Trigger>,
 }
 
 /// What a flag or a variable says.
@@ -166,6 +170,9 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// What to log.
     pub log_filter: String,
+    /// Where to die, for tests of crashes.
+    #[cfg(debug_assertions)]
+    pub kill_point: Option<crate::kill_point::Trigger>,
 }
 
 impl Settings {
@@ -332,6 +339,8 @@ fn resolve(flags: &Flags, draft: &mut Draft) -> Settings {
         request_time_max: std::time::Duration::from_millis(draft.millis("limits.request_time").expect(INVARIANT)),
         log_format,
         log_filter: draft.text("log.filter").expect(INVARIANT),
+        #[cfg(debug_assertions)]
+        kill_point: flags.kill_point,
     }
 }
 

@@ -12,6 +12,7 @@ pub mod dev;
 pub mod fuzzing;
 pub mod init;
 pub mod keyring;
+pub mod kill_point;
 pub mod mistake;
 pub mod noun;
 pub mod policy;

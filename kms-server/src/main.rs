@@ -143,7 +143,7 @@ fn run(command: Command, matches: &ArgMatches, protections: &Protections) -> any
     match command {
         Command::Init { flags, admin, output } => {
             let settings = Settings::load(&flags)?;
-            start_logs(&settings)?;
+            begin(&settings)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let made = runtime.block_on(init(&settings, durable_store()?, &admin))?;
             tell(&made, settings.tls.is_some(), output)?;
@@ -152,7 +152,7 @@ fn run(command: Command, matches: &ArgMatches, protections: &Protections) -> any
             // First of all: who reloads a daemon that is just starting must not end it.
             let hangups = Hangups::listen()?;
             let settings = Settings::load(&flags)?;
-            start_logs(&settings)?;
+            begin(&settings)?;
             let mode = Mode::Service(Box::new(Reloading { flags: *flags, hangups }));
             serve(&settings, &durable_store()?, mode, protections, |_| {})?;
         }
@@ -218,7 +218,9 @@ fn eprint_all(text: &str) {
     eprint!("{text}");
 }
 
-fn start_logs(settings: &Settings) -> anyhow::Result<()> {
+fn begin(settings: &Settings) -> anyhow::Result<()> {
+    #[cfg(debug_assertions)]
+    settings.kill_point.into_iter().for_each(kms_server::kill_point::arm);
     telemetry::start_logs(settings.log_format, &settings.log_filter)
         .map_err(|error| anyhow::anyhow!("log.filter = {:?} is no filter: {error}", settings.log_filter))
 }

@@ -19,6 +19,7 @@ use crate::data_dir::DataDir;
 use crate::keyring::due::HELD_MESSAGE;
 use crate::keyring::open::{Opened, Opening};
 use crate::keyring::{Keyring, KeyringSettings, Settled};
+use crate::kill_point;
 use crate::noun::clock::SystemClock;
 use crate::noun::random::OsRandom;
 use crate::noun::{Clock, Random};
@@ -251,6 +252,7 @@ pub fn serve(
         failed
     });
     log.close();
+    kill_point::pass(kill_point::Point::LogClosed);
     // The store is closed after the last change, and the log holds its outcome.
     runtime.block_on(opened_store.close())?;
     drop(runtime);

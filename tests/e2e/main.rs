@@ -19,6 +19,8 @@ mod bad_surroundings;
 mod client;
 mod command;
 mod config;
+#[cfg(debug_assertions)]
+mod crash;
 mod damaged_log;
 mod destruction;
 mod dev;

@@ -58,6 +58,20 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Starts a daemon that is to die at a place, `name:count`. One that died there before it served leaves only the
+    /// site.
+    pub async fn start_armed(site: Site, kill_point: &str) -> Result<Result<Self, Site>> {
+        let mut process = Process::start(site.command("serve")?.env(KILL_POINT, kill_point), site.output())?;
+        match process.serving().await {
+            Ok(addresses) => Ok(Ok(Self { site, process, addresses })),
+            Err(_) => {
+                let code = process.ended().await?;
+                ensure!(code.is_none(), "it did not die, but ended with {code:?}:\n{}", site.output().tail());
+                Ok(Err(site))
+            }
+        }
+    }
+
     pub(crate) async fn refused(site: &Site) -> Result<Ended> {
         let output = Output::default();
         let mut process = Process::start(&mut site.command("serve")?, &output)?;
@@ -200,3 +214,6 @@ impl Daemon {
         self.stop().await?.start().await
     }
 }
+
+/// What arms a place to die at.
+pub(crate) const KILL_POINT: &str = "KMS_SERVER_KILL_POINT";

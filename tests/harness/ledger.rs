@@ -48,6 +48,12 @@ impl Ledger {
         said
     }
 
+    /// Returns all replies that came from the daemon itself.
+    pub fn replies(&self) -> Vec<Reply> {
+        let said = |reply: &&Reply| reply.refused.as_ref().is_none_or(|refused| refused.reason.is_some());
+        self.lock().iter().filter(said).cloned().collect()
+    }
+
     /// Returns how many successes each RPC had.
     pub fn successes_by_op(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 use tokio::process::Command;
 
+use crate::daemon::KILL_POINT;
 use crate::{Authority, Binding, Daemon, Ended, Identity, Ledger, Output, Volume, run};
 
 /// The settings that tests change. All others are the daemon's own defaults.
@@ -225,6 +226,12 @@ impl Site {
     /// Starts a daemon that is asked to reload (SIGHUP) as soon as it has said its first word.
     pub async fn start_hung_up(self) -> Result<Daemon> {
         Daemon::start_with(self, true).await
+    }
+
+    /// Runs `init` for the administrator `admin`, to die at a place, and returns what it said.
+    pub async fn init_armed(&self, kill_point: &str) -> Result<Ended> {
+        let mut init = self.command("init")?;
+        run(init.arg("--admin").arg(self.principal("admin")).env(KILL_POINT, kill_point)).await
     }
 
     /// Runs `serve`, which is expected to refuse, and returns what it said. If it serves it is killed, and the end

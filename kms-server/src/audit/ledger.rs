@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::crypto::LedgerMacKey;
 use crate::crypto::log_mac::FrameMac;
+use crate::kill_point::{Point, pass, pass_with};
 
 use super::leaf::{LEAF_BYTES_MAX, Outcome, Phase, StoredLeaf};
 
@@ -208,8 +209,10 @@ impl Ledger {
         entry.extend_from_slice(&crc32c::crc32c(&leaf).to_be_bytes());
         entry.extend_from_slice(&leaf);
         entry.extend_from_slice(&mac);
+        pass_with(Point::LedgerTorn, || drop(self.file.write_all_at(&entry[..entry.len() / 2], self.end)));
         self.file.write_all_at(&entry, self.end)?;
         self.file.sync_data()?;
+        pass(Point::LedgerDurable);
         self.end += entry.len() as u64;
         self.previous = mac;
         self.last = Some(stored.index);

@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::crypto::log_mac::FrameMac;
+use crate::kill_point::{Point, pass, pass_with};
 
 use super::frame::{FRAME_OVERHEAD_BYTES, PAYLOAD_BYTES_MAX, SEGMENT_HEAD_BYTES, SegmentHead};
 
@@ -91,10 +92,15 @@ impl SegmentWriter {
     pub(super) fn write(&mut self, frame: &[u8], first: u64, mac: FrameMac) -> io::Result<()> {
         // The length 0 that ends the segment stays behind the frame.
         if self.offset + frame.len() as u64 + 4 > self.capacity {
+            pass(Point::SegmentFull);
             self.roll(first, frame.len() as u64)?;
+            pass(Point::SegmentRolled);
         }
+        pass_with(Point::FrameTorn, || drop(self.file.write_all_at(&frame[..frame.len() / 2], self.offset)));
         self.file.write_all_at(frame, self.offset)?;
+        pass(Point::FrameUnsynced);
         self.file.sync_data()?;
+        pass(Point::FrameDurable);
         self.offset += frame.len() as u64;
         self.previous = mac;
         Ok(())
@@ -107,10 +113,13 @@ impl SegmentWriter {
     pub(super) fn write_over_torn(&mut self, frame: &[u8], mac: FrameMac) -> io::Result<()> {
         self.file.write_all_at(frame, self.offset)?;
         self.file.sync_all()?;
+        pass(Point::TailTorn);
         self.offset += frame.len() as u64;
         self.previous = mac;
         self.capacity = self.capacity.max(self.offset + 4);
-        self.clear_ahead()
+        self.clear_ahead()?;
+        pass(Point::TailZeroed);
+        Ok(())
     }
 
     /// Overwrites with zeros all that a write may have left behind the tail: what is there may lie in
@@ -179,7 +188,10 @@ pub(super) fn make_spare(spare: &Path, bytes: u64) -> io::Result<()> {
     remove_if_there(&making)?;
     // What failed half way must not take the space that the store needs.
     make_zeros(&making, bytes).inspect_err(|_| drop(remove_if_there(&making)))?;
-    std::fs::rename(&making, spare)
+    pass(Point::SpareMade);
+    std::fs::rename(&making, spare)?;
+    pass(Point::SpareNamed);
+    Ok(())
 }
 
 /// Returns the segments of a log by the index of their first leaf, in order.
@@ -213,8 +225,10 @@ fn make_segment(dir: &Path, head: SegmentHead, bytes: u64) -> io::Result<(File, 
     let file = OpenOptions::new().read(true).write(true).open(&making)?;
     file.write_all_at(&head.to_bytes(), 0)?;
     file.sync_all()?;
+    pass(Point::SegmentHeaded);
     // The name appears only with a durable head under it.
     std::fs::rename(&making, path)?;
+    pass(Point::SegmentNamed);
     sync_dir(dir)?;
     let capacity = file.metadata()?.len();
     Ok((file, capacity))

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Leaf, Outcome};
+use crate::kill_point::{Point, pass};
 use crate::noun::{Clock, TenantName, UnixMillis};
 use crate::rows;
 
@@ -160,7 +161,9 @@ impl Keyring {
                 by,
             },
         };
+        pass(Point::DueFound);
         self.change(change, Terms::default(), Who::service()).await?;
+        pass(Point::DueDone);
         Ok(true)
     }
 

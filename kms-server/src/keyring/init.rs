@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::audit::{Leaf, Log, LogSettings, Phase};
 use crate::backend::{EpochContext, MasterKeyBackend};
 use crate::crypto::{AuditSeed, ClusterSecret, EpochKey, EpochPlace};
+use crate::kill_point::{Point, pass};
 use crate::noun::{Clock, EpochNumber, KeyVersion, Random, Uid};
 use crate::rows;
 use crate::store::{Batch, Precondition, Store, Write};
@@ -47,6 +48,7 @@ impl Birth<'_> {
         let epoch_key = EpochKey::generate(self.rng)?;
         let version = self.backend.create_version(&context).await?;
         let ciphertext = self.backend.wrap(&version, &context, &epoch_key).await?;
+        pass(Point::InitKeystore);
         // Proof that the backend gives back what it was given, before anything hangs on it.
         let kcv = epoch_key.kcv(&place.id, place.number);
         let answered = self.backend.unwrap(&version, &context, &ciphertext).await?;
@@ -67,6 +69,7 @@ impl Birth<'_> {
                 tracing::error!(%error, "the audit log could not be made");
                 Error::Log(crate::audit::LogFailed::Failed)
             })?;
+        pass(Point::InitLog);
         let begin = Leaf {
             cluster: Some(self.cluster.to_string().into()),
             epoch: Some(place.number.get()),
@@ -76,6 +79,7 @@ impl Birth<'_> {
         };
         let intent = log.append(Leaf { ph: Some(Phase::Intent), seq: Some(1), ..begin.clone() })?;
         log.durable(intent).await?;
+        pass(Point::InitIntent);
 
         let (now, anchor) = (self.clock.now(), log.anchor());
         let epoch_row = rows::Epoch {
@@ -128,11 +132,14 @@ impl Birth<'_> {
             ],
         };
         let store = store().await?;
+        pass(Point::InitStore);
         store.commit(batch).await?;
+        pass(Point::InitBatch);
         let outcome =
             Leaf { in_: Some(intent), seq: Some(1), rh: Some(Etag::of(&epoch_record).to_string().into()), ..begin };
         let outcome = log.append(outcome.ended(crate::audit::Outcome::Ok))?;
         log.durable(outcome).await?;
+        pass(Point::InitOutcome);
         log.close();
         Ok(store)
     }

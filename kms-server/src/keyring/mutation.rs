@@ -23,6 +23,7 @@ use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Leaf, Ledger, LogFailed, Outcome, Phase};
+use crate::kill_point::{Point, pass};
 use crate::noun::{KeyName, UnixMillis};
 use crate::rows;
 use crate::store::{Batch, Precondition, StoreError, Write};
@@ -235,7 +236,10 @@ impl Mutator {
         for (making, seq) in makings.iter().zip(self.position.seq + 1..) {
             let leaf = Leaf { ph: Some(Phase::Intent), seq: Some(seq), ..making.signed() };
             match self.keyring.log.append(leaf) {
-                Ok(index) => intents.push(index),
+                Ok(index) => {
+                    intents.push(index);
+                    pass(Point::IntentAppended);
+                }
                 Err(failed) => {
                     let leaves: Vec<Leaf> = makings.iter().map(Making::signed).collect();
                     self.abort(&leaves, &intents, "LOG");
@@ -250,6 +254,7 @@ impl Mutator {
             return Err((Fault::Log(failed), makings));
         }
 
+        pass(Point::IntentsDurable);
         if let [making] = &makings[..]
             && making.asked.change.closes_gate()
             && let Err(fault) = close_and_drain(&making.entry).await
@@ -285,10 +290,12 @@ impl Mutator {
         let count = made.len() as u64;
         let position = self.next_position(self.position.seq + count, intents.first().copied());
         position.join(&mut batch, &self.position);
+        pass(Point::BatchReady);
         if let Err(error) = self.keyring.store.commit(batch).await {
             self.refuse_all(made, &intents, &error);
             return Ok(());
         }
+        pass(Point::BatchDurable);
         let before = std::mem::replace(&mut self.position, position);
         self.keyring.seq.store(self.position.seq, Ordering::Relaxed);
 
@@ -296,6 +303,8 @@ impl Mutator {
         for made in &made {
             made.settle_entry();
         }
+
+        pass(Point::MemorySettled);
 
         // Outcomes, durable before any reply.
         let mut indices = Vec::with_capacity(made.len());
@@ -309,6 +318,7 @@ impl Mutator {
                         self.position.last_destruction = Some(stored.index);
                         destruction = Some(stored);
                     }
+                    pass(Point::OutcomeAppended);
                 }
                 Err(_) => break,
             }
@@ -317,6 +327,7 @@ impl Mutator {
             Some(last) if indices.len() == made.len() => self.keyring.log.durable(*last).await,
             Some(_) | None => Err(LogFailed::Failed),
         };
+        pass(Point::OutcomesDurable);
         if durable.is_err() {
             // Done, but not recorded: the next start records it.
             self.break_off();
@@ -329,6 +340,7 @@ impl Mutator {
             self.break_off();
         }
         for (place, made) in made.into_iter().enumerate() {
+            pass(Point::ReplyDue);
             let changed =
                 durable.map(|()| Changed { object: made.object, how: How::Made(indices[place]) }).map_err(Error::from);
             answer(made.reply, changed);
@@ -456,8 +468,12 @@ impl Mutator {
         let next = self.next_position(self.position.seq, None);
         let mut batch = Batch { writes, ..Batch::default() };
         next.join(&mut batch, &self.position);
+        pass(Point::AnchorDue);
         match self.keyring.store.commit(batch).await {
-            Ok(()) => self.position = next,
+            Ok(()) => {
+                pass(Point::AnchorMoved);
+                self.position = next;
+            }
             Err(error) => {
                 tracing::error!(%error, "the store's anchor could not be moved");
                 self.break_off();
@@ -543,10 +559,12 @@ impl Made {
 /// Closes the gate and waits, for a bounded time, until nobody is inside.
 async fn close_and_drain(entry: &Arc<Entry>) -> Result<(), Fault> {
     entry.gate.close();
+    pass(Point::GateClosed);
     if tokio::time::timeout(DRAIN_TIME_MAX, entry.gate.drained()).await.is_err() {
         reopen(entry);
         return Err(Fault::Drain);
     }
+    pass(Point::GateDrained);
     Ok(())
 }
 

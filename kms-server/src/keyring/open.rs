@@ -19,6 +19,7 @@ use crate::audit::replay::{ReplayError, destructions, replay};
 use crate::audit::{Anchor, Leaf, Ledger, LedgerError, Log, LogSettings, Outcome};
 use crate::backend::{EpochContext, MasterKeyBackend, MasterKeyRef};
 use crate::crypto::EpochPlace;
+use crate::kill_point::{Point, pass};
 use crate::noun::{Clock, EpochNumber, KeyVersion, Random, Uid};
 use crate::rows;
 use crate::store::{Store, StoreError};
@@ -37,7 +38,7 @@ use super::{ClusterKeys, Epoch, Error, Keyring, KeyringSettings, row, row_key};
 pub enum OpenClusterError {
     /// The store's first batch is missing.
     #[error(
-        "this data directory is an unfinished `init`: nothing was ever stored in it; remove it and run `kms-server init` again"
+        "this data directory is an unfinished `init`: nothing was ever stored in it; remove its hsm, seg and store directories and run `kms-server init` again"
     )]
     Unfinished,
     /// The store does not read.
@@ -236,6 +237,7 @@ impl Opening<'_> {
         let from = position_row.first_intent_index.unwrap_or(anchor.size);
         let replayed =
             replay(self.log_dir, log_settings.origin_hash(), &frame_mac, anchor, from, &[CLOCK_HELD, CLOCK_TRUSTED])?;
+        pass(Point::LogRead);
         let story = Story::read(&replayed, position.seq)?;
         position.last_mutation = story.last_mutation.or(position.last_mutation);
         position.last_destruction = story.last_destruction.or(position.last_destruction);
@@ -253,6 +255,7 @@ impl Opening<'_> {
             return Err(LedgerError::Other.into());
         }
 
+        pass(Point::LedgerComplete);
         // Nothing is written to the log before all of this was found in order.
         let log_write = |error: std::io::Error| OpenClusterError::LogWrite(error.into());
         let (tail, torn_bytes) = (replayed.tail, replayed.torn_bytes);
@@ -269,6 +272,7 @@ impl Opening<'_> {
             let salvaged = Leaf { bytes: Some(bytes), ..Leaf::of("StoreSalvaged") };
             append_durable(&log, salvaged.ended(Outcome::Ok)).await?;
         }
+        pass(Point::AllSettled);
         let start = Leaf {
             log: Some("kms1-audit".into()),
             cluster: Some(cluster_uid.to_string().into()),
@@ -276,6 +280,7 @@ impl Opening<'_> {
             ..Leaf::of("Start")
         };
         append_durable(&log, start.ended(Outcome::Ok)).await?;
+        pass(Point::StartRecorded);
 
         let (jobs, waiting) = mpsc::channel(JOBS_MAX);
         let keyring = Arc::new(Keyring {

@@ -5,6 +5,7 @@
 
 use crate::audit::replay::Replayed;
 use crate::audit::{Leaf, Ledger, Log, Outcome, Phase, StoredLeaf};
+use crate::kill_point::{Point, pass};
 use crate::noun::UnixMillis;
 
 use super::LEASE_MS;
@@ -75,6 +76,7 @@ impl Story {
             let mut outcome = Leaf { ph: None, in_: Some(intent.index), ..intent.leaf.clone() };
             if !was_done {
                 append_durable(log, outcome.ended(Outcome::Aborted)).await?;
+                pass(Point::LeafAborted);
                 settled.aborted += 1;
                 continue;
             }
@@ -89,6 +91,7 @@ impl Story {
                 outcome.pd = position.last_destruction;
             }
             let stored = append_durable(log, outcome.ended(Outcome::Recovered)).await?;
+            pass(Point::LeafRecovered);
             position.last_mutation = Some(stored.index);
             if fenced {
                 position.last_destruction = Some(stored.index);

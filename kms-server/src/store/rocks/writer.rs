@@ -14,6 +14,7 @@ use rocksdb::{DB, WriteBatch};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{BoxError, Database, after_prefix, column, options, reader::Readers};
+use crate::kill_point::{Point, pass};
 use crate::store::{Batch, KEY_BYTES_MAX, Precondition, RowKey, StoreError, Write};
 
 /// The caller's side of the thread.
@@ -39,7 +40,12 @@ impl Writer {
     /// Starts the thread, which also closes the database in the end.
     pub(super) fn start(database: Arc<Database>, readers: Arc<Readers>) -> std::io::Result<Self> {
         let synced = options::synced();
-        Self::start_with(database, readers, move |db, writes| Ok(db.write_opt(writes, &synced)?))
+        Self::start_with(database, readers, move |db, writes| {
+            pass(Point::BatchUnwritten);
+            db.write_opt(writes, &synced)?;
+            pass(Point::BatchWritten);
+            Ok(())
+        })
     }
 
     fn start_with(
