@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::Log;
 use crate::authn::inspect::inspect;
 use crate::backend;
 use crate::config::Settings;
@@ -160,7 +161,7 @@ pub fn serve(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (opened_store, salvaged_bytes) = store.open(&settings.store_dir()).context("the store cannot be opened")?;
     let opened = opening.block_on(open(settings, &opened_store, salvaged_bytes, &clock))?;
-    let Opened { keyring, mutator, backend, clock_held, settled } = opened;
+    let Opened { keyring, mutator, backend, clock_held, log_began, settled } = opened;
     if clock_held {
         tracing::warn!("{HELD_MESSAGE}");
         warnings.push(HELD_MESSAGE.to_owned());
@@ -228,6 +229,8 @@ pub fn serve(
             changes.spawn(reloader.run(hangups, changes.clone(), tokens.stop_accepting.clone()));
         }
 
+        let (older, dir, stop) = (Arc::clone(&log), settings.log_dir(), tokens.stop_accepting.clone());
+        others.spawn_blocking(move || verify_older(&older, &dir, log_began, &stop));
         let failed = watch(&mut signals, &keyring, &healths).await;
         is_serving.store(false, Ordering::Release);
         for health in &mut healths {
@@ -390,6 +393,19 @@ async fn listen(
         }
     });
     Ok(([services_health, operator_health], addresses, serving))
+}
+
+/// Reads what the start did not need of the log, and says when it is not of one piece: it is served all the same,
+/// since no key hangs on it, but somebody must know.
+fn verify_older(log: &Log, dir: &Path, began: u64, stop: &CancellationToken) {
+    match log.verify_before(dir, began, || stop.is_cancelled()) {
+        Ok(Some(segments)) => tracing::info!(segments, "the older part of the audit log is whole"),
+        Ok(None) => {}
+        Err(error) => {
+            metrics::counter!("kms_audit_damage_total").increment(1);
+            tracing::error!(%error, "the older part of the audit log is damaged: what was acknowledged since is whole");
+        }
+    }
 }
 
 /// What is looked after every few seconds.

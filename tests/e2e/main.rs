@@ -21,6 +21,7 @@ mod command;
 mod config;
 #[cfg(debug_assertions)]
 mod crash;
+mod damage;
 mod damaged_log;
 mod destruction;
 mod dev;
@@ -30,6 +31,7 @@ mod foreign_client;
 mod hang_up;
 mod log_failure;
 mod look_alike;
+mod old_copies;
 mod protections;
 mod reflection;
 mod reload;

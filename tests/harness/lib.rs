@@ -13,6 +13,7 @@ mod binding;
 mod caller;
 pub mod cut;
 mod daemon;
+pub mod damage;
 mod ledger;
 pub mod needle;
 mod output;

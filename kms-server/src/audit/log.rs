@@ -24,6 +24,7 @@ use crate::noun::{Clock, UnixMillis};
 
 use super::frame::FramePayload;
 use super::leaf::{LEAF_BYTES_MAX, Leaf, Outcome, StoredLeaf, write_leaf};
+use super::replay::{ReplayError, verify_before};
 use super::segment::{SegmentWriter, Tail, make_spare};
 
 /// The log takes no more leaves, or not now.
@@ -223,6 +224,11 @@ impl Log {
     /// Returns the index of the first leaf in the segment now written to.
     pub fn segment_first(&self) -> u64 {
         self.segment.load(Ordering::Acquire)
+    }
+
+    /// Proves that the log is of one piece before the segment that the start began with. Blocks.
+    pub fn verify_before(&self, dir: &Path, began: u64, stop: impl Fn() -> bool) -> Result<Option<usize>, ReplayError> {
+        verify_before(dir, self.settings.origin_hash(), &self.key, began, stop)
     }
 
     /// Returns the settings.

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use tokio::sync::mpsc;
 
-use crate::audit::replay::{ReplayError, destructions, replay};
+use crate::audit::replay::{ReplayError, destructions, read_unverified, replay};
 use crate::audit::{Anchor, Leaf, Ledger, LedgerError, Log, LogSettings, Outcome};
 use crate::backend::{EpochContext, MasterKeyBackend, MasterKeyRef};
 use crate::crypto::EpochPlace;
@@ -41,6 +41,14 @@ pub enum OpenClusterError {
         "this data directory is an unfinished `init`: nothing was ever stored in it; remove its hsm, seg and store directories and run `kms-server init` again"
     )]
     Unfinished,
+    /// The store's first batch is missing, though the log goes on.
+    #[error(
+        "the store lacks its first rows, but the audit log has {records} records: the cluster was in use, and this store is not its own; put back the newest copy of the store, nothing was changed"
+    )]
+    Emptied {
+        /// Records of the log.
+        records: usize,
+    },
     /// The store does not read.
     #[error("the store cannot be read")]
     Store(#[from] StoreError),
@@ -54,8 +62,12 @@ pub enum OpenClusterError {
         source: Error,
     },
     /// The backend did not unwrap the epoch key.
-    #[error("the master key backend did not unwrap the epoch key {epoch}")]
+    #[error(
+        "the master key backend did not unwrap the epoch key {epoch} of cluster {cluster}, which the store is of: do store and keystore belong together?"
+    )]
     Backend {
+        /// The cluster, as the store has it.
+        cluster: Uid,
         /// The epoch.
         epoch: EpochNumber,
         /// Why.
@@ -85,7 +97,7 @@ pub enum OpenClusterError {
     LogWrite(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The store is older than the log.
     #[error(
-        "the store lacks {lacks} acknowledged changes: it stands at change {store}, the log at {log}; put back the newest copy of the store"
+        "the store lacks {lacks} acknowledged changes: it stands at change {store}, the log at {log}; put back the newest copy of the store, nothing was changed"
     )]
     StoreOlder {
         /// How many.
@@ -152,25 +164,20 @@ pub struct Opened {
     pub backend: Arc<dyn MasterKeyBackend>,
     /// Whether the clock is too far from where it was for dates to fire.
     pub clock_held: bool,
+    /// The first segment of the log that was read: those before it are still to be verified.
+    pub log_began: u64,
     /// What was settled, for people.
     pub settled: Settled,
-}
-
-/// Reads the cluster's uid without trusting it: enough to look for its backend.
-async fn cluster_uid(store: &dyn Store) -> Result<Uid, OpenClusterError> {
-    let record = store.get(&row_key::cluster()).await?.ok_or(OpenClusterError::Unfinished)?;
-    let unverified: rows::Cluster =
-        row::peek(&record).map_err(|source| OpenClusterError::Row { what: "cluster", source })?;
-    row::uid(&unverified.uid).map_err(|source| OpenClusterError::Row { what: "cluster", source })
 }
 
 impl Opening<'_> {
     /// Opens the cluster.
     pub async fn run(self) -> Result<Opened, OpenClusterError> {
         let at = |what| move |source: Error| OpenClusterError::Row { what, source };
-        let cluster_uid = cluster_uid(&*self.store).await?;
         let cluster_record = self.row_or_unfinished(&row_key::cluster()).await?;
+        // Read without trusting it: enough to look for its backend.
         let unverified: rows::Cluster = row::peek(&cluster_record).map_err(at("cluster"))?;
+        let cluster_uid = row::uid(&unverified.uid).map_err(at("cluster"))?;
         let wrapped_secret = wrapped(&unverified.wrapped_secret).map_err(at("cluster"))?;
         let header = wrapped_secret.header().map_err(|error| at("cluster")(error.into()))?;
         let number =
@@ -191,7 +198,7 @@ impl Opening<'_> {
             });
         }
         let context = EpochContext { cluster: cluster_uid, epoch_id: place.id, epoch: number };
-        let from_backend = |source| OpenClusterError::Backend { epoch: number, source };
+        let from_backend = |source| OpenClusterError::Backend { cluster: cluster_uid, epoch: number, source };
         let backend = (self.backend)(cluster_uid).map_err(from_backend)?;
         let key = backend
             .unwrap(&MasterKeyRef(wrap.reference.clone()), &context, &wrap.ciphertext)
@@ -303,13 +310,21 @@ impl Opening<'_> {
         });
         let mut mutator = Mutator::new(Arc::clone(&keyring), waiting, position, ledger);
         (settled.recorded, settled.carried_out) = (recorded, mutator.carry_out().await?);
-        Ok(Opened { keyring, mutator, backend, clock_held, settled })
+        Ok(Opened { keyring, mutator, backend, clock_held, log_began: replayed.began, settled })
     }
 
     async fn row_or_unfinished(&self, place: &crate::store::RowKey) -> Result<Vec<u8>, OpenClusterError> {
-        self.store.get(place).await?.ok_or(OpenClusterError::Unfinished)
+        let Some(record) = self.store.get(place).await? else {
+            // Whoever is told that nothing was stored removes what is left.
+            let records = read_unverified(self.log_dir).map_err(ReplayError::from)?.len();
+            let of_init = records <= RECORDS_OF_INIT;
+            return Err(if of_init { OpenClusterError::Unfinished } else { OpenClusterError::Emptied { records } });
+        };
+        Ok(record)
     }
 }
 
+/// `init` leaves an intent and an outcome.
+const RECORDS_OF_INIT: usize = 2;
 /// The most changes that may wait.
 const JOBS_MAX: usize = 1024;

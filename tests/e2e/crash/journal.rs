@@ -127,8 +127,12 @@ impl Journal {
     }
 
     fn choose(&mut self, mix: Mix) -> (String, Step) {
-        let living: Vec<String> =
-            self.tenants.iter().filter(|(_, tenant)| !tenant.steps().is_empty()).map(|(name, _)| name.clone()).collect();
+        let living: Vec<String> = self
+            .tenants
+            .iter()
+            .filter(|(_, tenant)| !tenant.steps().is_empty())
+            .map(|(name, _)| name.clone())
+            .collect();
         let wanted = |step: &Step| match mix {
             Mix::All => true,
             Mix::Gates => step.closes_gate(),

@@ -51,8 +51,7 @@ impl Tenant {
         let key = self.keys.get(key);
         let version_opens =
             |key: &Key| key.versions.get(version as usize - 1).is_some_and(|state| *state == KeyState::Enabled);
-        self.state == TenantState::Active
-            && key.is_some_and(|key| key.state == KeyState::Enabled && version_opens(key))
+        self.state == TenantState::Active && key.is_some_and(|key| key.state == KeyState::Enabled && version_opens(key))
     }
 
     /// Returns whether there is, or was, this version of a key.
@@ -71,7 +70,9 @@ impl Tenant {
     pub fn steps(&self) -> Vec<Step> {
         match self.state {
             TenantState::Active => {}
-            TenantState::Suspended => return vec![Step::Resume, Step::Resume, Step::DestroyTenant, Step::ScheduleTenant],
+            TenantState::Suspended => {
+                return vec![Step::Resume, Step::Resume, Step::DestroyTenant, Step::ScheduleTenant];
+            }
             TenantState::PendingDestruction => return vec![Step::CancelTenant],
             _ => return Vec::new(),
         }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
+use kms_proto::v1::{KeyState, TenantState};
 use kms_server::kill_point::{Point, Stage};
+use kms_tests::request::*;
 use kms_tests::{Daemon, Ended, Random, Site, run, seed};
 
 use super::{Campaign, Tally};
@@ -53,6 +55,10 @@ async fn die(campaign: &mut Campaign, site: Site, point: Point, round: usize) ->
             let count = up_to(12);
             die_at_work(campaign, site, point, count, Mix::Gates).await
         }
+        Stage::Destruction => {
+            let count = up_to(3);
+            die_at_work(campaign, site, point, count, Mix::Gates).await
+        }
         Stage::Log => {
             // A frame is written at every turn, a segment ends after hundreds.
             let of_frames = matches!(point, Point::FrameTorn | Point::FrameUnsynced | Point::FrameDurable);
@@ -72,7 +78,9 @@ async fn die(campaign: &mut Campaign, site: Site, point: Point, round: usize) ->
         }
         Stage::StartAfter(first) => {
             // A torn frame of the start itself would leave nothing else to be settled.
-            let count = 1 + up_to(12);
+            let of_destructions = first.stage() == Stage::Destruction;
+            let count = if of_destructions { up_to(3) } else { 1 + up_to(12) };
+            let mix = if of_destructions { Mix::Gates } else { mix };
             let site = die_at_work(campaign, site, first, count, mix).await?;
             let before = deaths(&site, point);
             match Daemon::start_armed(site, point.name()).await? {
@@ -161,7 +169,7 @@ async fn an_init_that_dies_anywhere_is_finished_or_told_and_made_again() -> Resu
                 init_again(&site).await.with_context(|| point.name())?;
             }
             let daemon = site.start().await.with_context(|| point.name())?;
-            daemon.caller("admin")?.ask(kms_tests::request::create_tenant("acme")).await?;
+            daemon.caller("admin")?.ask(create_tenant("acme")).await?;
             let daemon = daemon.restart().await?;
             let site = daemon.stop().await?;
             let records = kms_tests::records::Records::read(&site)?;
@@ -169,6 +177,63 @@ async fn an_init_that_dies_anywhere_is_finished_or_told_and_made_again() -> Resu
             crate::world::check(&site)?;
         }
         println!("kill point {}: died {} times, {}", point.name(), at_scale(1, 20), "then served");
+    }
+    Ok(())
+}
+
+/// What is due waits for an hour with a steady clock: it is brought about by a process of its own, on a stopped site.
+#[tokio::test]
+async fn a_destruction_by_date_that_dies_anywhere_is_done_or_not_begun() -> Result<()> {
+    let seed = seed();
+    println!("kill points of dates: seed {seed}");
+    let mut random = Random::new(seed);
+    // Dates pass the places of changes and of gates as well.
+    let is_passed = |point: &&Point| matches!(point.stage(), Stage::Due | Stage::Change | Stage::Gate | Stage::Destruction);
+    for point in Point::ALL.iter().filter(is_passed) {
+        for _ in 0..at_scale(1, 20) {
+            let site = Site::temporary()?;
+            site.init().await?;
+            let daemon = site.start().await?;
+            let admin = daemon.caller("admin")?;
+            let names: Vec<String> = (0..3).map(|number| format!("t{number}")).collect();
+            for name in &names {
+                admin.ask(create_tenant(name)).await?;
+                admin.ask(create_key(&format!("tenants/{name}"), "app")).await?;
+            }
+            for name in &names[..2] {
+                admin.ask(destroy_tenant(&format!("tenants/{name}"), None)).await?;
+            }
+            admin.ask(schedule_key_destruction("tenants/t2/keys/app", None)).await?;
+            let site = daemon.stop().await?;
+
+            let pass = 1 + random.below(3);
+            let mut due = kms_tests::command("kms-trial")?;
+            due.arg("due").arg(site.path("kms.toml")).arg(format!("{}:{pass}", point.name()));
+            let died = run(due.current_dir(site.dir())).await?;
+            ensure!(died.code.is_none(), "{}: {:?} {}", point.name(), died.code, String::from_utf8_lossy(&died.stdout));
+
+            let daemon = site.start().await.with_context(|| point.name())?;
+            let admin = daemon.caller("admin")?;
+            let mut destroyed = 0;
+            for name in &names[..2] {
+                let tenant = admin.ask(get_tenant(&format!("tenants/{name}"))).await?.tenant.unwrap_or_default();
+                match tenant.state() {
+                    TenantState::Fenced => destroyed += 1,
+                    state => ensure!(state == TenantState::PendingDestruction, "{}: {state:?}", point.name()),
+                }
+            }
+            let key = admin.ask(get_key("tenants/t2/keys/app")).await?.key.unwrap_or_default();
+            match key.state() {
+                KeyState::Destroyed => destroyed += 1,
+                state => ensure!(state == KeyState::PendingDestruction, "{}: {state:?}", point.name()),
+            }
+            // One after the other: all before the one at which it died are done, none after it is begun.
+            ensure!((pass - 1..=pass).contains(&destroyed), "{}:{pass}: {destroyed} are destroyed", point.name());
+            let site = daemon.stop().await?;
+            super::check_settled(&kms_tests::records::Records::read(&site)?)?;
+            crate::world::check(&site)?;
+        }
+        println!("kill point {} of a date: died {} times", point.name(), at_scale(1, 20));
     }
     Ok(())
 }

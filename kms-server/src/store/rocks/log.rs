@@ -1,4 +1,4 @@
-//! Looking through write-ahead logs before RocksDB reads them.
+//! Looking through write-ahead logs and manifests, which have the same format, before RocksDB reads them.
 //!
 //! One flipped bit in the type of a record can make RocksDB believe in a log that was used again,
 //! which ours never are, and then it reads for ever. Such records are found here. All other damage
@@ -10,8 +10,18 @@ use std::path::{Path, PathBuf};
 
 /// Returns the paths of the write-ahead logs in a folder.
 pub(super) fn logs(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    files(dir, |name| name.ends_with(".log"))
+}
+
+/// Returns the paths of the manifests in a folder.
+pub(super) fn manifests(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    files(dir, |name| name.starts_with("MANIFEST-"))
+}
+
+fn files(dir: &Path, is_wanted: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>> {
     let files = dir.read_dir()?.map(|file| Ok(file?.path())).collect::<io::Result<Vec<_>>>()?;
-    Ok(files.into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "log")).collect())
+    let wanted = |file: &PathBuf| file.file_name().and_then(|name| name.to_str()).is_some_and(&is_wanted);
+    Ok(files.into_iter().filter(wanted).collect())
 }
 
 // RocksDB's format: LOG = blocks of 32 KiB, the last one shorter; BLOCK = records, then zeros where

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rocksdb::{DB, DBRecoveryMode, ErrorKind, IteratorMode, Options};
 
 use super::BoxError;
-use super::log::{disarm, foreign_record, logs};
+use super::log::{disarm, foreign_record, logs, manifests};
 use super::options::{self, Limits};
 use super::shred::flush;
 use crate::store::Family;
@@ -21,7 +21,9 @@ use crate::store::Family;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// There is no such folder, or no database in it.
-    #[error("there is no store in this folder")]
+    #[error(
+        "there is no store in this folder, expected a database with its file CURRENT: put back the newest copy of it"
+    )]
     Missing,
     /// A new store was asked for where something is.
     #[error("the folder for a new store is not empty")]
@@ -30,15 +32,17 @@ pub enum OpenError {
     #[error("another kms-server has this data directory open")]
     Locked,
     /// A database with other families, or with rows where we write none.
-    #[error("the database in this folder is not a whole store of ours: {0}")]
+    #[error(
+        "the database in this folder is not a whole store of ours: {0}; put back the newest copy of this cluster's"
+    )]
     Foreign(String),
     /// What was acknowledged may be lost. [`salvage`] opens what can be read, to be checked against
     /// the audit log.
-    #[error("the store is damaged")]
+    #[error("the store is damaged: put back its newest whole copy, beside the log as it is; nothing was changed")]
     Damaged(#[source] BoxError),
     /// RocksDB may read a damaged log for ever. The thread that does can only be ended with the
     /// process. Those that we know of are [`OpenError::Damaged`] instead.
-    #[error("opening did not end within {0:?}: the write-ahead log may be damaged")]
+    #[error("opening did not end within {0:?}: the store may be damaged; put back its newest whole copy")]
     Stuck(Duration),
     /// The disk, the permissions or the memory do not allow it.
     #[error("the store cannot be opened")]
@@ -74,11 +78,11 @@ pub(super) fn create(dir: &Path, limits: &Limits) -> Result<DB, OpenError> {
 /// Opens the store in a folder.
 pub(super) fn open(dir: &Path, limits: &Limits) -> Result<DB, OpenError> {
     let options = options::database(limits);
-    for log in logs(dir).unwrap_or_default() {
-        if let Some(record) = foreign_record(File::open(&log)?)? {
-            let name = log.file_name().unwrap_or_default().display();
+    for file in [logs(dir), manifests(dir)].into_iter().flat_map(Result::unwrap_or_default) {
+        if let Some(record) = foreign_record(File::open(&file)?)? {
+            let name = file.file_name().unwrap_or_default().display();
             return Err(OpenError::Damaged(
-                format!("the record at byte {record} of log {name} was not written by us").into(),
+                format!("the record at byte {record} of {name} was not written by us").into(),
             ));
         }
     }
@@ -349,6 +353,27 @@ mod tests {
             assert!(matches!(outcome, Err(OpenError::Damaged(_))), "bit of byte {at}: {outcome:?}");
             let kept = std::fs::read(damaged.join(log.file_name().unwrap())).unwrap();
             assert_eq!(kept, bytes, "the log is as it was");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_manifest_that_would_be_read_for_ever_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_running, log, _) = crashed(&dir.path().join("0"), 20).await;
+        let from = log.parent().unwrap();
+        let [manifest] = &manifests(from).unwrap()[..] else { panic!("there is one manifest") };
+        let whole = std::fs::read(manifest).unwrap();
+        let first = usize::from(u16::from_le_bytes([whole[4], whole[5]]));
+        // The types of the first record, and of the second.
+        for (n, at) in [6, 7 + first + 6].into_iter().enumerate() {
+            let damaged = dir.path().join((n + 1).to_string());
+            copy(from, &damaged);
+            let mut bytes = whole.clone();
+            assert_eq!(bytes[at], 1, "a whole record");
+            bytes[at] = 5;
+            std::fs::write(damaged.join(manifest.file_name().unwrap()), &bytes).unwrap();
+            let outcome = RocksStore::open(&damaged, &Limits::default()).map(drop);
+            assert!(matches!(outcome, Err(OpenError::Damaged(_))), "{at}: {outcome:?}");
         }
     }
 
