@@ -88,7 +88,7 @@ points! {
     /// One reply of a group is on its way, perhaps after others.
     ReplyDue = "reply-due" in Stage::Change,
 
-    /// Half of a frame is written.
+    /// A frame is written but for its last byte: more than the record that tells of it will cover.
     FrameTorn = "frame-torn" in Stage::Log,
     /// A frame is written and not synced.
     FrameUnsynced = "frame-unsynced" in Stage::Log,

@@ -18,8 +18,10 @@ pub struct Expected {
     pub pristine: PathBuf,
     /// What the choice of bits follows from.
     pub seed: u64,
-    /// At most so many bytes of each kind of file are damaged; all if there are fewer.
+    /// At most so many bytes of each kind are damaged; all if there are fewer.
     pub flips_max: usize,
+    /// The same for some kinds, by name.
+    pub flips_max_of: BTreeMap<String, usize>,
     /// How often each file is cut off.
     pub cuts: usize,
     /// The kinds of files that are damaged; all if there are none.
@@ -125,16 +127,23 @@ impl Expected {
                 continue;
             }
             let trial = |action| Trial { file: file.clone(), kind: kind.clone(), action };
-            let flips = by_kind.entry(kind.clone()).or_default();
-            flips.extend((0..bytes.len()).map(|at| trial(Action::Flip { at, bit: random.below(8) as u32 })));
+            // Behind the last frame a segment is of zeros.
+            let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            for at in 0..bytes.len() {
+                let in_room = is_segment(file) && at >= written;
+                let kind = if in_room { ROOM.to_owned() } else { kind.clone() };
+                let flip = Trial { kind: kind.clone(), ..trial(Action::Flip { at, bit: random.below(8) as u32 }) };
+                by_kind.entry(kind).or_default().push(flip);
+            }
             if !bytes.is_empty() {
                 cuts.extend((0..self.cuts).map(|_| trial(Action::Cut { to: random.below(bytes.len()) })));
             }
             removals.push(trial(Action::Remove));
         }
         let mut trials = Vec::new();
-        for mut flips in by_kind.into_values() {
-            while flips.len() > self.flips_max {
+        for (kind, mut flips) in by_kind {
+            let flips_max = self.flips_max_of.get(&kind).map_or(self.flips_max, |of_kind| self.flips_max.min(*of_kind));
+            while flips.len() > flips_max {
                 flips.swap_remove(random.below(flips.len()));
             }
             trials.append(&mut flips);
@@ -142,6 +151,18 @@ impl Expected {
         trials.append(&mut cuts);
         trials.append(&mut removals);
         Ok(trials)
+    }
+
+    /// Returns how many bytes there are of each kind.
+    pub fn bytes(&self) -> Result<BTreeMap<String, usize>> {
+        let every = Self { flips_max: usize::MAX, flips_max_of: BTreeMap::new(), cuts: 0, ..self.clone() };
+        let mut bytes = BTreeMap::new();
+        for trial in every.trials()? {
+            if matches!(trial.action, Action::Flip { .. }) {
+                *bytes.entry(trial.kind).or_default() += 1;
+            }
+        }
+        Ok(bytes)
     }
 
     /// Makes the data directory as it was left.
@@ -183,6 +204,9 @@ pub fn contents(folder: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
 fn is_segment(file: &Path) -> bool {
     file.starts_with("seg") && file.file_name().is_some_and(|name| name.len() == 20)
 }
+
+/// The room behind the last frame of a segment.
+pub const ROOM: &str = "log, room";
 
 fn kind_of(file: &Path, last_segment: Option<&Path>) -> String {
     let name = file.file_name().unwrap_or_default().to_string_lossy();

@@ -268,10 +268,13 @@ impl<'a> Reader<'a> {
                     };
                     self.meet_anchor(&tail)?;
                 }
-                // A checksum that holds is no accident of a crash.
-                Found::Frame(_) => return Err(damaged("a frame that does not verify")),
+                // A checksum that holds is no accident of a crash, unless the MAC behind it was not all written. What
+                // it should be is not looked at: whoever tries MACs must not learn how much of one was right.
+                Found::Frame(frame) if frame.mac.last() != Some(&0) => {
+                    return Err(damaged("a frame that does not verify"));
+                }
                 Found::End if rest.iter().all(|byte| *byte == 0) => return Ok(tail),
-                Found::End | Found::Bad => {
+                Found::Frame(_) | Found::End | Found::Bad => {
                     let written = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
                     if !is_last || !self.met_anchor {
                         return Err(damaged("bytes that are no frame"));
@@ -438,6 +441,26 @@ mod tests {
         assert!(log.replay(log.anchors[4]).unwrap().torn_bytes > 0);
     }
 
+    /// The checksum is before the payload: it holds where a sector ends within the MAC.
+    #[tokio::test]
+    async fn a_last_frame_torn_within_its_mac_is_cut_off() {
+        let log = written(5).await;
+        let (begin, end) = (log.ends[4], log.ends[5]);
+        for missing in 1..=32 {
+            let whole = segment::read(&log.dir.path().join("seg"), 0).unwrap();
+            if whole[end - missing..end].iter().all(|byte| *byte == 0) {
+                continue; // The MAC ends so, and is whole.
+            }
+            log.change(|bytes| bytes[end - missing..end].fill(0));
+            let read = log.replay(log.anchors[4]).unwrap();
+            assert_eq!((read.tail.next, read.tail.offset as usize), (4, begin), "without {missing} bytes");
+            assert!(read.torn_bytes > 0);
+            assert!(matches!(log.replay(log.anchors[5]), Err(ReplayError::Damaged { .. })), "before the anchor");
+            log.change(|bytes| bytes.copy_from_slice(&whole));
+        }
+        assert_eq!(log.replay(log.anchors[4]).unwrap().tail.next, 5);
+    }
+
     #[tokio::test]
     async fn the_frame_that_tells_of_a_torn_tail_takes_its_place() {
         let log = written(5).await;
@@ -527,7 +550,10 @@ mod tests {
         payload.push(|out| out.extend_from_slice(br#"{"v":1,"i":2,"t":1,"op":"Forged"}"#));
         let (frame, _) = payload.seal(&other, &log.anchors[2].mac);
         let at = log.ends[2];
-        log.change(|bytes| bytes[at..at + frame.len()].copy_from_slice(&frame));
+        log.change(|bytes| {
+            bytes[at..at + frame.len()].copy_from_slice(&frame);
+            bytes[at + frame.len() - 1] |= 1; // One that ends in 0 may be torn: it is cut off, and told.
+        });
         assert!(matches!(log.replay(log.anchors[2]), Err(ReplayError::Damaged { .. })));
     }
 

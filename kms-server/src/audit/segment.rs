@@ -96,7 +96,7 @@ impl SegmentWriter {
             self.roll(first, frame.len() as u64)?;
             pass(Point::SegmentRolled);
         }
-        pass_with(Point::FrameTorn, || drop(self.file.write_all_at(&frame[..frame.len() / 2], self.offset)));
+        pass_with(Point::FrameTorn, || drop(self.file.write_all_at(&frame[..frame.len() - 1], self.offset)));
         self.file.write_all_at(frame, self.offset)?;
         pass(Point::FrameUnsynced);
         self.file.sync_data()?;

@@ -188,7 +188,8 @@ async fn a_destruction_by_date_that_dies_anywhere_is_done_or_not_begun() -> Resu
     println!("kill points of dates: seed {seed}");
     let mut random = Random::new(seed);
     // Dates pass the places of changes and of gates as well.
-    let is_passed = |point: &&Point| matches!(point.stage(), Stage::Due | Stage::Change | Stage::Gate | Stage::Destruction);
+    let is_passed =
+        |point: &&Point| matches!(point.stage(), Stage::Due | Stage::Change | Stage::Gate | Stage::Destruction);
     for point in Point::ALL.iter().filter(is_passed) {
         for _ in 0..at_scale(1, 20) {
             let site = Site::temporary()?;
