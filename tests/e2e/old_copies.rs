@@ -105,12 +105,14 @@ async fn a_part_that_is_older_than_the_others_or_of_another_cluster() -> Result<
     refuses(&mut expected, "an empty store", &["lacks its first rows", "in use", "put back"], &site).await?;
     other.put("store", &site)?;
     // With its own keystore it opens, and is not this log's.
-    (other.put("hsm", &site)?, other.put("pin", &site)?);
+    other.put("hsm", &site)?;
+    other.put("pin", &site)?;
     refuses(&mut expected, "store and keystore of another cluster", &["another log", "put this cluster's"], &site)
         .await?;
     new.put("store", &site)?;
     refuses(&mut expected, "the keystore of another cluster", &["of cluster", "belong together"], &site).await?;
-    (new.put("hsm", &site)?, new.put("pin", &site)?);
+    new.put("hsm", &site)?;
+    new.put("pin", &site)?;
 
     // Store and log of one time, both old, are a cluster: only a copy of the log elsewhere could tell.
     let world = World::on(site.start().await.context("with all its own parts")?)?;

@@ -78,7 +78,7 @@ async fn hold(settings: &Settings, expected: &Expected, number: usize) -> Result
         return Ok(ended);
     }
     // A store that is opened throws away what it believes to be old: harmless is only what still is at the next start.
-    if number % AGAIN_EVERY != 0 {
+    if !number.is_multiple_of(AGAIN_EVERY) {
         return Ok(Ended::Harmless);
     }
     if let Err(error) = closed {

@@ -161,8 +161,7 @@ pub fn verify_before(
     stop: impl Fn() -> bool,
 ) -> Result<Option<usize>, ReplayError> {
     let mut expected = (0, FIRST_PREVIOUS_MAC);
-    let mut verified = 0;
-    for first in segment::list(dir)?.into_iter().take_while(|first| *first <= began) {
+    for (verified, first) in segment::list(dir)?.into_iter().take_while(|first| *first <= began).enumerate() {
         if stop() {
             return Ok(None);
         }
@@ -192,7 +191,6 @@ pub fn verify_before(
                 Found::End | Found::Bad => return Err(damaged(offset, "bytes that are no frame")),
             }
         }
-        verified += 1;
     }
     Err(ReplayError::Missing(dir.display().to_string()))
 }

@@ -45,7 +45,7 @@ async fn die_at_work(campaign: &mut Campaign, site: Site, point: Point, count: u
 async fn die(campaign: &mut Campaign, site: Site, point: Point, round: usize) -> Result<Site> {
     let mut up_to = |end: usize| 1 + campaign.random.below(end);
     // Both kinds of changes pass most places.
-    let mix = if round % 2 == 0 { Mix::NoGates } else { Mix::Gates };
+    let mix = if round.is_multiple_of(2) { Mix::NoGates } else { Mix::Gates };
     match point.stage() {
         Stage::Change => {
             let count = up_to(12);
