@@ -568,7 +568,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_older_part_is_verified_and_no_change_of_it_goes_unseen() {
-        let log = written(900).await;
+        let log = written(2_000).await;
         let dir = log.dir.path().join("seg");
         let (firsts, key) = (segment::list(&dir).unwrap(), log.secret.frame_mac_key().unwrap());
         assert!(firsts.len() > 2, "{firsts:?}");
