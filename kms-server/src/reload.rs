@@ -233,6 +233,9 @@ fn need_restart(settings: &Settings) -> Vec<(&'static str, String)> {
         request_time_max,
         log_format,
         log_filter,
+        // Armed once, at the start.
+        #[cfg(debug_assertions)]
+            kill_point: _,
     } = settings;
     vec![
         ("data_dir", format!("{data_dir:?}")),
