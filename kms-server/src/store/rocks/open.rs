@@ -78,15 +78,20 @@ pub(super) fn create(dir: &Path, limits: &Limits) -> Result<DB, OpenError> {
 /// Opens the store in a folder.
 pub(super) fn open(dir: &Path, limits: &Limits) -> Result<DB, OpenError> {
     let options = options::database(limits);
-    for file in [logs(dir), manifests(dir)].into_iter().flat_map(Result::unwrap_or_default) {
+    refuse_foreign_records(logs(dir))?;
+    open_as(dir, limits, options)
+}
+
+/// Refuses files that RocksDB might read for ever.
+fn refuse_foreign_records(files: std::io::Result<Vec<PathBuf>>) -> Result<(), OpenError> {
+    for file in files.unwrap_or_default() {
         if let Some(record) = foreign_record(File::open(&file)?)? {
             let name = file.file_name().unwrap_or_default().display();
-            return Err(OpenError::Damaged(
-                format!("the record at byte {record} of {name} was not written by us").into(),
-            ));
+            let found = format!("the record at byte {record} of {name} was not written by us");
+            return Err(OpenError::Damaged(found.into()));
         }
     }
-    open_as(dir, limits, options)
+    Ok(())
 }
 
 /// Opens the store in a folder up to the place where its log is damaged, and closes it again, so
@@ -163,6 +168,8 @@ fn open_as(dir: &Path, limits: &Limits, options: Options) -> Result<DB, OpenErro
     if !dir.join("CURRENT").try_exists()? {
         return Err(OpenError::Missing);
     }
+    // Before anything reads one, also where a store is salvaged: no salvage mends a manifest.
+    refuse_foreign_records(manifests(dir))?;
     let mut expected: Vec<_> = Family::ALL.map(Family::name).into();
     expected.push(options::UNUSED);
     let mut found = DB::list_cf(&options, dir)?;
@@ -372,7 +379,7 @@ mod tests {
             assert_eq!(bytes[at], 1, "a whole record");
             bytes[at] = 5;
             std::fs::write(damaged.join(manifest.file_name().unwrap()), &bytes).unwrap();
-            let outcome = RocksStore::open(&damaged, &Limits::default()).map(drop);
+            let outcome = RocksStore::open_or_salvage(&damaged, &Limits::default()).map(drop);
             assert!(matches!(outcome, Err(OpenError::Damaged(_))), "{at}: {outcome:?}");
         }
     }
