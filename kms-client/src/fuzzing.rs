@@ -77,7 +77,7 @@ fn error(data: &[u8]) {
         headers.extend(value.map(|value| (HeaderName::from_static(name), value)));
     }
     for status in [Some(status), Status::from_header_map(&headers)].into_iter().flatten() {
-        let error = Error::from_status("Encrypt", "localhost:8443", Duration::from_secs(1), status);
+        let error = Error::from_status("Encrypt", "localhost:8443", Duration::from_secs(1), status, || None);
         assert!(error.reason().is_none_or(|reason| !reason.contains(|c: char| !c.is_ascii_graphic())));
         drop((error.to_string(), format!("{error:?}")));
     }
