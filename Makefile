@@ -35,7 +35,7 @@ prove: build ## fences, failing logs, callers that hang up, crashes and damage, 
 prove-crash: build ## 1,000 kills under load, and 20 at every named place to die
 	$(PROVE) crash::
 
-prove-damage: build ## every byte of a small data directory flipped, one at a time
+prove-damage: build ## the bytes of a small data directory flipped, one at a time; KMS_TESTS_EVERY_BYTE=1 for all of them
 	$(PROVE) damage::
 
 # Of every decoder of what comes from outside or from disk; FUZZ_SECONDS for each (30).
