@@ -77,7 +77,9 @@ fn garbage() -> Vec<Vec<u8>> {
         let mut bytes = vec![0; length];
         OsRandom::new().fill(&mut bytes);
         // One in 16 million would begin as ours do.
-        bytes.first_mut().map(|first| *first |= 1);
+        if let Some(first) = bytes.first_mut() {
+            *first |= 1;
+        }
         bytes
     };
     (0..=200).map(of_length).collect()

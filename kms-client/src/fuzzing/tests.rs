@@ -53,7 +53,8 @@ fn every_target_has_a_program_and_every_program_a_target() {
 }
 
 fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
-    let time = Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 5 });
+    let moment = prost_types::Timestamp { seconds: 1_700_000_000, nanos: 5 };
+    let time = Some(moment);
     let key = v1::Key {
         name: "tenants/acme/keys/app".into(),
         uid: "07".repeat(16),
@@ -85,7 +86,7 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         ("page", v1::ListKeysResponse { keys: vec![key.clone(), key], next_page_token: "AQ".into() }.encode_to_vec()),
         ("caller", v1::GetCallerIdentityResponse { bindings: vec![binding], ..Default::default() }.encode_to_vec()),
         ("status", status.encode_to_vec()),
-        ("time", time.unwrap_or_default().encode_to_vec()),
+        ("time", moment.encode_to_vec()),
     ];
     let mut seeds = Vec::new();
     for (number, (name, message)) in answers.into_iter().enumerate() {

@@ -109,7 +109,7 @@ impl Ledger {
         let (end, previous) = (HEAD_BYTES as u64, crate::crypto::sha256(&head));
         let mut ledger = Self { path: path.clone(), head, key, file, end, previous, last: None, rest: Rest::default() };
         let mut entries = ledger.entries_up_to(length).map_err(unusable)?;
-        while entries.next()?.is_some() {}
+        while entries.next_entry()?.is_some() {}
         let Entries { at, before, previous, last, .. } = entries;
         (ledger.end, ledger.previous, ledger.last) = (at, previous, last);
         ledger.rest = ledger.look_behind(length).map_err(unusable)?;
@@ -157,7 +157,7 @@ impl Ledger {
             if entries.previous == *mac {
                 return Ok(true);
             }
-            if entries.next()?.is_none() {
+            if entries.next_entry()?.is_none() {
                 return Ok(false);
             }
         }
@@ -241,7 +241,7 @@ pub struct Entries<'a, R = BufReader<File>> {
 
 impl<R: Read> Entries<'_, R> {
     /// Returns the next entry; none at the end, or where one does not fit.
-    pub fn next(&mut self) -> Result<Option<StoredLeaf>, LedgerError> {
+    pub fn next_entry(&mut self) -> Result<Option<StoredLeaf>, LedgerError> {
         self.read_next().map_err(|error| LedgerError::Unusable(self.path.clone(), error))
     }
 
@@ -285,7 +285,7 @@ pub(super) fn read_any(bytes: &[u8], key: &LedgerMacKey) -> Vec<StoredLeaf> {
     let Some((head, file)) = bytes.split_at_checked(HEAD_BYTES) else { return Vec::new() };
     let (at, end, previous) = (HEAD_BYTES as u64, bytes.len() as u64, crate::crypto::sha256(head));
     let mut entries = Entries { path: PathBuf::from("a ledger"), key, file, at, before: at, end, previous, last: None };
-    let read: Vec<_> = std::iter::from_fn(|| entries.next().expect("bytes can be read")).collect();
+    let read: Vec<_> = std::iter::from_fn(|| entries.next_entry().expect("bytes can be read")).collect();
     assert!(entries.at <= entries.end);
     std::hint::black_box((0..bytes.len()).filter_map(|at| claimed_index(&bytes[at..])).max());
     read
@@ -372,7 +372,7 @@ mod tests {
             let ledger = self.open().unwrap();
             let mut entries = ledger.entries().unwrap();
             let mut ends = vec![];
-            while entries.next().unwrap().is_some() {
+            while entries.next_entry().unwrap().is_some() {
                 ends.push(entries.at as usize);
             }
             ends
@@ -385,7 +385,7 @@ mod tests {
 
     fn indices(ledger: &Ledger) -> Vec<u64> {
         let mut entries = ledger.entries().unwrap();
-        std::iter::from_fn(|| entries.next().unwrap()).map(|stored| stored.index).collect()
+        std::iter::from_fn(|| entries.next_entry().unwrap()).map(|stored| stored.index).collect()
     }
 
     #[test]
@@ -394,7 +394,7 @@ mod tests {
         let ledger = made.open().unwrap();
         assert_eq!((ledger.last(), indices(&ledger), ledger.rest.bytes), (Some(9), vec![5, 6, 9], 0));
         let mut entries = ledger.entries().unwrap();
-        assert_eq!(entries.next().unwrap(), Some(destruction(5, None)));
+        assert_eq!(entries.next_entry().unwrap(), Some(destruction(5, None)));
     }
 
     #[test]
@@ -468,7 +468,7 @@ mod tests {
         let ledger = made.open().unwrap();
         let mut entries = ledger.entries().unwrap();
         let mut ends = vec![entries.previous];
-        while entries.next().unwrap().is_some() {
+        while entries.next_entry().unwrap().is_some() {
             ends.push(entries.previous);
         }
         assert_eq!((ends.len(), ends[3]), (4, ledger.mac()));

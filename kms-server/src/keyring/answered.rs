@@ -23,7 +23,7 @@ pub const REPEAT_MS_MAX: u64 = DAY_MS;
 /// What comes of a change that was asked for.
 pub(super) enum Considered {
     /// It is to be made.
-    Make(Plan),
+    Make(Box<Plan>),
     /// It was made before, or is only to be shown.
     Answer(Changed),
 }
@@ -39,7 +39,7 @@ impl Keyring {
             return Err(Error::EtagMismatch);
         }
         if !asked.terms.rehearse {
-            return Ok(Considered::Make(plan));
+            return Ok(Considered::Make(Box::new(plan)));
         }
         // Nothing of this is written; the object tells what would be.
         let creates = plan.before.is_none();

@@ -44,7 +44,7 @@ impl Mutator {
     pub(super) async fn carry_out(&mut self) -> Result<usize, OpenClusterError> {
         let mut destroyed_tenants = HashSet::new();
         let mut entries = self.ledger().entries()?;
-        while let Some(stored) = entries.next()? {
+        while let Some(stored) = entries.next_entry()? {
             let entry = Destroyed::of(&stored);
             destroyed_tenants.extend(entry.filter(|(_, entry)| entry.is_tenant()).map(|(_, entry)| entry.tenant));
         }
@@ -62,7 +62,7 @@ impl Mutator {
     ) -> Result<Vec<(TenantName, Arc<Destroyed>)>, OpenClusterError> {
         let mut undone = Vec::new();
         let mut entries = self.ledger().entries()?;
-        while let Some(stored) = entries.next()? {
+        while let Some(stored) = entries.next_entry()? {
             let failed = |source| OpenClusterError::CarryOut { index: stored.index, source };
             let told = Destroyed::of(&stored);
             let (tenant, entry) =

@@ -39,6 +39,5 @@ pub(super) fn complete_ledger(
 /// Tells whether each names the one before, from the ledger's last to the log's.
 fn leads(known: Option<u64>, missing: &[StoredLeaf], last: u64) -> bool {
     let mut before = known;
-    missing.iter().all(|stored| std::mem::replace(&mut before, Some(stored.index)) == stored.leaf.pd)
-        && before == Some(last)
+    missing.iter().all(|stored| before.replace(stored.index) == stored.leaf.pd) && before == Some(last)
 }

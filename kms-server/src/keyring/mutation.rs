@@ -131,7 +131,7 @@ struct Making {
     reply: oneshot::Sender<Result<Changed, Error>>,
     entry: Arc<Entry>,
     _turn: OwnedMutexGuard<()>,
-    plan: Plan,
+    plan: Box<Plan>,
 }
 
 impl Mutator {

@@ -40,7 +40,8 @@ async fn start_carries_out(world: &World, times: usize) -> Running {
 #[tokio::test]
 async fn what_was_destroyed_does_not_come_back() {
     let of = |family: Family| move |place: &RowKey| place.family == family;
-    let subsets: [(&str, Box<dyn Fn(&RowKey) -> bool>); 4] = [
+    type Which = Box<dyn Fn(&RowKey) -> bool>;
+    let subsets: [(&str, Which); 4] = [
         ("all rows", Box::new(|_| true)),
         ("the tenant's row", Box::new(of(Family::Root))),
         ("its name's row", Box::new(of(Family::Name))),
