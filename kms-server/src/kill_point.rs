@@ -119,10 +119,10 @@ points! {
     /// An entry of the ledger is durable.
     LedgerDurable = "ledger-durable" in Stage::Destruction,
 
-    /// A record tells of a torn tail, which is still there.
-    TailTorn = "tail-torn" in Stage::StartAfter(Point::FrameTorn),
-    /// A torn tail is zeros.
-    TailZeroed = "tail-zeroed" in Stage::StartAfter(Point::FrameTorn),
+    /// A torn tail is gone but for a mark; nothing tells of it yet.
+    TailMarked = "tail-marked" in Stage::StartAfter(Point::FrameTorn),
+    /// A record tells of a torn tail.
+    TailTold = "tail-told" in Stage::StartAfter(Point::FrameTorn),
     /// The log was read; nothing is settled.
     LogRead = "log-read" in Stage::StartAfter(Point::IntentsDurable),
     /// The ledger has every destruction of the log.

@@ -35,6 +35,7 @@ mod old_copies;
 mod protections;
 mod reflection;
 mod reload;
+mod repeats;
 mod rotation;
 mod round_trip;
 mod secrecy;

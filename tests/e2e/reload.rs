@@ -147,7 +147,7 @@ async fn anything_wrong_in_what_is_read_leaves_all_as_it_was() -> Result<()> {
     let takes_rights_away = site.read("bindings.toml")?.replace("\"encrypter\", ", "");
     let mut expected = Expected::of("reloads that fail");
     for (what, file, text, said) in [
-        ("settings that are none", "kms.toml", "data_dir = \"data\"\nnodes = 3", "unknown field"),
+        ("settings that are none", "kms.toml", "data_dir = \"data\"\nnodes = 3", "unknown setting"),
         ("no certificates in the settings", "kms.toml", "data_dir = \"data\"\n", "there are no certificates"),
         ("no certificate", "server.pem", "", "server.pem: it holds no certificate"),
         ("the key of another", "server.key", &*other_key, "server.key: it is not the key"),

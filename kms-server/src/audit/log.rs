@@ -125,7 +125,7 @@ impl Log {
         let mut writer = SegmentWriter::resume(dir, settings.origin_hash(), settings.segment_bytes, tail)?;
         let mut anchor = Anchor { size: tail.next, mac: tail.previous };
         if torn_bytes == 0 {
-            writer.clear_ahead()?;
+            writer.clear_ahead(&[])?;
         } else {
             let leaf = Leaf { n: Some(settings.node.clone().into()), bytes: Some(torn_bytes), ..Leaf::of("TornTail") };
             let mut payload = FramePayload::new(tail.next);

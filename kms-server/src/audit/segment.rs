@@ -107,26 +107,30 @@ impl SegmentWriter {
     }
 
     /// Writes the frame that tells of a torn tail in its place, whether or not the segment has room for
-    /// it: a segment may not be left with what a crash tore off. Then come zeros.
+    /// it: a segment may not be left with what a crash tore off.
     ///
-    /// The zeros only after the frame is durable: a crash in between leaves some to be told of again.
+    /// First all of it goes but a mark, which is no frame: a crash now leaves something to be told of,
+    /// and one while the frame is written leaves no frame that is half made of old bytes.
     pub(super) fn write_over_torn(&mut self, frame: &[u8], mac: FrameMac) -> io::Result<()> {
+        self.clear_ahead(TORN_MARK)?;
+        pass(Point::TailMarked);
         self.file.write_all_at(frame, self.offset)?;
         self.file.sync_all()?;
-        pass(Point::TailTorn);
+        pass(Point::TailTold);
         self.offset += frame.len() as u64;
         self.previous = mac;
         self.capacity = self.capacity.max(self.offset + 4);
-        self.clear_ahead()?;
-        pass(Point::TailZeroed);
         Ok(())
     }
 
-    /// Overwrites with zeros all that a write may have left behind the tail: what is there may lie in
-    /// memory only, or on the disk only.
-    pub(super) fn clear_ahead(&self) -> io::Result<()> {
+    /// Overwrites with zeros, but for what they begin with, all that a write may have left behind the
+    /// tail: what is there may lie in memory only, or on the disk only.
+    pub(super) fn clear_ahead(&self, begin: &[u8]) -> io::Result<()> {
         let length = (self.capacity - self.offset).min(TORN_BYTES_MAX);
-        self.file.write_all_at(&vec![0; usize::try_from(length).unwrap_or(0)], self.offset)?;
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        let marked = begin.len().min(bytes.len());
+        bytes[..marked].copy_from_slice(&begin[..marked]);
+        self.file.write_all_at(&bytes, self.offset)?;
         self.file.sync_all()
     }
 
@@ -263,6 +267,9 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// The most that one write may leave torn: one is in flight at a time.
 pub(super) const TORN_BYTES_MAX: u64 = (PAYLOAD_BYTES_MAX + FRAME_OVERHEAD_BYTES) as u64;
+
+/// What stands for a torn tail until a frame tells of it: a length that no frame has.
+const TORN_MARK: &[u8] = &[0xff; 4];
 
 const SPARE: &str = "spare";
 const ZEROS_BYTES: usize = 1 << 20;
