@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes ready what the build needs beside Rust: a C and C++20 compiler, make, and libclang.
+# Makes ready what the build needs beside Rust: a C and C++20 compiler, make, and libclang; and, for
+# one of the tests, Python with venv.
 #
 #   deploy/setup.sh            install what is missing: package manager first, PyPI's libclang otherwise
 #   deploy/setup.sh --user     without root: libclang from PyPI into .tools/, nothing else is touched
@@ -87,6 +88,9 @@ missing() {
     elif ! has_clang_headers; then echo "libclang's own headers"; fi
 }
 
+# Not for the build: one test runs a client in Python.
+has_python_venv() { python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; }
+
 report_missing() { missing | while read -r what; do say "setup: missing: $what"; done; }
 
 # --- How it comes here ----------------------------------------------------------------------------
@@ -121,6 +125,18 @@ install_with_brew() {
     # Homebrew keeps llvm out of the places in which clang-sys looks.
     write_local_toml "LIBCLANG_PATH = { value = \"$(brew --prefix llvm)/lib\" }" \
         "BINDGEN_EXTRA_CLANG_ARGS = { value = \"-I$(echo "$(brew --prefix llvm)"/lib/clang/*/include)\" }"
+}
+
+install_python() {
+    if have brew; then brew install python
+    elif ! can_be_root; then say "setup: neither root nor sudo here"; return 1
+    elif have apt-get; then
+        as_root apt-get update -q || return
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3 python3-venv
+    elif have dnf; then as_root dnf install -y python3
+    elif have pacman; then as_root pacman -S --needed --noconfirm python
+    elif have apk; then as_root apk add python3
+    else say "setup: no package manager that this script knows"; return 1; fi
 }
 
 install_with_package_manager() {
@@ -216,6 +232,13 @@ if [ -n "$(missing)" ]; then
         say "setup: install these by hand, or set LIBCLANG_PATH, then run it again"
         exit 1
     fi
+fi
+
+if ! has_python_venv; then
+    say "setup: missing: python3 (3.10 or newer) with venv, for one of the tests"
+    [ "$mode" = --check ] && exit 1
+    if [ "$mode" = auto ]; then install_python || say "setup: the package manager failed"; fi
+    has_python_venv || say "setup: that test will fail without it; the build does not need it"
 fi
 
 say "setup: everything is here"
