@@ -41,7 +41,7 @@ SCHEMA = {
     "Cluster": {"rev": (1, "uint"), "uid": (2, "bytes"), "secret_version": (3, "uint"), "wrapped_secret": (4, "bytes"), "created_ms": (5, "uint")},
     "AuditSeed": {"rev": (1, "uint"), "n": (2, "uint"), "origin": (3, "string"), "wrapped_seed": (4, "bytes"), "public_key": (5, "bytes"), "created_ms": (6, "uint")},
     "Position": {"rev": (1, "uint"), "seq": (2, "uint"), "anchor_size": (3, "uint"), "anchor_mac": (4, "bytes"), "last_mutation_index": (5, "uint", "optional"),
-                 "last_destruction_index": (6, "uint", "optional"), "first_intent_index": (7, "uint", "optional"), "ledger_mac": (8, "bytes")},
+                 "last_destruction_index": (6, "uint", "optional"), "first_intent_index": (7, "uint", "optional"), "ledger_mac": (8, "bytes"), "clock_held": (9, "uint")},
     "Tenant": {"rev": (1, "uint"), "uid": (2, "bytes"), "name": (3, "string"), "state": (4, "enum"), "tenant_keys": (5, "WrappedTenantKey", "repeated"),
                "wrapped_index_root": (6, "bytes"), "created_ms": (7, "uint"), "destroy_ms": (8, "uint", "optional")},
     "WrappedTenantKey": {"version": (1, "uint"), "blob": (2, "bytes"), "birth_index": (3, "uint")},
@@ -115,7 +115,7 @@ def main():
     add("position, first mutation at index 0", "Position", "root", {"row": "position"}, b"s", "cluster", 1, rev=2, seq=1, anchor_size=3, anchor_mac=name_hash("test frame mac 2").hex(),
         last_mutation_index=0)
     add("position, after a destruction", "Position", "root", {"row": "position"}, b"s", "cluster", 1, rev=9_000_000_000, seq=(1 << 53) - 1, anchor_size=(1 << 53) - 1,
-        anchor_mac=name_hash("test frame mac 3").hex(), last_mutation_index=(1 << 53) - 2, last_destruction_index=7, first_intent_index=(1 << 53) - 4, ledger_mac=name_hash("test ledger mac").hex())
+        anchor_mac=name_hash("test frame mac 3").hex(), last_mutation_index=(1 << 53) - 2, last_destruction_index=7, first_intent_index=(1 << 53) - 4, ledger_mac=name_hash("test ledger mac").hex(), clock_held=True)
     add("tenant, active", "Tenant", "root", {"row": "tenant", "tenant": tenant}, b"t" + raw(tenant), "tenant", 1, rev=1, uid=tenant, name="acme", state=ACTIVE,
         tenant_keys=[{"version": 1, "blob": blob_of("wrapped_tenant_key"), "birth_index": 1}], wrapped_index_root=blob_of("wrapped_index_root"), created_ms=born)
     add("tenant, pending, between two tenant keys", "Tenant", "root", {"row": "tenant", "tenant": tenant}, b"t" + raw(tenant), "tenant", 2, rev=5, uid=tenant, name="acme", state=PENDING,

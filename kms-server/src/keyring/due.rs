@@ -8,6 +8,7 @@
 //! **Invariant:** nothing here ends a waiting time early (`a_clock_that_jumps_destroys_nothing`).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -107,12 +108,18 @@ impl Keyring {
         }
     }
 
-    async fn tell_of_clock(&self, op: &'static str) -> Result<(), Error> {
-        if op == CLOCK_HELD {
+    /// Says in the log, durably, whether dates wait for a day.
+    pub(super) async fn tell_of_clock(&self, op: &'static str) -> Result<(), Error> {
+        let is_held = op == CLOCK_HELD;
+        if is_held {
             tracing::warn!("{HELD_MESSAGE}");
+            self.clock_held.store(true, Ordering::Release);
         }
         let index = self.log.append(Leaf::of(op).ended(Outcome::Ok))?;
-        Ok(self.log.durable(index).await?)
+        self.log.durable(index).await?;
+        // Only what is on record ends it: the store's position may say so from now on.
+        self.clock_held.store(is_held, Ordering::Release);
+        Ok(())
     }
 
     /// Destroys everything whose date has come by then, and returns how many that were.

@@ -116,6 +116,7 @@ impl Birth<'_> {
             last_destruction_index: None,
             first_intent_index: Some(intent),
             ledger_mac: Vec::new(),
+            clock_held: false,
         };
         let (at_epoch, at_cluster) = (row_key::epoch(place.number), row_key::cluster());
         let (at_seed, at_position) = (row_key::audit_seed(KeyVersion::FIRST), row_key::position());

@@ -103,6 +103,8 @@ pub struct Keyring {
     /// Mutations applied since `init`.
     seq: AtomicU64,
     broken: AtomicBool,
+    /// Dates wait for the clock to run for a day.
+    clock_held: AtomicBool,
 }
 
 /// What belongs to no tenant.

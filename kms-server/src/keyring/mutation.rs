@@ -420,6 +420,7 @@ impl Mutator {
             last_destruction_index: self.position.last_destruction,
             first_intent_index: first_intent,
             ledger_mac: self.ledger.mac().to_vec(),
+            clock_held: self.keyring.clock_held.load(Ordering::Acquire),
         };
         let record = row::seal(&self.keyring.cluster.record_mac, self.keyring.cluster.secret_version, &place, &message);
         let segment = self.keyring.log.segment_first();

@@ -269,7 +269,9 @@ impl Opening<'_> {
         let log = Log::resume(self.log_dir, log_settings, frame_mac, Arc::clone(&self.clock), tail, torn_bytes)
             .map_err(log_write)?;
         // Before anything is said at a time that may be wrong: the next start must know.
-        let was_held = replayed.last_told.is_some_and(|told| told.leaf.op.as_deref() == Some(CLOCK_HELD));
+        // The last leaf about it may lie in a segment that no start reads any more: then the row knows.
+        let told = replayed.last_told.map(|told| told.leaf.op.as_deref() == Some(CLOCK_HELD));
+        let was_held = told.unwrap_or(position_row.clock_held);
         let clock_held = was_held || is_far_past(self.clock.now(), replayed.last_time);
         if clock_held && !was_held {
             append_durable(&log, Leaf::of(CLOCK_HELD).ended(Outcome::Ok)).await?;
@@ -307,6 +309,7 @@ impl Opening<'_> {
             jobs,
             seq: AtomicU64::new(position.seq),
             broken: AtomicBool::new(false),
+            clock_held: AtomicBool::new(clock_held),
         });
         let mut mutator = Mutator::new(Arc::clone(&keyring), waiting, position, ledger);
         (settled.recorded, settled.carried_out) = (recorded, mutator.carry_out().await?);

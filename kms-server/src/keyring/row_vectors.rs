@@ -96,7 +96,7 @@ fn fields_of(message: &str, protobuf: &[u8]) -> (Value, Vec<u8>) {
     fn position(row: &Position) -> Value {
         json!({"rev": row.rev, "seq": row.seq, "anchor_size": row.anchor_size, "anchor_mac": hex::encode(&row.anchor_mac),
             "last_mutation_index": row.last_mutation_index, "last_destruction_index": row.last_destruction_index,
-            "first_intent_index": row.first_intent_index, "ledger_mac": hex::encode(&row.ledger_mac)})
+            "first_intent_index": row.first_intent_index, "ledger_mac": hex::encode(&row.ledger_mac), "clock_held": row.clock_held})
     }
     fn tenant(row: &Tenant) -> Value {
         let keys: Vec<_> = row
@@ -170,7 +170,8 @@ fn with_defaults(given: &Map<String, Value>, found: &Value) -> Value {
         Value::String(text) => text.is_empty(),
         Value::Array(list) => list.is_empty(),
         Value::Null => true,
-        Value::Bool(_) | Value::Object(_) => false,
+        Value::Bool(is) => !is,
+        Value::Object(_) => false,
     };
     let presence = ["last_mutation_index", "last_destruction_index", "destroy_ms", "fenced_ms"];
     let mut all = Map::new();

@@ -163,9 +163,19 @@ async fn a_clock_far_past_the_last_record_is_held_through_every_restart() {
     }
     let held = world.leaves().iter().filter(|stored| stored.leaf.op.as_deref() == Some("ClockHeld")).count();
     assert_eq!(held, 1, "it is told once");
-    // What ran for a day is believed, and the log says so to later starts.
+    // Also when the log has gone on to other segments since.
     let running = world.start().await;
-    running.keyring.log().durable(running.keyring.log().append(Leaf::of("ClockTrusted")).unwrap()).await.unwrap();
+    for number in 0..400 {
+        running.change(Change::CreateTenant { tenant: name(&format!("t{number}")) }).await.unwrap();
+    }
+    running.stop().await;
+    let running = world.start().await;
+    assert!(running.clock_held);
+    // What ran for a day is believed, and the log says so to later starts.
+    running.keyring.tell_of_clock(due::CLOCK_TRUSTED).await.unwrap();
+    running.crash().await;
+    let running = world.start().await;
+    assert!(!running.clock_held);
     running.stop().await;
     let running = world.start().await;
     assert!(!running.clock_held);
