@@ -25,7 +25,7 @@ dev: build ## a daemon to try things on, with throw-away certificates
 test: build ## all tests; those that measure or count something show it
 	cargo test $(FEATURES) -- --show-output
 
-# The tests that are worth more at full scale, in some minutes. What they printed is kept in
+# The tests that are worth more at full scale, in less than an hour. What they printed is kept in
 # kms-server/doc/proof.
 PROVE := KMS_TESTS_AT_FULL_SCALE=1 cargo test $(FEATURES) --test e2e -- --show-output --test-threads 1
 

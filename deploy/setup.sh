@@ -238,9 +238,11 @@ if ! has_python_venv; then
     say "setup: missing: python3 (3.10 or newer) with venv, for one of the tests"
     [ "$mode" = --check ] && exit 1
     if [ "$mode" = auto ]; then install_python || say "setup: the package manager failed"; fi
-    has_python_venv || say "setup: that test will fail without it; the build does not need it"
 fi
-
-say "setup: everything is here"
+if has_python_venv; then
+    say "setup: everything is here"
+else
+    say "setup: all for the build is here; one test will fail without Python"
+fi
 built() { ls "${CARGO_TARGET_DIR:-target}"/*/build/librocksdb-sys-*/out/librocksdb.a >/dev/null 2>&1; }
 built || say "setup: the first build compiles RocksDB, once: about 8 minutes on 2 cores"

@@ -56,7 +56,11 @@ impl<T: Clone> Caller<T> {
             let answered = tokio::select! {
                 biased;
                 answered = answer => answered,
-                () = self.time.pass(left) => return Err(late(endpoint).after(attempts)),
+                () = self.time.pass(left) => {
+                    // It may be gone without a word: the next call asks another, if there is one.
+                    self.endpoints.failed(index, self.time.now(), &*self.random);
+                    return Err(late(endpoint).after(attempts));
+                }
             };
             let error = match answered {
                 Ok(answer) => {
@@ -69,8 +73,12 @@ impl<T: Clone> Caller<T> {
             let now = self.time.now();
             let wait = match error.again() {
                 Again::No => {
-                    // It answered, if not what was hoped for.
-                    self.endpoints.answered(index);
+                    if error.is_own_deadline() {
+                        self.endpoints.failed(index, now, &*self.random);
+                    } else {
+                        // It answered, if not what was hoped for.
+                        self.endpoints.answered(index);
+                    }
                     return Err(error);
                 }
                 Again::Later(wait) => {
@@ -168,6 +176,21 @@ mod tests {
         let error = bench.call(|_, _| Err(LATER)).await.unwrap_err();
         assert_eq!(bench.seen(), [("a", 0, 0, 2000), ("a", 1, 20, 1980), ("a", 2, 60, 1940)]);
         assert_eq!(error.attempts(), 3);
+    }
+
+    #[tokio::test]
+    async fn one_that_answers_nothing_in_time_is_not_asked_again_at_once() {
+        let bench = Bench::new(&["a", "b"]);
+        let asked = Mutex::new(Vec::new());
+        let never = |attempt: Attempt<&'static str>| {
+            asked.lock().unwrap().push(attempt.endpoint);
+            std::future::pending::<Result<u32, Error>>()
+        };
+        for _ in 0..2 {
+            let late = |_: &&'static str| Error::deadline("Test", "a", bench.caller.limit);
+            assert_eq!(bench.caller.call(never, late).await.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
+        }
+        assert_eq!(*asked.lock().unwrap(), ["a", "b"]);
     }
 
     #[tokio::test]

@@ -116,7 +116,11 @@ impl Client {
                     }
                     Err(status) => {
                         let last_break = || endpoint.last_break.found();
-                        Err(Error::from_status(operation, &endpoint.address, caller.limit, status, last_break))
+                        let error = Error::from_status(operation, &endpoint.address, caller.limit, status, last_break);
+                        if error.is_answer() {
+                            endpoint.last_break.forget();
+                        }
+                        Err(error)
                     }
                 }
             }

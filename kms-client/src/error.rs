@@ -186,6 +186,16 @@ impl Error {
     }
 
     /// What tonic made of a failed attempt. `last_break` is why the last connection broke.
+    /// Tells whether the time passed here, without an answer of the server.
+    pub(crate) fn is_own_deadline(&self) -> bool {
+        self.kind() == ErrorKind::DeadlineExceeded && !self.is_answer()
+    }
+
+    /// Tells whether the server said it.
+    pub(crate) fn is_answer(&self) -> bool {
+        self.request_id().is_some()
+    }
+
     pub(crate) fn from_status(
         operation: &'static str,
         address: &str,

@@ -78,7 +78,7 @@ enum ConfigCommand {
     #[command(after_help = "Exit code 0: none, 1: there are some.")]
     Check {
         /// The file of settings, as --config.
-        #[arg(value_name = "FILE", conflicts_with = "config")]
+        #[arg(value_name = "FILE")]
         file: Option<std::path::PathBuf>,
         #[command(flatten)]
         flags: Box<Flags>,
@@ -108,7 +108,7 @@ than there are flags, such as limits; `kms-server config example` shows all with
 
 const SERVE_HELP: &str = "\
 SIGHUP makes it read again, all or nothing: the certificate and its key, the authorities of clients,
-revocation lists, [[identity]], and the bindings. The other settings need a restart.
+revocation lists, tls.allow_tls12, [[identity]], and the bindings. The other settings need a restart.
 
 A flag beats its environment variable, which beats the file of settings. The file has more settings
 than there are flags, such as limits; README.md shows all of them with their defaults.";

@@ -7,6 +7,7 @@
 //! **Invariant:** nothing is put in force before everything was read and checked, and the record of
 //! it is durable. A failure leaves all as it was. The tests are those of e2e `reload`.
 
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -84,23 +85,26 @@ fn load_bindings(path: &Path) -> anyhow::Result<(Policy, [u8; 32])> {
     Ok((Policy::load(&text, &path.display().to_string())?, sha256(text.as_bytes())))
 }
 
-/// Reads the file of bindings, if nobody else can write it.
+/// Reads the file of bindings, if nobody else can write it: who can could give himself everything.
 pub(crate) fn read_bindings(path: &Path) -> anyhow::Result<String> {
-    refuse_if_others_write(path)?;
-    std::fs::read_to_string(path)
-        .with_context(|| format!("the bindings {} cannot be read: without them nobody may do anything", path.display()))
-}
-
-/// Whoever can write the bindings can give himself everything.
-fn refuse_if_others_write(path: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = std::fs::metadata(path).map(|found| found.permissions().mode() & 0o777).unwrap_or(0);
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let shown = path.display();
+    let unreadable = || format!("the bindings {shown} cannot be read: without them nobody may do anything");
+    // A pipe that nobody writes to must not be waited for.
+    let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let opened = std::fs::File::options().read(true).custom_flags(nonblock).open(path);
+    let file = opened.with_context(unreadable)?;
+    let found = file.metadata().with_context(unreadable)?;
+    anyhow::ensure!(found.is_file(), "the bindings {shown} are no file: set policy.bindings_file to one");
+    let mode = found.permissions().mode() & 0o777;
     anyhow::ensure!(
         mode & 0o022 == 0,
-        "the bindings {} can be written by others (mode {mode:04o}): take that away with `chmod go-w`",
-        path.display()
+        "the bindings {shown} can be written by others (mode {mode:04o}): take that away with `chmod go-w`",
     );
-    Ok(())
+    let mut text = String::new();
+    // One byte more than there may be is enough to be told so.
+    std::io::Read::take(file, Policy::BINDINGS_BYTES_MAX + 1).read_to_string(&mut text).with_context(unreadable)?;
+    Ok(text)
 }
 
 impl Prints {

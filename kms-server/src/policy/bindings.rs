@@ -121,7 +121,8 @@ pub(super) fn read(source: Source<'_>, templates: &Templates) -> Read {
         }
     }
     let mut names = HashMap::new();
-    let known: HashSet<String> = form.group.iter().map(|group| group.get_ref().name.get_ref().clone()).collect();
+    let mut known: HashSet<String> = form.group.iter().map(|group| group.get_ref().name.get_ref().clone()).collect();
+    known.extend(form.unreadable_groups);
     for form in form.group {
         match group_of(source, form.into_inner(), &mut names) {
             Ok(group) => read.groups.push(group),

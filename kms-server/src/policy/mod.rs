@@ -189,6 +189,9 @@ struct Slice<'a> {
 }
 
 impl Policy {
+    /// The largest file of bindings, in bytes.
+    pub const BINDINGS_BYTES_MAX: u64 = bindings::BINDINGS_FILE_BYTES_MAX as u64;
+
     /// Reads a file of bindings. All or nothing: a file with a mistake is no policy.
     pub fn load(text: &str, file_label: &str) -> Result<Self, PolicyError> {
         Self::build(text, file_label, &Templates::shipped()?, PolicySet::new())

@@ -164,10 +164,16 @@ impl Endpoint {
             }
         }
         connection.as_mut().graceful_shutdown();
-        tokio::select! {
-            ended = connection => report(ended),
-            () = ends.cut.cancelled() => {}
-            () = tokio::time::sleep(DRAIN_TIME_MAX) => {}
+        let mut drained = std::pin::pin!(tokio::time::sleep(DRAIN_TIME_MAX));
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => return report(ended),
+                () = ends.cut.cancelled() => return,
+                () = drained.as_mut() => return,
+                () = admission.replaced() => if let Err(why) = admission.ask_again(clock.now()) {
+                    return sever(peer, why);
+                },
+            }
         }
     }
 }

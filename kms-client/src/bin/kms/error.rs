@@ -17,6 +17,7 @@ pub struct Failure {
     cause: Option<Box<str>>,
     hint: Option<Box<str>>,
     request_id: Option<Box<str>>,
+    change_id: Option<Box<str>>,
     attempts: u32,
 }
 
@@ -30,6 +31,7 @@ impl Failure {
             cause: None,
             hint: None,
             request_id: None,
+            change_id: None,
             attempts: 0,
         }
     }
@@ -61,6 +63,7 @@ impl Failure {
         let mut failure = Self::new(Exit::of(error.kind()), code(error.kind()), error.message());
         failure.reason = error.reason().map(str::to_owned);
         failure.request_id = error.request_id().map(Into::into);
+        failure.change_id = error.change_id().map(|id| id.to_string().into());
         failure.attempts = error.attempts();
         // What was found, where no answer says it. Settings have it in their message.
         let is_broken = matches!(error.kind(), ErrorKind::Connection | ErrorKind::Tls | ErrorKind::Unauthenticated);
@@ -101,6 +104,9 @@ impl Failure {
         if let Some(id) = &self.request_id {
             text += &format!("request: {}\n", printable(id));
         }
+        if let Some(id) = &self.change_id {
+            text += &format!("change: {}\n", printable(id));
+        }
         text
     }
 
@@ -123,6 +129,8 @@ impl Failure {
             hint: Option<Box<str>>,
             #[serde(skip_serializing_if = "Option::is_none")]
             request_id: Option<Box<str>>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            change_id: Option<Box<str>>,
             attempts: u32,
             exit_code: u8,
         }
@@ -134,6 +142,7 @@ impl Failure {
                 cause: self.cause.clone(),
                 hint: self.hint.clone(),
                 request_id: self.request_id.clone(),
+                change_id: self.change_id.clone(),
                 attempts: self.attempts,
                 exit_code: self.exit.code(),
             },

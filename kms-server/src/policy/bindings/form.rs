@@ -17,6 +17,9 @@ pub(super) struct FileForm {
     pub(super) binding: Vec<Spanned<BindingForm>>,
     #[serde(default)]
     pub(super) group: Vec<Spanned<GroupForm>>,
+    /// Names of groups that cannot be read otherwise: bindings may name them.
+    #[serde(skip)]
+    pub(super) unreadable_groups: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -78,7 +81,7 @@ pub(super) fn read(source: Source<'_>, mistakes: &mut Vec<Mistake>) -> FileForm 
 
 /// Returns the parts of a file that can be read by themselves, and why the others cannot.
 fn legible(text: &str) -> (FileForm, Vec<toml::de::Error>) {
-    let mut form = FileForm { binding: Vec::new(), group: Vec::new() };
+    let mut form = FileForm { binding: Vec::new(), group: Vec::new(), unreadable_groups: Vec::new() };
     let (root, mut errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         // After a slip in the syntax the rest may read as what it is not.
@@ -87,8 +90,15 @@ fn legible(text: &str) -> (FileForm, Vec<toml::de::Error>) {
     let span = root.span();
     for (key, value) in root.into_inner() {
         match (&**key.get_ref(), value.get_ref()) {
-            ("binding", DeValue::Array(items)) => each(items, &mut form.binding, &mut errors),
-            ("group", DeValue::Array(items)) => each(items, &mut form.group, &mut errors),
+            ("binding", DeValue::Array(items)) => each(items, &mut form.binding, &mut errors, |_| {}),
+            ("group", DeValue::Array(items)) => {
+                let unreadable = |item: &DeValue<'_>| {
+                    let name =
+                        item.as_table().and_then(|table| table.get("name")).and_then(|name| name.get_ref().as_str());
+                    form.unreadable_groups.extend(name.map(str::to_owned));
+                };
+                each(items, &mut form.group, &mut errors, unreadable);
+            }
             _ => {
                 // Alone in a file it is refused for what is wrong with it.
                 let alone = Spanned::new(span.clone(), DeTable::from_iter([(key, value)]));
@@ -99,11 +109,19 @@ fn legible(text: &str) -> (FileForm, Vec<toml::de::Error>) {
     (form, errors)
 }
 
-fn each<'i, T: Deserialize<'i>>(items: &DeArray<'i>, forms: &mut Vec<Spanned<T>>, errors: &mut Vec<toml::de::Error>) {
+fn each<'i, T: Deserialize<'i>>(
+    items: &DeArray<'i>,
+    forms: &mut Vec<Spanned<T>>,
+    errors: &mut Vec<toml::de::Error>,
+    mut unreadable: impl FnMut(&DeValue<'i>),
+) {
     for item in items.iter() {
         match Spanned::<T>::deserialize(ValueDeserializer::from(item.clone())) {
             Ok(form) => forms.push(form),
-            Err(error) => errors.push(error),
+            Err(error) => {
+                errors.push(error);
+                unreadable(item.get_ref());
+            }
         }
     }
 }
