@@ -88,7 +88,7 @@ impl StoreKind {
             StoreKind::Local => {
                 let (store, salvaged) = RocksStore::open_or_salvage(dir, &Limits::default())?;
                 if let Some(Salvaged { aside, log_bytes }) = &salvaged {
-                    tracing::warn!(aside = %aside.display(), log_bytes, "the store's log was damaged: what could be read of it was, the rest lies aside");
+                    tracing::warn!(aside = %aside.display(), log_bytes, "the store's log was damaged: it was read as far as it can be, and lies aside as it was; it holds wrapped keys, remove it when all is well");
                 }
                 Ok((Arc::new(store), salvaged.map(|salvaged| salvaged.log_bytes)))
             }

@@ -113,7 +113,7 @@ impl Log {
     }
 
     /// Goes on with a log at its tail, as `replay` found it. If bytes behind it are torn, a first leaf
-    /// takes their place, durably, and tells how many.
+    /// takes their place, durably, and tells how many. What must be said before all else is `said_first`.
     pub fn resume(
         dir: &Path,
         settings: LogSettings,
@@ -121,18 +121,23 @@ impl Log {
         clock: Arc<dyn Clock>,
         tail: Tail,
         torn_bytes: u64,
+        said_first: Option<Leaf>,
     ) -> io::Result<Arc<Self>> {
         let mut writer = SegmentWriter::resume(dir, settings.origin_hash(), settings.segment_bytes, tail)?;
         let mut anchor = Anchor { size: tail.next, mac: tail.previous };
-        if torn_bytes == 0 {
+        let torn = (torn_bytes > 0).then(|| Leaf { bytes: Some(torn_bytes), ..Leaf::of("TornTail") });
+        let mut payload = FramePayload::new(tail.next);
+        for leaf in [said_first, torn.map(|torn| torn.ended(Outcome::Ok))].into_iter().flatten() {
+            let (index, leaf) = (payload.end(), Leaf { n: Some(settings.node.clone().into()), ..leaf });
+            payload.push(|out| write_leaf(index, clock.now(), &leaf.members(), out));
+        }
+        if payload.count() == 0 {
             writer.clear_ahead(&[])?;
         } else {
-            let leaf = Leaf { n: Some(settings.node.clone().into()), bytes: Some(torn_bytes), ..Leaf::of("TornTail") };
-            let mut payload = FramePayload::new(tail.next);
-            payload.push(|out| write_leaf(tail.next, clock.now(), &leaf.ended(Outcome::Ok).members(), out));
+            let end = payload.end();
             let (frame, mac) = payload.seal(&key, &tail.previous);
             writer.write_over_torn(&frame, mac)?;
-            anchor = Anchor { size: tail.next + 1, mac };
+            anchor = Anchor { size: end, mac };
         }
         Self::start(settings, key, clock, writer, anchor)
     }
@@ -504,8 +509,9 @@ mod tests {
         log.append(mutation(1)).unwrap();
         log.close();
         let tail = read(dir.path(), &secret, BEGIN).unwrap().tail;
-        let log = Log::resume(&dir.path().join("seg"), settings(1 << 16), key(&secret), Arc::new(SystemClock), tail, 0)
-            .unwrap();
+        let log =
+            Log::resume(&dir.path().join("seg"), settings(1 << 16), key(&secret), Arc::new(SystemClock), tail, 0, None)
+                .unwrap();
         assert_eq!(log.append(mutation(2)).unwrap(), 1);
         log.close();
         assert_eq!(read(dir.path(), &secret, BEGIN).unwrap().mutations.len(), 2);

@@ -72,6 +72,8 @@ impl SegmentWriter {
     /// Opens the last segment to go on at its tail.
     pub(super) fn resume(dir: &Path, origin_hash: [u8; 32], segment_bytes: u64, tail: Tail) -> io::Result<Self> {
         remove_leftovers(dir)?;
+        // The last run may have ended between a segment's name and its being durable.
+        sync_dir(dir)?;
         let file = OpenOptions::new().read(true).write(true).open(path_of(dir, tail.segment))?;
         let capacity = file.metadata()?.len();
         rewrite(&file, tail.offset)?;

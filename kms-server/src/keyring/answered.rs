@@ -95,7 +95,7 @@ impl Keyring {
         let page = self.store.list(prefix.family, &prefix.key, None, 1).await?;
         let Some((place, _)) = page.rows.first() else { return Ok(None) };
         let day = row_key::parse_answer_day(place).ok_or(Error::Damaged("a row among the answers that is none"))?;
-        Ok((day + 1 < day_of(self.clock.now())).then(|| row_key::answers_of_day(day)))
+        Ok((day.saturating_add(1) < day_of(self.clock.now())).then(|| row_key::answers_of_day(day)))
     }
 }
 

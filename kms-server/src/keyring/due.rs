@@ -84,6 +84,7 @@ impl Keyring {
     /// Looks for due destructions every minute, until `stop`.
     pub async fn run_due(self: Arc<Self>, clock_held: bool, stop: CancellationToken) {
         let mut guard = ClockGuard::new(&*self.clock, clock_held);
+        let mut untold = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -92,14 +93,19 @@ impl Keyring {
             // The time is taken before the look: a step after it changes nothing.
             let by = self.clock.now();
             let clocked = guard.look(&*self.clock);
+            match clocked {
+                Clocked::Held => untold = Some(CLOCK_HELD),
+                Clocked::Trusted => untold = Some(CLOCK_TRUSTED),
+                Clocked::Waiting | Clocked::Steady => {}
+            }
             // What a restart must know is in the log before anything follows from it.
-            let told = match clocked {
-                Clocked::Waiting => continue,
-                Clocked::Steady => Ok(()),
-                Clocked::Held => self.tell_of_clock(CLOCK_HELD).await,
-                Clocked::Trusted => self.tell_of_clock(CLOCK_TRUSTED).await,
-            };
-            if matches!(clocked, Clocked::Held) || told.is_err() {
+            if let Some(op) = untold {
+                if self.tell_of_clock(op).await.is_err() {
+                    continue;
+                }
+                untold = None;
+            }
+            if matches!(clocked, Clocked::Held | Clocked::Waiting) {
                 continue;
             }
             if let Err(error) = self.destroy_due(by).await {
@@ -129,8 +135,10 @@ impl Keyring {
         loop {
             let page = self.store.list(prefix.family, &prefix.key, after.as_deref(), PAGE).await?;
             for (place, _) in &page.rows {
-                let target =
-                    row_key::parse_schedule(place).ok_or(Error::Damaged("a row among the dates that is none"))?;
+                let Some(target) = row_key::parse_schedule(place) else {
+                    tracing::error!("a row among the dates is none");
+                    continue;
+                };
                 match self.destroy_if_due(target, by).await {
                     Ok(true) => destroyed += 1,
                     Ok(false) => {}

@@ -409,6 +409,8 @@ impl Mutator {
     }
 
     fn next_position(&self, seq: u64, first_intent: Option<u64>) -> Position {
+        // In this order: a segment that begins in between is followed once more, not once less.
+        let segment = self.keyring.log.segment_first();
         let anchor = self.keyring.log.anchor();
         let place = row_key::position();
         let message = rows::Position {
@@ -423,7 +425,6 @@ impl Mutator {
             clock_held: self.keyring.clock_held.load(Ordering::Acquire),
         };
         let record = row::seal(&self.keyring.cluster.record_mac, self.keyring.cluster.secret_version, &place, &message);
-        let segment = self.keyring.log.segment_first();
         Position { rev: message.rev, seq, record, segment, ..self.position.clone() }
     }
 

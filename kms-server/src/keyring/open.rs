@@ -263,19 +263,20 @@ impl Opening<'_> {
         }
 
         pass(Point::LedgerComplete);
+        // A later leaf than the row knows better; the last one may lie where no start reads any more.
+        let told = replayed.last_told.filter(|told| told.index >= anchor.size);
+        let told = told.map(|told| told.leaf.op.as_deref() == Some(CLOCK_HELD));
+        let was_held = told.unwrap_or(position_row.clock_held);
+        let clock_held = was_held || is_far_past(self.clock.now(), replayed.last_time);
+        // Before anything is said at a time that may be wrong: the next start must know.
+        let said_first = (clock_held && !was_held).then(|| Leaf::of(CLOCK_HELD).ended(Outcome::Ok));
+
         // Nothing is written to the log before all of this was found in order.
         let log_write = |error: std::io::Error| OpenClusterError::LogWrite(error.into());
         let (tail, torn_bytes) = (replayed.tail, replayed.torn_bytes);
-        let log = Log::resume(self.log_dir, log_settings, frame_mac, Arc::clone(&self.clock), tail, torn_bytes)
-            .map_err(log_write)?;
-        // Before anything is said at a time that may be wrong: the next start must know.
-        // The last leaf about it may lie in a segment that no start reads any more: then the row knows.
-        let told = replayed.last_told.map(|told| told.leaf.op.as_deref() == Some(CLOCK_HELD));
-        let was_held = told.unwrap_or(position_row.clock_held);
-        let clock_held = was_held || is_far_past(self.clock.now(), replayed.last_time);
-        if clock_held && !was_held {
-            append_durable(&log, Leaf::of(CLOCK_HELD).ended(Outcome::Ok)).await?;
-        }
+        let log =
+            Log::resume(self.log_dir, log_settings, frame_mac, Arc::clone(&self.clock), tail, torn_bytes, said_first)
+                .map_err(log_write)?;
         let mut settled = story.settle(&log, &mut ledger, &mut position, self.clock.now()).await?;
         if let Some(bytes) = self.salvaged_bytes {
             let salvaged = Leaf { bytes: Some(bytes), ..Leaf::of("StoreSalvaged") };

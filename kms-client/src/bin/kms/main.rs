@@ -107,8 +107,9 @@ Output:
   in base64, times in RFC 3339. All fields are printed but messages and times that are unset.
   Errors are JSON too then, on stderr: code, message, reason, cause, hint, requestId, changeId,
   attempts and exitCode, of which only code, message, attempts and exitCode are always there. The
-  changeId is what --request-id repeats; requestId is the server's name for one call, in its log. Both forms are
-  stable: fields may be added, none changes or goes. --field NAME prints one field alone.
+  changeId is what --request-id repeats; requestId is the server's name for one call, in its log.
+  Both forms are stable: fields may be added, none changes or goes. --field NAME prints one field
+  alone.
 
 Try `kms whoami` first. `kms help exit-codes` lists the exit codes.";
 

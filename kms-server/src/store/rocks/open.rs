@@ -102,23 +102,67 @@ fn refuse_foreign_records(files: std::io::Result<Vec<PathBuf>>) -> Result<(), Op
 /// log. Returns how many bytes of logs were copied. Blocks.
 pub fn salvage(dir: &Path, limits: &Limits, aside: &Path) -> Result<u64, OpenError> {
     make_empty(aside)?;
-    let mut copied = 0;
-    for log in logs(dir).map_err(|_| OpenError::Missing)? {
-        let copy = aside.join(log.file_name().expect("a listed file has a name"));
-        copied += std::fs::copy(&log, &copy)?;
-        File::open(copy)?.sync_all()?;
-        if let Some(record) = foreign_record(File::open(&log)?)? {
-            disarm(&log, record)?;
+    let all = logs(dir).map_err(|_| OpenError::Missing)?;
+    // All lie aside, durably, before any is touched: nothing is put back from half a copy.
+    let copied = match set_aside(&all, aside) {
+        Ok(copied) => copied,
+        Err(error) => {
+            std::fs::remove_dir_all(aside)?;
+            return Err(error.into());
         }
-    }
-    File::open(aside)?.sync_all()?;
-
-    let mut options = options::database(limits);
-    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-    let db = open_as(dir, limits, options)?;
+    };
+    let mut disarmed = Vec::new();
+    let opened = disarm_all(&all, &mut disarmed).map_err(OpenError::from).and_then(|()| {
+        let mut options = options::database(limits);
+        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+        open_as(dir, limits, options)
+    });
+    let db = match opened {
+        Ok(db) => db,
+        Err(error) => {
+            // RocksDB took nothing over: what we changed goes back, and the rest is as it was.
+            disarmed.into_iter().try_for_each(|log| put_back(log, aside))?;
+            std::fs::remove_dir_all(aside)?;
+            return Err(error);
+        }
+    };
+    // From here on the store goes on without these logs, and they are nowhere but aside.
     flush(&db)?;
     tracing::warn!(log_bytes = copied, "the store was salvaged: what was acknowledged may be lost");
     Ok(copied)
+}
+
+/// Copies logs into a folder, durably. Returns how many bytes.
+fn set_aside(logs: &[PathBuf], aside: &Path) -> std::io::Result<u64> {
+    let mut copied = 0;
+    for log in logs {
+        let copy = aside.join(log.file_name().expect("a listed file has a name"));
+        copied += std::fs::copy(log, &copy)?;
+        File::open(copy)?.sync_all()?;
+    }
+    File::open(aside)?.sync_all()?;
+    File::open(aside.parent().unwrap_or(aside))?.sync_all()?;
+    Ok(copied)
+}
+
+/// Makes the logs readable that RocksDB would read for ever, and names them.
+fn disarm_all<'a>(logs: &'a [PathBuf], disarmed: &mut Vec<&'a Path>) -> std::io::Result<()> {
+    for log in logs {
+        if let Some(record) = foreign_record(File::open(log)?)? {
+            disarmed.push(log);
+            disarm(log, record)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a log back as it was. Its name is never that of half of it.
+fn put_back(log: &Path, aside: &Path) -> std::io::Result<()> {
+    let making = log.with_extension("making");
+    std::fs::copy(aside.join(log.file_name().expect("a listed file has a name")), &making)?;
+    File::open(&making)?.sync_all()?;
+    std::fs::rename(&making, log)?;
+    File::open(log.parent().unwrap_or(log))?.sync_all()
 }
 
 /// What was done to open a store whose log was damaged.
@@ -130,7 +174,7 @@ pub struct Salvaged {
     pub log_bytes: u64,
 }
 
-/// Salvages a store, and keeps its logs beside it. What cannot be salvaged is left as it was.
+/// Salvages a store, and keeps its logs beside it. One that does not open even so is left as it was.
 pub(super) fn salvage_once(dir: &Path, limits: &Limits, damage: BoxError) -> Result<Salvaged, OpenError> {
     let mut name = dir.file_name().unwrap_or_default().to_owned();
     name.push("-logs");
@@ -145,23 +189,12 @@ pub(super) fn salvage_once(dir: &Path, limits: &Limits, damage: BoxError) -> Res
     match salvage(dir, limits, &aside) {
         Ok(log_bytes) => Ok(Salvaged { aside, log_bytes }),
         Err(error) => {
-            put_back(&aside, dir)?;
             // What it was at first is more to the point than what became of it.
             tracing::debug!(%error, "the store could not be salvaged");
-            Err(OpenError::Damaged(damage))
+            let kept = aside.exists().then(|| format!("; its logs lie in {}, keep them", aside.display()));
+            Err(OpenError::Damaged(format!("{damage}{}", kept.unwrap_or_default()).into()))
         }
     }
-}
-
-/// Puts logs back where they were, and removes the folder they were in.
-fn put_back(aside: &Path, dir: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(aside)? {
-        let entry = entry?;
-        let log = dir.join(entry.file_name());
-        std::fs::copy(entry.path(), &log)?;
-        File::open(log)?.sync_all()?;
-    }
-    std::fs::remove_dir_all(aside)
 }
 
 fn open_as(dir: &Path, limits: &Limits, options: Options) -> Result<DB, OpenError> {
