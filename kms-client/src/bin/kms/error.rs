@@ -11,9 +11,9 @@ use crate::hint::{self, Subject};
 #[derive(Debug)]
 pub struct Failure {
     pub exit: Exit,
-    message: String,
+    message: Box<str>,
     code: &'static str,
-    reason: Option<String>,
+    reason: Option<Box<str>>,
     cause: Option<Box<str>>,
     hint: Option<Box<str>>,
     request_id: Option<Box<str>>,
@@ -25,7 +25,7 @@ impl Failure {
     fn new(exit: Exit, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             exit,
-            message: message.into(),
+            message: message.into().into(),
             code,
             reason: None,
             cause: None,
@@ -61,7 +61,7 @@ impl Failure {
 
     fn of(error: &Error, subject: &Subject) -> Self {
         let mut failure = Self::new(Exit::of(error.kind()), code(error.kind()), error.message());
-        failure.reason = error.reason().map(str::to_owned);
+        failure.reason = error.reason().map(Into::into);
         failure.request_id = error.request_id().map(Into::into);
         failure.change_id = error.change_id().map(|id| id.to_string().into());
         failure.attempts = error.attempts();
@@ -120,9 +120,9 @@ impl Failure {
         #[serde(rename_all = "camelCase")]
         struct Fields {
             code: &'static str,
-            message: String,
+            message: Box<str>,
             #[serde(skip_serializing_if = "Option::is_none")]
-            reason: Option<String>,
+            reason: Option<Box<str>>,
             #[serde(skip_serializing_if = "Option::is_none")]
             cause: Option<Box<str>>,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn a_failure_is_told_as_what_why_and_what_to_do() {
         let mut failure = Failure::new(Exit::Conflict, "FAILED_PRECONDITION", "the key is disabled").hint("enable it");
-        failure.reason = Some("KEY_DISABLED".to_owned());
+        failure.reason = Some("KEY_DISABLED".into());
         failure.request_id = Some("r-1".into());
         assert_eq!(
             failure.lines(),
