@@ -122,13 +122,7 @@ async fn every_rpc_asks_policy_and_leaves_a_record() -> Result<()> {
         let keys: &[&str] = if on_keys { &["*"] } else { &[] };
         site.bind(&Binding { id: &id, roles: &[role], principals: &[&principal], tenants: &["*"], keys })?;
     }
-    site.bind(&Binding {
-        id: "app",
-        roles: &["encrypter"],
-        principals: &[&site.principal("app")],
-        tenants: &["*"],
-        keys: &["*"],
-    })?;
+    site.bind_app(&["encrypter"])?;
     let daemon = site.start().await?;
     let callers: Vec<Caller> = roles.iter().map(|role| daemon.caller(role)).collect::<Result<_>>()?;
     let stranger = daemon.caller("stranger")?;

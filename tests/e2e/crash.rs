@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, ensure};
 use kms_server::audit::Phase;
 use kms_tests::records::Records;
-use kms_tests::{Binding, Daemon, Random, Reply, Settings, Site, patiently, seed};
+use kms_tests::{Daemon, Random, Reply, Settings, Site, patiently, seed};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -81,13 +81,7 @@ impl Campaign {
     async fn begin(mut random: Random) -> Result<(Self, Site)> {
         let site = Site::with(&Settings { segment_bytes: 1 << 16, ..Settings::default() })?;
         site.init().await?;
-        site.bind(&Binding {
-            id: "app",
-            roles: &["encrypter", "decrypter"],
-            principals: &[&site.principal("app")],
-            tenants: &["*"],
-            keys: &["*"],
-        })?;
+        site.bind_app(&["encrypter", "decrypter"])?;
         let journals = (0..WORKERS).map(|number| Journal::new(number, random.fork())).collect();
         Ok((Self { journals, random, tally: Tally::default(), wrongs: Vec::new() }, site))
     }

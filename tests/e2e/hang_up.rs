@@ -211,13 +211,7 @@ trait Start {
 impl Start for Site {
     async fn start_with_two_tenants(self) -> Result<Daemon> {
         self.init().await?;
-        self.bind(&kms_tests::Binding {
-            id: "app",
-            roles: &["encrypter"],
-            principals: &[&self.principal("app")],
-            tenants: &["*"],
-            keys: &["*"],
-        })?;
+        self.bind_app(&["encrypter"])?;
         let daemon = self.start().await?;
         let admin = daemon.caller("admin")?;
         for (tenant, name) in [("acme", ACME), ("globex", GLOBEX)] {

@@ -18,7 +18,7 @@ use kms_server::noun::random::OsRandom;
 use kms_tests::needle::{Needle, Search};
 use kms_tests::request::*;
 use kms_tests::wire::send_bytes;
-use kms_tests::{Binding, Listener, Settings, Site, run_with};
+use kms_tests::{Listener, Settings, Site, run_with};
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -99,13 +99,7 @@ async fn search_a_life(format: &str) -> Result<()> {
     site.change_settings("pin_file = \"data/pin\"", "pin_file = \"pin\"")?;
     site.write_secret("pin", &canaries.pin)?;
     site.init().await?;
-    site.bind(&Binding {
-        id: "app",
-        roles: &["encrypter", "decrypter", "reencrypter"],
-        principals: &[&site.principal("app")],
-        tenants: &["*"],
-        keys: &["*"],
-    })?;
+    site.bind_app(&["encrypter", "decrypter", "reencrypter"])?;
     canaries.add_private_key("the server's private key", &site.read("server.key")?)?;
     for name in ["admin", "app"] {
         canaries.add_private_key(&format!("the private key of {name}"), &site.identity(name)?.key)?;

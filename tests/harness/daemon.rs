@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::output::Addresses;
-use crate::{Binding, Caller, Ended, Identity, Output, PATIENCE, Process, Settings, Site, patiently};
+use crate::{Caller, Ended, Identity, Output, PATIENCE, Process, Settings, Site, patiently};
 
 /// A daemon that serves. Dropping it kills its process, and no other.
 pub struct Daemon {
@@ -29,13 +29,7 @@ impl Daemon {
     /// As [`Daemon::fresh`], on a site that was made.
     pub async fn fresh_on(site: Site) -> Result<Self> {
         site.init().await?;
-        site.bind(&Binding {
-            id: "app",
-            roles: &["encrypter", "decrypter", "reencrypter"],
-            principals: &[&site.principal("app")],
-            tenants: &["*"],
-            keys: &["*"],
-        })?;
+        site.bind_app(&["encrypter", "decrypter", "reencrypter"])?;
         site.start().await
     }
 

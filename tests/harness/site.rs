@@ -203,6 +203,12 @@ impl Site {
         self.write("bindings.toml", &text)
     }
 
+    /// Binds `app` to roles over the keys of all tenants.
+    pub fn bind_app(&self, roles: &[&str]) -> Result<()> {
+        let principal = self.principal("app");
+        self.bind(&Binding { id: "app", roles, principals: &[&principal], tenants: &["*"], keys: &["*"] })
+    }
+
     /// Returns `kms-server <command> --config kms.toml`, where a command may have several words, to be run or added to.
     pub fn command(&self, command: &str) -> Result<Command> {
         let mut server = match &self.volume {
