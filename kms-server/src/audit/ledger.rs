@@ -102,7 +102,6 @@ impl Ledger {
         match file.read_exact_at(&mut found, 0) {
             Ok(()) if found == head => {}
             Ok(()) => return Err(LedgerError::Foreign(path)),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(LedgerError::Foreign(path)),
             Err(error) => return Err(unusable(error)),
         }
         let length = file.metadata().map_err(unusable)?.len();

@@ -43,12 +43,14 @@ impl Mutator {
     /// then what was destroyed of others. Returns how much that was.
     pub(super) async fn carry_out(&mut self) -> Result<usize, OpenClusterError> {
         let mut destroyed_tenants = HashSet::new();
-        let mut entries = self.ledger().entries()?;
-        while let Some(stored) = entries.next_entry()? {
-            let entry = Destroyed::of(&stored);
-            destroyed_tenants.extend(entry.filter(|(_, entry)| entry.is_tenant()).map(|(_, entry)| entry.tenant));
-        }
-        let of_tenants = self.undone(|entry| entry.is_tenant()).await?;
+        let noted = |entry: &Destroyed| {
+            let is_tenant = entry.is_tenant();
+            if is_tenant {
+                destroyed_tenants.insert(entry.tenant);
+            }
+            is_tenant
+        };
+        let of_tenants = self.undone(noted).await?;
         let mut carried_out = self.carry_out_all(of_tenants).await?;
         let of_keys = self.undone(|entry| !entry.is_tenant() && !destroyed_tenants.contains(&entry.tenant)).await?;
         carried_out += self.carry_out_all(of_keys).await?;
@@ -58,7 +60,7 @@ impl Mutator {
     /// Returns those of the ledger's entries that the store does not show.
     async fn undone(
         &self,
-        which: impl Fn(&Destroyed) -> bool,
+        mut which: impl FnMut(&Destroyed) -> bool,
     ) -> Result<Vec<(TenantName, Arc<Destroyed>)>, OpenClusterError> {
         let mut undone = Vec::new();
         let mut entries = self.ledger().entries()?;

@@ -3,6 +3,7 @@
 //! An intent whose `seq` the store has reached was done, and is RECOVERED; one with a greater `seq`
 //! was not, and is ABORTED: nothing was promised.
 
+use crate::audit::ledger::is_destruction;
 use crate::audit::replay::Replayed;
 use crate::audit::{Leaf, Ledger, Log, Outcome, Phase, StoredLeaf};
 use crate::kill_point::{Point, pass};
@@ -51,7 +52,7 @@ impl Story {
             if matches!(leaf.res, Some(Outcome::Ok | Outcome::Recovered)) {
                 last_mutation = Some(stored.index);
                 log_seq = leaf.seq.unwrap_or(0).max(log_seq);
-                if leaf.ph == Some(Phase::Fenced) {
+                if is_destruction(stored) {
                     last_destruction = Some(stored.index);
                 }
             }
