@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::descriptor::{Api, Field, Type};
+use crate::descriptor::{Api, Field, Message, Type};
 
 #[test]
 fn no_request_chooses_cryptography_or_brings_keys() {
@@ -62,11 +62,19 @@ fn every_data_plane_request_names_its_key_first() {
     let crypto = api.services.iter().find(|service| service.name == "CryptoService").unwrap();
     assert!(!crypto.method.is_empty());
     for method in &crypto.method {
+        let name = method.name.as_str();
         let request = api.message(&method.input_type);
-        let key = request.field.iter().find(|field| field.number == 1).unwrap();
-        assert_eq!((key.name.as_str(), key.r#type()), ("key", Type::String), "{}", request.name);
-        for name in ["encryption_context", "aad"] {
-            assert!(request.field.iter().any(|field| field.name == name), "{} has no {name}", request.name);
+        let first = request.field.iter().find(|field| field.number == 1).unwrap();
+        // An index is a key of its own, that is named by its own name.
+        let named = if name == "GetIndexKey" { "index" } else { "key" };
+        assert_eq!((first.name.as_str(), first.r#type()), (named, Type::String), "{}", request.name);
+        // What is destroyed need not be opened, and an index key has no context.
+        if ["GetIndexKey", "DestroyDataKey", "BatchDestroyDataKeys"].contains(&name) {
+            continue;
         }
+        let has = |message: &Message, name| message.field.iter().any(|field| field.name == name);
+        assert!(has(request, "encryption_context"), "{} has no encryption_context", request.name);
+        let item = request.field.iter().find(|field| field.name == "items").and_then(|items| api.held_by(items));
+        assert!(has(item.unwrap_or(request), "aad"), "{} has no aad", request.name);
     }
 }

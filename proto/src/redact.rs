@@ -54,9 +54,51 @@ debug! {
     Destination { key, encryption_context as Pairs, aad as Bytes }
     ReEncryptResponse { ciphertext as Bytes, key_version, source_key_version }
     GenerateDataKeyRequest { key, omit_plaintext, encryption_context as Pairs, aad as Bytes }
-    GenerateDataKeyResponse { plaintext as Bytes, wrapped_data_key as Bytes, key_version }
+    GenerateDataKeyResponse { plaintext as Bytes, wrapped_data_key as Bytes, key_version, lease }
     DecryptDataKeyRequest { key, wrapped_data_key as Bytes, encryption_context as Pairs, aad as Bytes }
-    DecryptDataKeyResponse { plaintext as Bytes, key_version, stale }
+    DecryptDataKeyResponse { plaintext as Bytes, key_version, stale, lease }
+    CreateDataKeyRequest {
+        key, omit_plaintext, encryption_context as Pairs, aad as Bytes, request_id, validate_only,
+    }
+    CreateDataKeyResponse { plaintext as Bytes, uid as Bytes, key_version, lease }
+    GetDataKeyRequest { key, uid as Bytes, encryption_context as Pairs, aad as Bytes }
+    GetDataKeyResponse { plaintext as Bytes, key_version, lease }
+    DestroyDataKeyRequest { key, uid as Bytes, request_id, validate_only }
+    GenerateMacRequest { key, message as Bytes, encryption_context as Pairs, aad as Bytes }
+    GenerateMacResponse { mac as Bytes, key_version }
+    VerifyMacRequest { key, message as Bytes, mac as Bytes, encryption_context as Pairs, aad as Bytes }
+    GetIndexKeyResponse { plaintext as Bytes, lease }
+    BatchEncryptRequest { key, encryption_context as Pairs, items }
+    BatchEncryptItem { plaintext as Bytes, aad as Bytes }
+    BatchEncryptResult { ciphertext as Bytes, error }
+    BatchDecryptRequest { key, encryption_context as Pairs, items }
+    BatchDecryptItem { ciphertext as Bytes, aad as Bytes }
+    BatchDecryptResult { plaintext as Bytes, key_version, stale, error }
+    BatchReEncryptRequest { key, encryption_context as Pairs, destination, items }
+    BatchDestination { key, encryption_context as Pairs }
+    BatchReEncryptItem { ciphertext as Bytes, aad as Bytes, destination_aad as Bytes }
+    BatchReEncryptResult { ciphertext as Bytes, source_key_version, error }
+    BatchGenerateDataKeysRequest { key, omit_plaintext, encryption_context as Pairs, items }
+    BatchGenerateDataKeysItem { aad as Bytes }
+    BatchGenerateDataKeysResult { plaintext as Bytes, wrapped_data_key as Bytes, error }
+    BatchDecryptDataKeysRequest { key, encryption_context as Pairs, items }
+    BatchDecryptDataKeysItem { wrapped_data_key as Bytes, aad as Bytes }
+    BatchDecryptDataKeysResult { plaintext as Bytes, key_version, stale, error }
+    BatchCreateDataKeysRequest {
+        key, omit_plaintext, encryption_context as Pairs, items, request_id, validate_only,
+    }
+    BatchCreateDataKeysItem { aad as Bytes }
+    BatchCreateDataKeysResult { plaintext as Bytes, uid as Bytes, error }
+    BatchGetDataKeysRequest { key, encryption_context as Pairs, items }
+    BatchGetDataKeysItem { uid as Bytes, aad as Bytes }
+    BatchGetDataKeysResult { plaintext as Bytes, key_version, error }
+    BatchDestroyDataKeysItem { uid as Bytes }
+    BatchGenerateMacsRequest { key, encryption_context as Pairs, items }
+    BatchGenerateMacsItem { message as Bytes, aad as Bytes }
+    BatchGenerateMacsResult { mac as Bytes, error }
+    BatchVerifyMacsRequest { key, encryption_context as Pairs, items }
+    BatchVerifyMacsItem { message as Bytes, mac as Bytes, aad as Bytes }
+    ManagedDataKey { uid as Bytes, state, key_version, create_time, destroy_time }
 }
 
 #[cfg(test)]
