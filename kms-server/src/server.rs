@@ -325,8 +325,8 @@ fn prepare_files(wanted: ConnectionLimits, warnings: &mut Vec<String>) -> Connec
     ConnectionLimits { total, per_peer: wanted.per_peer.min(total) }
 }
 
-/// Tenant key, record MAC, audit contexts.
-const SECRETS_OF_TENANT: usize = 3;
+/// Tenant key, record MAC, index root, audit contexts.
+const SECRETS_OF_TENANT: usize = 4;
 /// Epoch, cluster, and what is opened for the length of a call.
 const SLOTS_APART: usize = 64;
 /// Files of the store, the log, operators and probes.

@@ -94,7 +94,7 @@ async fn hold(settings: &Settings, expected: &Expected, number: usize) -> Result
         Err(error) => return Ok(Ended::Detected(format!("at the second start: {error:#}"))),
     };
     // It is still good for changes.
-    let change = Change::CreateTenant { tenant: "one-more".parse()? };
+    let change = Change::CreateTenant { tenant: "one-more".parse()?, lease_ms: None };
     if let Err(error) = again.keyring.change(change, Terms::default(), Who::service()).await {
         return Ok(Ended::Detected(format!("at a change: {error}")));
     }

@@ -43,8 +43,10 @@ impl Keyring {
         }
         // Nothing of this is written; the object tells what would be.
         let creates = plan.before.is_none();
-        let effect = (plan.effect)(&Placed { intent_index: 0, now: self.clock.now() });
-        Ok(Considered::Answer(Changed { object: effect.object, how: How::Rehearsed { creates } }))
+        let now = self.clock.now();
+        let lease_end = plan.lease_ms.map(|lease_ms| now + lease_ms);
+        let effect = (plan.effect)(&Placed { intent_index: 0, now });
+        Ok(Considered::Answer(Changed { object: effect.object, lease_end, how: How::Rehearsed { creates } }))
     }
 
     /// Returns the answer that this call had before.
@@ -61,7 +63,7 @@ impl Keyring {
                 return Err(Error::RequestIdReused);
             }
             let (object, how) = (object_of(&answer)?, How::Before(answer.intent_index));
-            return Ok(Some(Changed { object, how }));
+            return Ok(Some(Changed { object, lease_end: answer.lease_end_ms, how }));
         }
         Ok(None)
     }
@@ -83,9 +85,15 @@ impl Keyring {
     }
 
     /// The write that keeps the answer, if the change has an id.
-    pub(super) fn answer_write(&self, asked: &Asked, object: &Object, placed: &Placed) -> Option<Write> {
+    pub(super) fn answer_write(
+        &self,
+        asked: &Asked,
+        object: &Object,
+        lease_end: Option<UnixMillis>,
+        placed: &Placed,
+    ) -> Option<Write> {
         let place = row_key::answer(day_of(placed.now), &asked.name()?);
-        let answer = answer_of(asked.hash(), object, placed);
+        let answer = rows::Answer { lease_end_ms: lease_end, ..answer_of(asked.hash(), object, placed) };
         Some(Write::Put(place.clone(), self.seal_cluster_row(&place, &answer)))
     }
 
@@ -118,10 +126,9 @@ impl Asked {
         parts.add(self.change.tenant().as_str());
         parts.add_if(self.terms.etag.map(|etag| etag.to_string()));
         match &self.change {
-            Change::CreateTenant { .. }
-            | Change::SuspendTenant { .. }
-            | Change::ResumeTenant { .. }
-            | Change::CancelTenantDestruction { .. } => {}
+            Change::CreateTenant { lease_ms, .. } => parts.add_if(lease_ms.map(|ms| ms.to_string())),
+            Change::UpdateTenant { lease_ms, .. } => parts.add(&lease_ms.to_string()),
+            Change::SuspendTenant { .. } | Change::ResumeTenant { .. } | Change::CancelTenantDestruction { .. } => {}
             Change::DestroyTenant { wait_ms, .. } => parts.add_if(wait_ms.map(|ms| ms.to_string())),
             Change::CreateKey { key, purpose, labels, .. } => {
                 parts.add(key.as_str());
@@ -219,6 +226,7 @@ impl TenantView {
             created_ms: self.created,
             destroy_ms: self.destroy,
             fenced_ms: self.fenced,
+            lease_ms: self.lease_ms,
             etag: self.etag.as_bytes().to_vec(),
         }
     }
@@ -231,6 +239,7 @@ impl TenantView {
             created: answer.created_ms,
             destroy: answer.destroy_ms,
             fenced: answer.fenced_ms,
+            lease_ms: answer.lease_ms,
             etag: etag(&answer.etag)?,
         })
     }

@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::ArcSwapOption;
 
-use crate::crypto::{AuditCtxKey, Kek, RecordMacKey, TenantKey};
+use crate::crypto::{AuditCtxKey, IndexRoot, Kek, RecordMacKey, TenantKey};
 use crate::noun::{KeyName, KeyVersion, TenantName, Uid};
 
 use super::gate::Gate;
@@ -53,8 +53,14 @@ pub(super) struct LoadedTenant {
     pub(super) key: TenantKey,
     pub(super) record_mac: RecordMacKey,
     pub(super) audit_ctx: AuditCtxKey,
-    keys: RwLock<HashMap<KeyName, Arc<LoadedKey>>>,
+    pub(super) index_root: IndexRoot,
+    /// How long its data keys may be held, in milliseconds.
+    pub(super) lease_ms: u64,
+    pub(super) keys: LoadedKeys,
 }
+
+/// Keys of a tenant in memory.
+pub(super) type LoadedKeys = RwLock<HashMap<KeyName, Arc<LoadedKey>>>;
 
 impl fmt::Debug for LoadedTenant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,16 +69,6 @@ impl fmt::Debug for LoadedTenant {
 }
 
 impl LoadedTenant {
-    pub(super) fn new(
-        uid: Uid,
-        version: KeyVersion,
-        key: TenantKey,
-        record_mac: RecordMacKey,
-        audit_ctx: AuditCtxKey,
-    ) -> Self {
-        Self { uid, version, key, record_mac, audit_ctx, keys: RwLock::default() }
-    }
-
     pub(super) fn key(&self, name: &KeyName) -> Option<Arc<LoadedKey>> {
         let key = read(&self.keys).get(name).cloned()?;
         key.used.store(true, Ordering::Relaxed);

@@ -19,7 +19,7 @@ use super::row_key::{self, KeyRow};
 use super::state::{KeyState, TenantState};
 use super::terms::Etag;
 use super::view::{KeyView, TenantView};
-use super::{Change, Error, Keyring, LEASE_MS, Who, row};
+use super::{Change, Error, Keyring, Who, row};
 
 /// A destruction as the ledger has it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -238,13 +238,12 @@ impl Keyring {
             Effect {
                 preconditions,
                 writes,
-                lease: Some(placed.now + LEASE_MS),
                 main_row: record,
                 after: if names_it { After::Fence } else { After::Nothing },
                 object: Object::Tenant(view),
             }
         };
-        Ok(Plan { intent, before: None, effect: Box::new(effect) })
+        Ok(Plan { intent, before: None, lease_ms: None, effect: Box::new(effect) })
     }
 
     async fn plan_carry_out_key(

@@ -68,13 +68,12 @@ impl Keyring {
                     made.write(&tenant, uid, placed.now).0,
                     counters,
                 ],
-                lease: None,
                 main_row: record,
                 after: After::Nothing,
                 object: Object::Key(view),
             }
         };
-        Ok(Plan { intent, before: None, effect: Box::new(effect) })
+        Ok(Plan { intent, before: None, lease_ms: None, effect: Box::new(effect) })
     }
 
     /// Opens a tenant whose keys may be changed.

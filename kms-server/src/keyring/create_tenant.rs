@@ -11,10 +11,10 @@ use super::mutation::{After, Effect, Object, Placed, Plan};
 use super::state::TenantState;
 use super::terms::Etag;
 use super::view::TenantView;
-use super::{Error, Keyring, row, row_key};
+use super::{Error, Keyring, LEASE_MS_DEFAULT, row, row_key};
 
 impl Keyring {
-    pub(super) async fn plan_create_tenant(&self, name: &TenantName) -> Result<Plan, Error> {
+    pub(super) async fn plan_create_tenant(&self, name: &TenantName, lease_ms: Option<u64>) -> Result<Plan, Error> {
         match self.named(name).await?.0 {
             Named::Nothing => {}
             Named::Tenant(_) => return Err(Error::TenantExists),
@@ -50,6 +50,9 @@ impl Keyring {
                 wrapped_index_root: wrapped_root.as_bytes().to_vec(),
                 created_ms: placed.now,
                 destroy_ms: None,
+                lease_ms: Some(lease_ms.unwrap_or(LEASE_MS_DEFAULT)),
+                longest_lease_ms: 0,
+                longest_until_ms: 0,
             };
             let record = row::seal(&record_mac, version, &at, &tenant);
             let view = TenantView::of_row(&name, &tenant, Etag::of(&record))
@@ -61,13 +64,12 @@ impl Keyring {
                     Write::Put(at_name, name_record),
                     Write::Put(at_counters, counters),
                 ],
-                lease: None,
                 main_row: record,
                 after: After::Nothing,
                 object: Object::Tenant(view),
             }
         };
-        Ok(Plan { intent, before: None, effect: Box::new(effect) })
+        Ok(Plan { intent, before: None, lease_ms: None, effect: Box::new(effect) })
     }
 
     /// Makes the record of a row that the cluster secret authenticates.

@@ -19,7 +19,7 @@ use super::row_key::{KeyRow, ScheduleTarget};
 use super::state::KeyState;
 use super::terms::Etag;
 use super::view::{KeyView, VersionView};
-use super::{Error, Keyring, LEASE_MS, VERSIONS_MAX, Who, row, row_key};
+use super::{Error, Keyring, VERSIONS_MAX, Who, row, row_key};
 
 impl Keyring {
     pub(super) async fn plan_schedule_key(
@@ -32,6 +32,7 @@ impl Keyring {
     ) -> Result<Plan, Error> {
         let wait_ms = self.wait_ms(wait_ms)?;
         let tenant = self.open_tenant_for_change(tenant).await?;
+        let lease_ms = self.longest_lease_ms(&tenant);
         let target = self.key_target(tenant, name, version).await?;
         let state = target.state()?;
         let to = if wait_ms == 0 { KeyState::Destroyed } else { KeyState::PendingDestruction };
@@ -48,7 +49,7 @@ impl Keyring {
         let due = self.clock.now() + wait_ms;
         let scheduled = self.schedule_write(target.schedule(), due, who);
         let intent = Leaf { to: Some(due), ..target.leaf("ScheduleKeyDestruction") };
-        target.plan_state(intent, to, Some(due), vec![scheduled])
+        Ok(target.plan_state(intent, to, Some(due), vec![scheduled])?.takes_away(lease_ms))
     }
 
     pub(super) async fn plan_cancel_key(
@@ -97,7 +98,7 @@ impl Keyring {
         count: impl FnOnce(u64) -> Result<u64, Error>,
     ) -> Result<Plan, Error> {
         let whole_key = target.version.is_none();
-        let etag = target.etag();
+        let (etag, lease_ms) = (target.etag(), self.longest_lease_ms(&target.tenant));
         let KeyTarget { tenant, view, row: key, record: key_record, version } = target;
         let victims = match version {
             Some(version) => vec![(version.record, version.row)],
@@ -154,16 +155,9 @@ impl Keyring {
             } else {
                 (last_record, Object::Version(view, last_version))
             };
-            Effect {
-                preconditions,
-                writes,
-                lease: Some(placed.now + LEASE_MS),
-                main_row,
-                after: After::ForgetKey(name),
-                object,
-            }
+            Effect { preconditions, writes, main_row, after: After::ForgetKey(name), object }
         };
-        Ok(Plan { intent, before: Some(etag), effect: Box::new(effect) })
+        Ok(Plan { intent, before: Some(etag), lease_ms: Some(lease_ms), effect: Box::new(effect) })
     }
 
     /// Reads all versions of a key: there are never more than fit one batch.

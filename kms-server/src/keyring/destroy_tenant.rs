@@ -22,7 +22,7 @@ use super::row_key::ScheduleTarget;
 use super::state::TenantState;
 use super::terms::Etag;
 use super::view::TenantView;
-use super::{Error, Keyring, LEASE_MS, Who, row, row_key};
+use super::{Error, Keyring, Who, row, row_key};
 
 impl Keyring {
     pub(super) async fn plan_destroy_tenant(
@@ -46,12 +46,9 @@ impl Keyring {
         let row =
             rows::Tenant { rev: tenant.row.rev + 1, state: next.to_row(), destroy_ms: Some(due), ..tenant.row.clone() };
         let scheduled = self.schedule_write(ScheduleTarget::Tenant(tenant.uid), due, who);
-        tenant.plan_row(
-            name,
-            Leaf { to: Some(due), why: Some(SCHEDULED.into()), ..Leaf::of("DestroyTenant") },
-            row,
-            vec![scheduled],
-        )
+        let lease_ms = self.longest_lease_ms(&tenant);
+        let intent = Leaf { to: Some(due), why: Some(SCHEDULED.into()), ..Leaf::of("DestroyTenant") };
+        Ok(tenant.plan_row(name, intent, row, vec![scheduled])?.takes_away(lease_ms))
     }
 
     pub(super) async fn plan_destroy_due_tenant(&self, name: &TenantName, by: UnixMillis) -> Result<Plan, Error> {
@@ -70,6 +67,7 @@ impl Keyring {
         let named = self.read_cluster_row::<rows::TenantName>(&at_name).await?;
         let (name_record, named) = named.ok_or(Error::Damaged("a tenant without its name"))?;
         let (_, _, counters) = self.counters(tenant.uid).await?;
+        let lease_ms = self.longest_lease_ms(&tenant);
 
         let commitment = tenant.wrapped.commitment();
         let mut writes = vec![Write::Delete(at.clone())];
@@ -113,13 +111,12 @@ impl Keyring {
                     Precondition::Equals(at_name, name_record),
                 ],
                 writes,
-                lease: Some(placed.now + LEASE_MS),
                 main_row: record,
                 after: After::Fence,
                 object: Object::Tenant(view),
             }
         };
-        Ok(Plan { intent, before: Some(etag), effect: Box::new(effect) })
+        Ok(Plan { intent, before: Some(etag), lease_ms: Some(lease_ms), effect: Box::new(effect) })
     }
 
     /// The write that sets a destruction's date.

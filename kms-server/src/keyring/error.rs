@@ -61,8 +61,8 @@ pub enum Error {
     /// A waiting time above the limit, in milliseconds.
     #[error("the waiting time is longer than {} days", .0 / 86_400_000)]
     WaitTooLong(u64),
-    /// Not a purpose of this release.
-    #[error("keys of this purpose cannot be created yet")]
+    /// A key of another purpose than this call needs.
+    #[error("the key's purpose does not allow this call")]
     PurposeNotSupported,
     /// A blob of another kind than this call takes.
     #[error("this call takes another kind of blob")]

@@ -141,13 +141,12 @@ impl KeyTarget {
             Effect {
                 preconditions: vec![Precondition::Equals(at, before)],
                 writes,
-                lease: None,
                 main_row: record,
                 after: After::ForgetKey(view.name),
                 object: Object::Key(next),
             }
         };
-        Plan { intent, before: Some(etag), effect: Box::new(effect) }
+        Plan { intent, before: Some(etag), lease_ms: None, effect: Box::new(effect) }
     }
 
     fn plan_version(self, intent: Leaf, version: VersionTarget, mut writes: Vec<Write>) -> Result<Plan, Error> {
@@ -161,11 +160,10 @@ impl KeyTarget {
         let effect = move |_: &Placed| Effect {
             preconditions: vec![Precondition::of(at, before)],
             writes,
-            lease: None,
             main_row: record,
             after: After::ForgetKey(key.name.clone()),
             object: Object::Version(key, view),
         };
-        Ok(Plan { intent, before: etag, effect: Box::new(effect) })
+        Ok(Plan { intent, before: etag, lease_ms: None, effect: Box::new(effect) })
     }
 }

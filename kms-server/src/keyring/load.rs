@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use crate::crypto::chain::TenantPlace;
 use crate::crypto::context::ContextHash;
-use crate::crypto::{AuditCtxKey, Header, Kek, OpenError, RecordMacKey, TenantKey, WrappedKey};
+use crate::crypto::{Header, IndexRoot, Kek, OpenError, RecordMacKey, TenantKey, WrappedKey};
 use crate::noun::{KeyName, KeyVersion, TenantName, Uid};
 use crate::rows;
 use crate::store::RowKey;
 
-use super::cache::{Entry, LoadedKey, LoadedTenant, LoadedVersion};
+use super::cache::{Entry, LoadedKey, LoadedKeys, LoadedTenant, LoadedVersion};
 use super::gate::{Gate, GateState, Inside};
+use super::lease::lease_ms;
 use super::state::{KeyState, TenantState};
 use super::terms::Etag;
 use super::view::{KeyPurpose, KeyView, TenantView};
@@ -30,6 +31,8 @@ pub enum Which {
 pub struct Want<'a> {
     /// Its name.
     pub key: &'a KeyName,
+    /// What for: a key of another purpose is refused.
+    pub purpose: KeyPurpose,
     /// Which version.
     pub which: Which,
 }
@@ -62,6 +65,16 @@ impl InUse {
     /// Returns the keys, in the order they were wanted.
     pub fn keys(&self) -> &[KeyInUse] {
         &self.keys
+    }
+
+    /// Returns how long the tenant's data keys may be held, in milliseconds.
+    pub fn lease_ms(&self) -> u64 {
+        self.tenant.lease_ms
+    }
+
+    /// Returns the root of the tenant's blind indexes.
+    pub fn index_root(&self) -> &IndexRoot {
+        &self.tenant.index_root
     }
 
     /// Returns what the log shows of a context.
@@ -153,8 +166,11 @@ impl Keyring {
         if state != TenantState::Active {
             return Err(Error::TenantState(state));
         }
-        let audit_ctx = self.with_room(|| opened.audit_ctx_key())?;
-        Ok(LoadedTenant::new(opened.uid, opened.version, opened.key, opened.record_mac, audit_ctx))
+        let index_root = self.with_room(|| opened.index_root())?;
+        let audit_ctx = self.with_room(|| Ok(index_root.audit_ctx_key()?))?;
+        let OpenTenant { uid, version, key, record_mac, row, .. } = opened;
+        let lease_ms = lease_ms(&row);
+        Ok(LoadedTenant { uid, version, key, record_mac, audit_ctx, index_root, lease_ms, keys: LoadedKeys::default() })
     }
 
     async fn load_key(&self, entry: &Arc<Entry>, tenant: &TenantName, name: &KeyName) -> Result<(), Error> {
@@ -225,6 +241,9 @@ fn try_enter(entry: &Arc<Entry>, wants: &[Want<'_>]) -> Result<Result<InUse, Mis
     let mut keys = Vec::with_capacity(wants.len());
     for want in wants {
         let Some(key) = tenant.key(want.key) else { return Ok(Err(Missing::Key(want.key.clone()))) };
+        if key.purpose != want.purpose {
+            return Err(Error::PurposeNotSupported);
+        }
         if key.state != KeyState::Enabled {
             return Err(Error::KeyState(key.state));
         }
@@ -266,10 +285,8 @@ impl OpenTenant {
         &self.name
     }
 
-    fn audit_ctx_key(&self) -> Result<AuditCtxKey, Error> {
-        let root =
-            self.key.unwrap_index_root(self.place(), &wrapped(&self.row.wrapped_index_root)?).map_err(chain_error)?;
-        Ok(root.audit_ctx_key()?)
+    fn index_root(&self) -> Result<IndexRoot, Error> {
+        self.key.unwrap_index_root(self.place(), &wrapped(&self.row.wrapped_index_root)?).map_err(chain_error)
     }
 }
 

@@ -23,6 +23,7 @@ mod gate;
 mod group;
 pub mod init;
 mod key_target;
+mod lease;
 mod list;
 mod load;
 mod mutation;
@@ -37,6 +38,7 @@ mod settle;
 pub mod state;
 mod terms;
 mod update_key;
+mod update_tenant;
 mod view;
 mod who;
 
@@ -54,6 +56,7 @@ pub use answered::REPEAT_MS_MAX;
 pub use cache::CacheStatus;
 pub use carry_out::Destroyed;
 pub use error::Error;
+pub use lease::{LEASE_MS_DEFAULT, LEASE_MS_MAX};
 pub use list::Listed;
 pub use load::{InUse, KeyInUse, Want, Which};
 pub use mutation::{Changed, How, Mutator, Object};
@@ -73,8 +76,6 @@ use cache::Cache;
 pub const VERSIONS_MAX: u32 = 10_000;
 /// The longest waiting time before a destruction, in milliseconds: 365 days.
 pub const WAIT_MS_MAX: u64 = 365 * 24 * 3600 * 1000;
-/// How long an obedient client may hold a data key, in milliseconds: until leases are a setting.
-pub const LEASE_MS: u64 = 300_000;
 
 /// How the keyring behaves.
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +130,15 @@ pub enum Change {
     CreateTenant {
         /// Its name.
         tenant: TenantName,
+        /// How long its data keys may be held, in milliseconds, or the default.
+        lease_ms: Option<u64>,
+    },
+    /// Changes how long the data keys of a tenant may be held.
+    UpdateTenant {
+        /// Its name.
+        tenant: TenantName,
+        /// The lease in milliseconds, at most [`LEASE_MS_MAX`].
+        lease_ms: u64,
     },
     /// Makes a tenant neither seal nor open.
     SuspendTenant {
@@ -241,7 +251,8 @@ impl Change {
     /// Returns the tenant it is about.
     pub fn tenant(&self) -> &TenantName {
         match self {
-            Change::CreateTenant { tenant }
+            Change::CreateTenant { tenant, .. }
+            | Change::UpdateTenant { tenant, .. }
             | Change::SuspendTenant { tenant }
             | Change::ResumeTenant { tenant }
             | Change::DestroyTenant { tenant, .. }
@@ -262,6 +273,7 @@ impl Change {
     pub fn operation(&self) -> &'static str {
         match self {
             Change::CreateTenant { .. } => "CreateTenant",
+            Change::UpdateTenant { .. } => "UpdateTenant",
             Change::SuspendTenant { .. } => "SuspendTenant",
             Change::ResumeTenant { .. } => "ResumeTenant",
             Change::DestroyTenant { .. } => "DestroyTenant",
@@ -279,15 +291,16 @@ impl Change {
         }
     }
 
-    /// Tells whether nobody may be inside while it is made: it takes the use of something away, or
-    /// gives it back.
+    /// Tells whether nobody may be inside while it is made: it takes the use of something away, gives it
+    /// back, or changes on what terms it is used.
     fn closes_gate(&self) -> bool {
         match self {
             Change::CreateTenant { .. }
             | Change::CreateKey { .. }
             | Change::UpdateKey { .. }
             | Change::RotateKey { .. } => false,
-            Change::SuspendTenant { .. }
+            Change::UpdateTenant { .. }
+            | Change::SuspendTenant { .. }
             | Change::ResumeTenant { .. }
             | Change::DestroyTenant { .. }
             | Change::CancelTenantDestruction { .. }
@@ -305,7 +318,8 @@ impl Keyring {
     /// Plans a change. The tenant's turn is held.
     async fn plan(&self, change: &Change, who: &Who) -> Result<mutation::Plan, Error> {
         match change {
-            Change::CreateTenant { tenant } => self.plan_create_tenant(tenant).await,
+            Change::CreateTenant { tenant, lease_ms } => self.plan_create_tenant(tenant, *lease_ms).await,
+            Change::UpdateTenant { tenant, lease_ms } => self.plan_update_tenant(tenant, *lease_ms).await,
             Change::SuspendTenant { tenant } => {
                 self.plan_tenant_state(tenant, "SuspendTenant", TenantState::Active, TenantState::Suspended).await
             }
@@ -352,6 +366,11 @@ impl Keyring {
             return Err(Error::WaitTooLong(WAIT_MS_MAX));
         }
         Ok(wait_ms)
+    }
+
+    /// Tells whether the time is not to be relied on.
+    fn clock_is_held(&self) -> bool {
+        self.clock_held.load(Ordering::Acquire)
     }
 
     fn mark_broken(&self) {

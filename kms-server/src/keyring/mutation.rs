@@ -33,6 +33,7 @@ use super::cache::Entry;
 use super::gate::GateState;
 use super::group::{GROUP_MAX, Job, next_group};
 use super::position::Position;
+use super::settle::destroys;
 use super::terms::{Asked, Etag, Terms};
 use super::view::{KeyView, TenantView, VersionView};
 use super::{Change, Error, Keyring, Who, row, row_key};
@@ -42,6 +43,8 @@ use super::{Change, Error, Keyring, Who, row, row_key};
 pub struct Changed {
     /// The object.
     pub object: Object,
+    /// When nobody who keeps to leases holds a data key any more that the change took away.
+    pub lease_end: Option<UnixMillis>,
     /// How that came to be.
     pub how: How,
 }
@@ -77,8 +80,18 @@ pub(super) struct Plan {
     pub(super) intent: Leaf,
     /// The object as it was found; none for what is to be created.
     pub(super) before: Option<Etag>,
+    /// How long somebody may still hold a data key that the change takes away, in milliseconds; none if
+    /// it takes none away.
+    pub(super) lease_ms: Option<u64>,
     /// Makes the writes, once it is known where in the log the intent is.
     pub(super) effect: Box<dyn FnOnce(&Placed) -> Effect + Send + Sync>,
+}
+
+impl Plan {
+    /// Says that it takes the use of keys away, which somebody may hold for so long.
+    pub(super) fn takes_away(self, lease_ms: u64) -> Self {
+        Self { lease_ms: Some(lease_ms), ..self }
+    }
 }
 
 /// Where and when a change is made.
@@ -92,8 +105,6 @@ pub(super) struct Placed {
 pub(super) struct Effect {
     pub(super) preconditions: Vec<Precondition>,
     pub(super) writes: Vec<Write>,
-    /// When no obedient client can hold a data key of it any more, if it destroys; else none.
-    pub(super) lease: Option<UnixMillis>,
     /// The object's main row as written.
     pub(super) main_row: Vec<u8>,
     pub(super) after: After,
@@ -234,7 +245,9 @@ impl Mutator {
         // Intents, durable before anything changes.
         let mut intents = Vec::with_capacity(makings.len());
         for (making, seq) in makings.iter().zip(self.position.seq + 1..) {
-            let leaf = Leaf { ph: Some(Phase::Intent), seq: Some(seq), ..making.signed() };
+            // A start that has to settle it learns the length of the lease from here.
+            let lease = making.plan.lease_ms.map(|lease_ms| self.keyring.clock.now() + lease_ms);
+            let leaf = Leaf { ph: Some(Phase::Intent), seq: Some(seq), lease, ..making.signed() };
             match self.keyring.log.append(leaf) {
                 Ok(index) => {
                     intents.push(index);
@@ -270,10 +283,11 @@ impl Mutator {
         for (making, intent_index) in makings.into_iter().zip(&intents) {
             let Making { asked, reply, entry, _turn, plan } = making;
             let placed = Placed { intent_index: *intent_index, now };
+            let lease_end = plan.lease_ms.map(|lease_ms| now + lease_ms);
             let effect = (plan.effect)(&placed);
             batch.preconditions.extend(effect.preconditions);
             batch.writes.extend(effect.writes);
-            batch.writes.extend(self.keyring.answer_write(&asked, &effect.object, &placed));
+            batch.writes.extend(self.keyring.answer_write(&asked, &effect.object, lease_end, &placed));
             let intent = asked.who.sign(plan.intent);
             made.push(Made {
                 closes_gate: asked.change.closes_gate(),
@@ -281,7 +295,7 @@ impl Mutator {
                 entry,
                 _turn,
                 intent,
-                lease: effect.lease,
+                lease_end,
                 main_row: effect.main_row,
                 after: effect.after,
                 object: effect.object,
@@ -341,8 +355,8 @@ impl Mutator {
         }
         for (place, made) in made.into_iter().enumerate() {
             pass(Point::ReplyDue);
-            let changed =
-                durable.map(|()| Changed { object: made.object, how: How::Made(indices[place]) }).map_err(Error::from);
+            let (lease_end, how) = (made.lease_end, How::Made(indices.get(place).copied().unwrap_or_default()));
+            let changed = durable.map(|()| Changed { object: made.object, lease_end, how }).map_err(Error::from);
             answer(made.reply, changed);
         }
         Ok(())
@@ -397,7 +411,7 @@ impl Mutator {
         let mut leaf = made.intent.clone();
         leaf.n = None;
         leaf.ph = made.is_destruction().then_some(Phase::Fenced);
-        leaf.lease = made.lease;
+        leaf.lease = made.lease_end;
         leaf.in_ = Some(intent);
         leaf.seq = Some(seq);
         leaf.pm = self.position.last_mutation;
@@ -527,7 +541,7 @@ struct Made {
     entry: Arc<Entry>,
     _turn: OwnedMutexGuard<()>,
     intent: Leaf,
-    lease: Option<UnixMillis>,
+    lease_end: Option<UnixMillis>,
     main_row: Vec<u8>,
     after: After,
     object: Object,
@@ -535,7 +549,7 @@ struct Made {
 
 impl Made {
     fn is_destruction(&self) -> bool {
-        self.lease.is_some()
+        destroys(&self.intent)
     }
 
     fn settle_entry(&self) {

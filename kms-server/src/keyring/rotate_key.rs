@@ -36,12 +36,11 @@ impl Keyring {
             Effect {
                 preconditions: vec![Precondition::Equals(at.clone(), before), Precondition::Absent(at_version)],
                 writes: vec![Write::Put(at, record.clone()), version_write],
-                lease: None,
                 main_row: record,
                 after: After::ForgetKey(name),
                 object: Object::Version(key_view, version_view),
             }
         };
-        Ok(Plan { intent, before: Some(view.etag), effect: Box::new(effect) })
+        Ok(Plan { intent, before: Some(view.etag), lease_ms: None, effect: Box::new(effect) })
     }
 }

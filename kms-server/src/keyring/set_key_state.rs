@@ -20,9 +20,11 @@ impl Keyring {
             ("DisableKey", KeyState::Disabled, KeyState::Enabled)
         };
         let tenant = self.open_tenant_for_change(tenant).await?;
+        let lease_ms = (!enabled).then(|| self.longest_lease_ms(&tenant));
         let target = self.key_target(tenant, name, version).await?;
         target.must_be(from, to)?;
         let intent = target.leaf(op);
-        target.plan_state(intent, to, None, Vec::new())
+        let plan = target.plan_state(intent, to, None, Vec::new())?;
+        Ok(Plan { lease_ms, ..plan })
     }
 }

@@ -5,6 +5,7 @@ use crate::noun::TenantName;
 use crate::rows;
 use crate::store::{Precondition, Write};
 
+use super::lease::longest_ms;
 use super::load::OpenTenant;
 use super::mutation::{After, Effect, Object, Placed, Plan};
 use super::row_key::ScheduleTarget;
@@ -35,7 +36,14 @@ impl Keyring {
             .destroy_ms
             .is_some()
             .then(|| Write::Delete(row_key::schedule(ScheduleTarget::Tenant(tenant.uid))));
-        tenant.plan_row(name, Leaf::of(op), row, unscheduled.into_iter().collect())
+        let lease_ms = (from == TenantState::Active).then(|| self.longest_lease_ms(&tenant));
+        let plan = tenant.plan_row(name, Leaf::of(op), row, unscheduled.into_iter().collect())?;
+        Ok(Plan { lease_ms, ..plan })
+    }
+
+    /// Returns how long somebody may now hold a key of the tenant, in milliseconds.
+    pub(super) fn longest_lease_ms(&self, tenant: &OpenTenant) -> u64 {
+        longest_ms(&tenant.row, self.clock.now(), self.clock_is_held())
     }
 }
 
@@ -58,12 +66,11 @@ impl OpenTenant {
         let effect = move |_: &Placed| Effect {
             preconditions: vec![Precondition::Equals(at, before)],
             writes,
-            lease: None,
             main_row: record,
             // In memory are only active tenants; whatever it is now is loaded anew.
             after: After::ForgetTenant,
             object: Object::Tenant(view),
         };
-        Ok(Plan { intent, before: Some(etag), effect: Box::new(effect) })
+        Ok(Plan { intent, before: Some(etag), lease_ms: None, effect: Box::new(effect) })
     }
 }

@@ -9,10 +9,10 @@ use crate::audit::{Leaf, Ledger, Log, Outcome, Phase, StoredLeaf};
 use crate::kill_point::{Point, pass};
 use crate::noun::UnixMillis;
 
-use super::LEASE_MS;
 use super::destroy_tenant::SCHEDULED;
 use super::open::OpenClusterError;
 use super::position::Position;
+use super::{LEASE_MS_DEFAULT, LEASE_MS_MAX};
 
 /// What a crash had left.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -74,7 +74,7 @@ impl Story {
         let mut settled = Settled { torn_bytes: self.torn_bytes, ..Settled::default() };
         for intent in &self.open {
             let was_done = intent.leaf.seq.is_some_and(|seq| seq <= position.seq);
-            let mut outcome = Leaf { ph: None, in_: Some(intent.index), ..intent.leaf.clone() };
+            let mut outcome = Leaf { ph: None, in_: Some(intent.index), lease: None, ..intent.leaf.clone() };
             if !was_done {
                 append_durable(log, outcome.ended(Outcome::Aborted)).await?;
                 pass(Point::LeafAborted);
@@ -82,10 +82,10 @@ impl Story {
                 continue;
             }
             outcome.pm = position.last_mutation;
+            // When it was done is not known; nobody used it since.
+            outcome.lease = lease_of_intent(intent).map(|lease_ms| now + lease_ms);
             if destroys(&intent.leaf) {
                 outcome.ph = Some(Phase::Fenced);
-                // When it was done is not known; nobody used it since.
-                outcome.lease = Some(now + LEASE_MS);
             }
             let fenced = outcome.ph == Some(Phase::Fenced);
             if fenced {
@@ -104,9 +104,16 @@ impl Story {
     }
 }
 
+/// Returns how long somebody may hold what a change took away, in milliseconds. Intents of
+/// destructions from before there were leases do not say it.
+fn lease_of_intent(intent: &StoredLeaf) -> Option<u64> {
+    let told = intent.leaf.lease.map(|lease| lease.saturating_sub(intent.time).min(LEASE_MS_MAX));
+    told.or_else(|| destroys(&intent.leaf).then_some(LEASE_MS_DEFAULT))
+}
+
 /// Tells from its intent whether a change destroys. What the store shows does not matter: somebody
 /// may have put rows back since.
-fn destroys(intent: &Leaf) -> bool {
+pub(super) fn destroys(intent: &Leaf) -> bool {
     match intent.op.as_deref() {
         // That of a date is a change like any other.
         Some("DestroyTenant") => intent.why.as_deref() != Some(SCHEDULED),

@@ -226,7 +226,7 @@ impl Running {
     }
 
     async fn tenant_with_key(&self, tenant: &str) {
-        self.change(Change::CreateTenant { tenant: name(tenant) }).await.unwrap();
+        self.change(Change::CreateTenant { tenant: name(tenant), lease_ms: None }).await.unwrap();
         let labels = Labels::from([("team".into(), "billing".into())]);
         self.change(Change::CreateKey { tenant: name(tenant), key: key("k"), purpose: KeyPurpose::Encrypt, labels })
             .await
@@ -234,14 +234,18 @@ impl Running {
     }
 
     async fn seal(&self, tenant: &str, plaintext: &[u8]) -> Result<Vec<u8>, Error> {
-        let in_use = self.keyring.enter(&name(tenant), &[Want { key: &key("k"), which: Which::Primary }]).await?;
+        let in_use = self
+            .keyring
+            .enter(&name(tenant), &[Want { key: &key("k"), purpose: KeyPurpose::Encrypt, which: Which::Primary }])
+            .await?;
         let one = in_use.key();
         Ok(one.kek().seal_data(one.uid(), one.version(), &context(tenant), plaintext, self.keyring.rng()))
     }
 
     async fn open(&self, tenant: &str, blob: &[u8]) -> Result<(Vec<u8>, bool), Error> {
         let which = Which::Of(Header::parse(blob)?);
-        let in_use = self.keyring.enter(&name(tenant), &[Want { key: &key("k"), which }]).await?;
+        let in_use =
+            self.keyring.enter(&name(tenant), &[Want { key: &key("k"), purpose: KeyPurpose::Encrypt, which }]).await?;
         let one = in_use.key();
         let opened = one.kek().open_data(one.uid(), one.version(), &context(tenant), blob)?;
         Ok((opened.expose_to_caller(), one.is_stale()))

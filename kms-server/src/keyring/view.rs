@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::noun::{KeyName, KeyVersion, TenantName, Uid, UnixMillis};
 use crate::rows;
 
+use super::lease::lease_ms;
 use super::state::{KeyState, TenantState};
 use super::terms::Etag;
 use super::{Error, row};
@@ -24,6 +25,8 @@ pub struct TenantView {
     pub destroy: Option<UnixMillis>,
     /// When it was fenced.
     pub fenced: Option<UnixMillis>,
+    /// How long its data keys may be held, in milliseconds, while it lives.
+    pub lease_ms: Option<u64>,
     /// Its state among all it had.
     pub etag: Etag,
 }
@@ -37,6 +40,7 @@ impl TenantView {
             created: tenant.created_ms,
             destroy: tenant.destroy_ms,
             fenced: None,
+            lease_ms: Some(lease_ms(tenant)),
             etag,
         })
     }
@@ -54,6 +58,7 @@ impl TenantView {
             created: tombstone.created_ms,
             destroy: None,
             fenced: Some(tombstone.fenced_ms),
+            lease_ms: None,
             etag,
         })
     }
@@ -64,9 +69,9 @@ impl TenantView {
 pub enum KeyPurpose {
     /// Seals data and wraps data keys that callers keep.
     Encrypt,
-    /// Wraps data keys that the service keeps. Not yet.
+    /// Wraps data keys that the service keeps.
     Managed,
-    /// Makes and verifies MACs. Not yet.
+    /// Makes and verifies MACs.
     Mac,
 }
 

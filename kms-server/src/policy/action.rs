@@ -39,6 +39,7 @@ actions! {
     CreateTenant,
     GetTenant,
     ListTenants,
+    UpdateTenant,
     SuspendTenant,
     ResumeTenant,
     DestroyTenant,
@@ -54,6 +55,7 @@ actions! {
     ListKeyVersions,
     ScheduleKeyDestruction,
     CancelKeyDestruction,
+    ListDataKeys,
     // OperatorService
     GetStatus,
     // AccessService: every principal may ask it about itself, so that no role has it.

@@ -12,6 +12,13 @@ pub(super) fn timestamp(ms: UnixMillis) -> prost_types::Timestamp {
     }
 }
 
+pub(super) fn duration(ms: u64) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
+        nanos: i32::try_from(ms % 1000).unwrap_or(0) * 1_000_000,
+    }
+}
+
 pub(super) fn tenant(view: &TenantView) -> v1::Tenant {
     v1::Tenant {
         name: format!("tenants/{}", view.name),
@@ -21,6 +28,7 @@ pub(super) fn tenant(view: &TenantView) -> v1::Tenant {
         destroy_time: view.destroy.map(timestamp),
         fence_time: view.fenced.map(timestamp),
         etag: view.etag.to_string(),
+        data_key_lease: view.lease_ms.map(duration),
     }
 }
 
@@ -79,6 +87,7 @@ pub(super) fn version(key: &str, view: &VersionView) -> v1::KeyVersion {
         create_time: Some(timestamp(view.created)),
         destroy_time: view.destroy.map(timestamp),
         etag: view.etag.to_string(),
+        data_key_count: None,
     }
 }
 

@@ -7,7 +7,7 @@ use super::parse;
 use super::pipeline::{Call, Done, Failed, Operation};
 use super::record::key_leaf;
 use crate::crypto::{ContextHash, Kind};
-use crate::keyring::{self, Want, Which};
+use crate::keyring::{self, KeyPurpose, Want, Which};
 use crate::noun::{KeyName, TenantName};
 use crate::policy::{Action, Resource};
 
@@ -35,7 +35,10 @@ impl Operation for Decrypt {
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<DecryptResponse>, Failed> {
         let header = parse::blob(&self.ciphertext, Kind::Data)?;
-        let in_use = call.keyring().enter(&self.tenant, &[Want { key: &self.key, which: Which::Of(header) }]).await?;
+        let in_use = call
+            .keyring()
+            .enter(&self.tenant, &[Want { key: &self.key, purpose: KeyPurpose::Encrypt, which: Which::Of(header) }])
+            .await?;
         let key = in_use.key();
         let leaf = key_leaf(&in_use, key, &self.context, &self.ciphertext);
         match key.kek().open_data(key.uid(), key.version(), &self.context, &self.ciphertext) {

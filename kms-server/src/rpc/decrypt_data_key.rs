@@ -2,12 +2,13 @@
 
 use kms_proto::v1::{DecryptDataKeyRequest, DecryptDataKeyResponse};
 
+use super::convert::duration;
 use super::error::Error;
 use super::parse;
 use super::pipeline::{Call, Done, Failed, Operation};
 use super::record::key_leaf;
 use crate::crypto::{ContextHash, Kind};
-use crate::keyring::{self, Want, Which};
+use crate::keyring::{self, KeyPurpose, Want, Which};
 use crate::noun::{KeyName, TenantName};
 use crate::policy::{Action, Resource};
 
@@ -35,7 +36,10 @@ impl Operation for DecryptDataKey {
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<DecryptDataKeyResponse>, Failed> {
         let header = parse::blob(&self.wrapped, Kind::WrappedDek)?;
-        let in_use = call.keyring().enter(&self.tenant, &[Want { key: &self.key, which: Which::Of(header) }]).await?;
+        let in_use = call
+            .keyring()
+            .enter(&self.tenant, &[Want { key: &self.key, purpose: KeyPurpose::Encrypt, which: Which::Of(header) }])
+            .await?;
         let key = in_use.key();
         let leaf = key_leaf(&in_use, key, &self.context, &self.wrapped);
         match key.kek().unwrap_dek(key.uid(), key.version(), &self.context, &self.wrapped) {
@@ -44,6 +48,7 @@ impl Operation for DecryptDataKey {
                     plaintext: dek.expose_to_caller(),
                     key_version: key.version().get(),
                     stale: key.is_stale(),
+                    lease: Some(duration(in_use.lease_ms())),
                 };
                 Ok(Done::used(reply, leaf, in_use))
             }

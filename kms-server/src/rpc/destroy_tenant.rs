@@ -3,6 +3,7 @@
 use kms_proto::v1::{DestroyTenantRequest, DestroyTenantResponse};
 
 use super::change::{changed_tenant, terms};
+use super::convert::timestamp;
 use super::error::Error;
 use super::parse;
 use super::pipeline::{Call, Done, Failed, Operation};
@@ -36,6 +37,7 @@ impl Operation for DestroyTenant {
     async fn perform(self, call: &Call<'_>) -> Result<Done<DestroyTenantResponse>, Failed> {
         let changed =
             call.change(Change::DestroyTenant { tenant: self.tenant, wait_ms: self.wait_ms }, self.terms).await?;
-        Ok(Done::changed(DestroyTenantResponse { tenant: changed_tenant(&changed) }, &changed))
+        let lease_end_time = changed.lease_end.map(timestamp);
+        Ok(Done::changed(DestroyTenantResponse { tenant: changed_tenant(&changed), lease_end_time }, &changed))
     }
 }

@@ -8,7 +8,7 @@ use super::parse::{self, PLAINTEXT_BYTES_MAX};
 use super::pipeline::{Call, Done, Failed, Operation};
 use super::record::key_leaf;
 use crate::crypto::ContextHash;
-use crate::keyring::{Want, Which};
+use crate::keyring::{KeyPurpose, Want, Which};
 use crate::noun::{KeyName, TenantName};
 use crate::policy::{Action, Resource};
 
@@ -39,7 +39,10 @@ impl Operation for Encrypt {
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<EncryptResponse>, Failed> {
-        let in_use = call.keyring().enter(&self.tenant, &[Want { key: &self.key, which: Which::Primary }]).await?;
+        let in_use = call
+            .keyring()
+            .enter(&self.tenant, &[Want { key: &self.key, purpose: KeyPurpose::Encrypt, which: Which::Primary }])
+            .await?;
         let key = in_use.key();
         let ciphertext =
             key.kek().seal_data(key.uid(), key.version(), &self.context, &self.plaintext, call.keyring().rng());

@@ -2,12 +2,13 @@
 
 use kms_proto::v1::{GenerateDataKeyRequest, GenerateDataKeyResponse};
 
+use super::convert::duration;
 use super::error::Error;
 use super::parse;
 use super::pipeline::{Call, Done, Failed, Operation};
 use super::record::key_leaf;
 use crate::crypto::{ContextHash, Dek};
-use crate::keyring::{Want, Which};
+use crate::keyring::{KeyPurpose, Want, Which};
 use crate::noun::{KeyName, TenantName};
 use crate::policy::{Action, Resource};
 
@@ -34,13 +35,17 @@ impl Operation for GenerateDataKey {
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<GenerateDataKeyResponse>, Failed> {
-        let in_use = call.keyring().enter(&self.tenant, &[Want { key: &self.key, which: Which::Primary }]).await?;
+        let in_use = call
+            .keyring()
+            .enter(&self.tenant, &[Want { key: &self.key, purpose: KeyPurpose::Encrypt, which: Which::Primary }])
+            .await?;
         let (key, rng) = (in_use.key(), call.keyring().rng());
         let dek = Dek::generate(rng);
         let wrapped_data_key = key.kek().wrap_dek(key.uid(), key.version(), &self.context, &dek, rng);
         let plaintext = if self.omit_plaintext { Vec::new() } else { dek.expose_to_caller() };
         let leaf = key_leaf(&in_use, key, &self.context, &wrapped_data_key);
-        let reply = GenerateDataKeyResponse { plaintext, wrapped_data_key, key_version: key.version().get() };
+        let lease = (!self.omit_plaintext).then(|| duration(in_use.lease_ms()));
+        let reply = GenerateDataKeyResponse { plaintext, wrapped_data_key, key_version: key.version().get(), lease };
         Ok(Done::used(reply, leaf, in_use))
     }
 }

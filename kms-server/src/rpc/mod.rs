@@ -46,6 +46,7 @@ mod status;
 mod tenant_state;
 pub mod trust;
 mod update_key;
+mod update_tenant;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -91,10 +91,23 @@ const CALLERS_KINDS: std::ops::RangeInclusive<u8> = 0x01..=0x07;
 pub(super) fn wait_ms(wait: Option<prost_types::Duration>) -> Result<Option<u64>, Error> {
     let Some(wait) = wait else { return Ok(None) };
     let rule = "must be a duration that is not negative, with from 0 to 999,999,999 nanoseconds";
-    let seconds = u64::try_from(wait.seconds).map_err(|_| Error::Field { field: "wait", rule })?;
-    let nanos = u64::try_from(wait.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
-    let nanos = nanos.ok_or(Error::Field { field: "wait", rule })?;
+    let (seconds, nanos) = parts(&wait).ok_or(Error::Field { field: "wait", rule })?;
     Ok(Some(seconds.saturating_mul(1000).saturating_add(nanos.div_ceil(1_000_000))))
+}
+
+/// Reads a lease, in whole milliseconds; unset is none.
+pub(super) fn lease_ms(field: &'static str, lease: Option<prost_types::Duration>) -> Result<Option<u64>, Error> {
+    let Some(lease) = lease else { return Ok(None) };
+    let rule = "must be from 0 s to 24 hours, in whole milliseconds";
+    let whole = parts(&lease).filter(|(_, nanos)| nanos % 1_000_000 == 0);
+    let lease_ms = whole.map(|(seconds, nanos)| seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000));
+    lease_ms.filter(|lease_ms| *lease_ms <= keyring::LEASE_MS_MAX).map(Some).ok_or(Error::Field { field, rule })
+}
+
+/// Takes apart a duration that is one and not negative.
+fn parts(duration: &prost_types::Duration) -> Option<(u64, u64)> {
+    let nanos = u64::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some((u64::try_from(duration.seconds).ok()?, nanos))
 }
 
 /// A page that is asked for.

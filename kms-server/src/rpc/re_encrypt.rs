@@ -13,7 +13,7 @@ use super::pipeline::{Call, Done, Failed, Operation};
 use super::record::key_leaf;
 use crate::audit::Leaf;
 use crate::crypto::{ContextHash, Header, Kind, OpenError};
-use crate::keyring::{self, KeyInUse, Want, Which};
+use crate::keyring::{self, KeyInUse, KeyPurpose, Want, Which};
 use crate::noun::{KeyName, Random, TenantName};
 use crate::policy::{Action, Resource};
 
@@ -75,7 +75,8 @@ impl Operation for ReEncrypt {
         let (kind, header) = self.kind?;
         let (to_key, to_context) =
             self.destination.as_ref().map_or((&self.key, &self.context), |to| (&to.key, &to.context));
-        let wants = [Want { key: &self.key, which: Which::Of(header) }, Want { key: to_key, which: Which::Primary }];
+        let want = |key, which| Want { key, purpose: KeyPurpose::Encrypt, which };
+        let wants = [want(&self.key, Which::Of(header)), want(to_key, Which::Primary)];
         let in_use = call.keyring().enter(&self.tenant, &wants).await?;
         let [from, to] = in_use.keys() else {
             return Err(keyring::Error::Damaged("two keys were wanted, and not two are in use").into());

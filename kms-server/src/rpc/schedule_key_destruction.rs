@@ -3,6 +3,7 @@
 use kms_proto::v1::{ScheduleKeyDestructionRequest, ScheduleKeyDestructionResponse};
 
 use super::change::{changed_key, terms};
+use super::convert::timestamp;
 use super::error::Error;
 use super::parse::{self, KeyPath};
 use super::pipeline::{Call, Done, Failed, Operation};
@@ -43,6 +44,7 @@ impl Operation for ScheduleKeyDestruction {
             .change(Change::ScheduleKeyDestruction { tenant, key, version, wait_ms: self.wait_ms }, self.terms)
             .await?;
         let (key, version) = changed_key(&changed);
-        Ok(Done::changed(ScheduleKeyDestructionResponse { key, version }, &changed))
+        let lease_end_time = changed.lease_end.map(timestamp);
+        Ok(Done::changed(ScheduleKeyDestructionResponse { key, version, lease_end_time }, &changed))
     }
 }

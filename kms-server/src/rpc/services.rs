@@ -20,19 +20,24 @@ use super::{
     get_key, get_status, get_tenant, list_key_versions, list_keys, list_tenants, re_encrypt, rotate_key,
     schedule_key_destruction,
 };
-use super::{set_key_state, tenant_state, update_key};
+use super::{set_key_state, tenant_state, update_key, update_tenant};
 
 /// The services of this node.
 #[derive(Clone)]
 pub(super) struct Services(pub(super) Arc<Api>);
 
 macro_rules! service {
-    ($Service:ident { $($method:ident($Request:ident) -> $Response:ident = $Operation:path;)* }) => {
+    ($Service:ident { $($method:ident($Request:ident) -> $Response:ident = $Operation:path;)* $(@ $unbuilt:ident($URequest:ident) -> $UResponse:ident;)* }) => {
         #[tonic::async_trait]
         impl $Service for Services {
             $(
                 async fn $method(&self, request: Request<$Request>) -> Result<Response<$Response>, Status> {
                     run::<$Operation>(&self.0, request).await
+                }
+            )*
+            $(
+                async fn $unbuilt(&self, _: Request<$URequest>) -> Result<Response<$UResponse>, Status> {
+                    Err(Status::unimplemented("not built yet"))
                 }
             )*
         }
@@ -45,11 +50,28 @@ service! { CryptoService {
     re_encrypt(ReEncryptRequest) -> ReEncryptResponse = re_encrypt::ReEncrypt;
     generate_data_key(GenerateDataKeyRequest) -> GenerateDataKeyResponse = generate_data_key::GenerateDataKey;
     decrypt_data_key(DecryptDataKeyRequest) -> DecryptDataKeyResponse = decrypt_data_key::DecryptDataKey;
+    @ create_data_key(CreateDataKeyRequest) -> CreateDataKeyResponse;
+    @ get_data_key(GetDataKeyRequest) -> GetDataKeyResponse;
+    @ destroy_data_key(DestroyDataKeyRequest) -> DestroyDataKeyResponse;
+    @ generate_mac(GenerateMacRequest) -> GenerateMacResponse;
+    @ verify_mac(VerifyMacRequest) -> VerifyMacResponse;
+    @ get_index_key(GetIndexKeyRequest) -> GetIndexKeyResponse;
+    @ batch_encrypt(BatchEncryptRequest) -> BatchEncryptResponse;
+    @ batch_decrypt(BatchDecryptRequest) -> BatchDecryptResponse;
+    @ batch_re_encrypt(BatchReEncryptRequest) -> BatchReEncryptResponse;
+    @ batch_generate_data_keys(BatchGenerateDataKeysRequest) -> BatchGenerateDataKeysResponse;
+    @ batch_decrypt_data_keys(BatchDecryptDataKeysRequest) -> BatchDecryptDataKeysResponse;
+    @ batch_create_data_keys(BatchCreateDataKeysRequest) -> BatchCreateDataKeysResponse;
+    @ batch_get_data_keys(BatchGetDataKeysRequest) -> BatchGetDataKeysResponse;
+    @ batch_destroy_data_keys(BatchDestroyDataKeysRequest) -> BatchDestroyDataKeysResponse;
+    @ batch_generate_macs(BatchGenerateMacsRequest) -> BatchGenerateMacsResponse;
+    @ batch_verify_macs(BatchVerifyMacsRequest) -> BatchVerifyMacsResponse;
 } }
 
 service! { TenantService {
     create_tenant(CreateTenantRequest) -> CreateTenantResponse = create_tenant::CreateTenant;
     get_tenant(GetTenantRequest) -> GetTenantResponse = get_tenant::GetTenant;
+    update_tenant(UpdateTenantRequest) -> UpdateTenantResponse = update_tenant::UpdateTenant;
     list_tenants(ListTenantsRequest) -> ListTenantsResponse = list_tenants::ListTenants;
     suspend_tenant(SuspendTenantRequest) -> SuspendTenantResponse = tenant_state::SuspendTenant;
     resume_tenant(ResumeTenantRequest) -> ResumeTenantResponse = tenant_state::ResumeTenant;
@@ -68,6 +90,7 @@ service! { KeyService {
     list_key_versions(ListKeyVersionsRequest) -> ListKeyVersionsResponse = list_key_versions::ListKeyVersions;
     schedule_key_destruction(ScheduleKeyDestructionRequest) -> ScheduleKeyDestructionResponse = schedule_key_destruction::ScheduleKeyDestruction;
     cancel_key_destruction(CancelKeyDestructionRequest) -> CancelKeyDestructionResponse = cancel_key_destruction::CancelKeyDestruction;
+    @ list_data_keys(ListDataKeysRequest) -> ListDataKeysResponse;
 } }
 
 service! { AccessService {

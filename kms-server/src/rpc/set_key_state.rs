@@ -3,6 +3,7 @@
 use kms_proto::v1;
 
 use super::change::{changed_key, terms};
+use super::convert::timestamp;
 use super::error::Error;
 use super::parse::{self, KeyPath};
 use super::pipeline::{Call, Done, Failed, Operation};
@@ -11,7 +12,7 @@ use crate::keyring::{Change, Terms};
 use crate::policy::{Action, Resource};
 
 macro_rules! key_state {
-    ($Rpc:ident, $Request:ident, $Response:ident, $enabled:literal) => {
+    ($Rpc:ident, $Request:ident, $Response:ident $(, $lease_end_time:ident)?; $enabled:literal) => {
         pub(super) struct $Rpc(KeyPath, Terms);
 
         impl Operation for $Rpc {
@@ -39,14 +40,15 @@ macro_rules! key_state {
                 let changed =
                     call.change(Change::SetKeyState { tenant, key, version, enabled: $enabled }, self.1).await?;
                 let (key, version) = changed_key(&changed);
-                Ok(Done::changed(v1::$Response { key, version }, &changed))
+                $(let $lease_end_time = changed.lease_end.map(timestamp);)?
+                Ok(Done::changed(v1::$Response { key, version $(, $lease_end_time)? }, &changed))
             }
         }
     };
 }
 
-key_state!(EnableKey, EnableKeyRequest, EnableKeyResponse, true);
-key_state!(DisableKey, DisableKeyRequest, DisableKeyResponse, false);
+key_state!(EnableKey, EnableKeyRequest, EnableKeyResponse; true);
+key_state!(DisableKey, DisableKeyRequest, DisableKeyResponse, lease_end_time; false);
 
 impl KeyPath {
     /// Permission is asked of the key, also where one version is meant.

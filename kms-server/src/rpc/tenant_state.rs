@@ -3,6 +3,7 @@
 use kms_proto::v1;
 
 use super::change::{changed_tenant, terms};
+use super::convert::timestamp;
 use super::error::Error;
 use super::parse;
 use super::pipeline::{Call, Done, Failed, Operation};
@@ -11,7 +12,7 @@ use crate::noun::TenantName;
 use crate::policy::{Action, Resource};
 
 macro_rules! tenant_state {
-    ($Rpc:ident, $Request:ident, $Response:ident) => {
+    ($Rpc:ident, $Request:ident, $Response:ident $(, $lease_end_time:ident)?) => {
         pub(super) struct $Rpc(TenantName, Terms);
 
         impl Operation for $Rpc {
@@ -32,12 +33,13 @@ macro_rules! tenant_state {
 
             async fn perform(self, call: &Call<'_>) -> Result<Done<v1::$Response>, Failed> {
                 let changed = call.change(Change::$Rpc { tenant: self.0 }, self.1).await?;
-                Ok(Done::changed(v1::$Response { tenant: changed_tenant(&changed) }, &changed))
+                $(let $lease_end_time = changed.lease_end.map(timestamp);)?
+                Ok(Done::changed(v1::$Response { tenant: changed_tenant(&changed) $(, $lease_end_time)? }, &changed))
             }
         }
     };
 }
 
-tenant_state!(SuspendTenant, SuspendTenantRequest, SuspendTenantResponse);
+tenant_state!(SuspendTenant, SuspendTenantRequest, SuspendTenantResponse, lease_end_time);
 tenant_state!(ResumeTenant, ResumeTenantRequest, ResumeTenantResponse);
 tenant_state!(CancelTenantDestruction, CancelTenantDestructionRequest, CancelTenantDestructionResponse);

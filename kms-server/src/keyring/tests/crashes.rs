@@ -13,7 +13,10 @@ async fn a_crash_before_the_batch_aborts_and_after_it_recovers() {
         assert!(matches!(running.change(destroy("acme", Some(0))).await, Err(Error::Store(_))));
         // Whatever the store holds, nobody is let in, and no further change is made.
         assert!(matches!(running.open("acme", &blob).await, Err(Error::Store(_))), "{fault:?}");
-        assert!(matches!(running.change(Change::CreateTenant { tenant: name("b") }).await, Err(Error::Store(_))));
+        assert!(matches!(
+            running.change(Change::CreateTenant { tenant: name("b"), lease_ms: None }).await,
+            Err(Error::Store(_))
+        ));
         running.crash().await;
 
         let running = world.start().await;
@@ -21,7 +24,7 @@ async fn a_crash_before_the_batch_aborts_and_after_it_recovers() {
         assert_eq!((running.settled.recovered, running.settled.aborted), (usize::from(done), usize::from(!done)));
         assert_eq!(running.open("acme", &blob).await.is_ok(), !done);
         // The chain of outcomes goes on, and an aborted number is used again.
-        running.change(Change::CreateTenant { tenant: name("b") }).await.unwrap();
+        running.change(Change::CreateTenant { tenant: name("b"), lease_ms: None }).await.unwrap();
         let leaves = world.leaves();
         let settled = leaves.iter().find(|stored| stored.leaf.res == Some(outcome)).unwrap();
         assert_eq!(settled.leaf.ph, done.then_some(Phase::Fenced));
@@ -127,7 +130,10 @@ async fn changes_of_many_tenants_at_once_are_each_made_once() {
         .map(|number| {
             let running = Arc::clone(&running);
             tokio::spawn(async move {
-                running.change(Change::CreateTenant { tenant: name(&format!("t{}", number % 30)) }).await.is_ok()
+                running
+                    .change(Change::CreateTenant { tenant: name(&format!("t{}", number % 30)), lease_ms: None })
+                    .await
+                    .is_ok()
             })
         })
         .collect();

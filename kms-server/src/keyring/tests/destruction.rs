@@ -19,7 +19,7 @@ async fn a_destroyed_tenant_is_gone_for_ever_and_its_name_with_it() {
     assert!(matches!(running.open("acme", &acme).await, Err(Error::TenantState(TenantState::Fenced))));
     assert!(running.open("globex", &globex).await.is_ok());
     assert!(matches!(
-        running.change(Change::CreateTenant { tenant: name("acme") }).await,
+        running.change(Change::CreateTenant { tenant: name("acme"), lease_ms: None }).await,
         Err(Error::NameWasDestroyed)
     ));
     assert!(matches!(running.change(destroy("acme", Some(0))).await, Err(Error::TenantState(TenantState::Fenced))));
@@ -60,7 +60,11 @@ async fn no_success_after_the_fence() {
                 let which = Which::Of(Header::parse(&blob).unwrap());
                 let (mut successes, mut refusals, mut waited) = (0, 0, false);
                 while refusals < 10 {
-                    match running.keyring.enter(&name("acme"), &[Want { key: &key("k"), which }]).await {
+                    match running
+                        .keyring
+                        .enter(&name("acme"), &[Want { key: &key("k"), purpose: KeyPurpose::Encrypt, which }])
+                        .await
+                    {
                         Ok(in_use) => {
                             let one = in_use.key();
                             one.kek().open_data(one.uid(), one.version(), &context("acme"), &blob).unwrap();
@@ -166,7 +170,7 @@ async fn a_clock_far_past_the_last_record_is_held_through_every_restart() {
     // Also when the log has gone on to other segments since.
     let running = world.start().await;
     for number in 0..400 {
-        running.change(Change::CreateTenant { tenant: name(&format!("t{number}")) }).await.unwrap();
+        running.change(Change::CreateTenant { tenant: name(&format!("t{number}")), lease_ms: None }).await.unwrap();
     }
     running.stop().await;
     let running = world.start().await;

@@ -94,7 +94,7 @@ async fn rows_of_a_destroyed_tenant_that_were_removed_or_damaged_end_as_its_tomb
         world.store.inner.commit(Batch { preconditions: vec![], writes: vec![write] }).await.unwrap();
         let running = start_carries_out(&world, 1).await;
         assert!(matches!(
-            running.change(Change::CreateTenant { tenant: name("acme") }).await,
+            running.change(Change::CreateTenant { tenant: name("acme"), lease_ms: None }).await,
             Err(Error::NameWasDestroyed)
         ));
         running.stop().await;

@@ -22,7 +22,7 @@ fn one_of_each() -> Vec<Change> {
     let (labels, purpose) = (Labels::from([("a".into(), "b".into())]), KeyPurpose::Encrypt);
     let old = Some(version(1));
     vec![
-        Change::CreateTenant { tenant: tenant.clone() },
+        Change::CreateTenant { tenant: tenant.clone(), lease_ms: None },
         Change::CreateKey { tenant: tenant.clone(), key: key.clone(), purpose, labels: labels.clone() },
         Change::UpdateKey { tenant: tenant.clone(), key: key.clone(), labels },
         Change::RotateKey { tenant: tenant.clone(), key: key.clone() },
@@ -146,7 +146,7 @@ async fn of_calls_at_once_under_one_id_one_is_made() {
     // Of other tenants as well, which could be made in one group.
     let creations = (0..20).map(|number| {
         let running = Arc::clone(&running);
-        let create = Change::CreateTenant { tenant: name(&format!("t{number}")) };
+        let create = Change::CreateTenant { tenant: name(&format!("t{number}")), lease_ms: None };
         tokio::spawn(async move { running.ask(create, under("c"), ADA).await.is_ok() })
     });
     let mut made = 0;
@@ -179,7 +179,7 @@ async fn after_a_day_an_id_is_free_and_its_row_goes() {
     let running = world.start().await;
     // Two days are removed one after the other, each with a change.
     for tenant in ["b", "c"] {
-        running.change(Change::CreateTenant { tenant: name(tenant) }).await.unwrap();
+        running.change(Change::CreateTenant { tenant: name(tenant), lease_ms: None }).await.unwrap();
     }
     running.stop().await;
     assert_eq!(answers().await, 0);

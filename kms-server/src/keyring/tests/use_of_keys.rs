@@ -32,7 +32,7 @@ async fn a_blob_opens_only_for_its_own_tenant_and_key() {
     let other = key("other");
     let which = Which::Of(Header::parse(&blob).unwrap());
     assert!(matches!(
-        running.keyring.enter(&name("acme"), &[Want { key: &other, which }]).await,
+        running.keyring.enter(&name("acme"), &[Want { key: &other, purpose: KeyPurpose::Encrypt, which }]).await,
         Err(Error::KeyNotFound)
     ));
     // A version that never was is just a blob that does not open.
