@@ -60,9 +60,12 @@ pub enum OpenError {
     /// A changed ciphertext.
     #[error("tag")]
     Tag,
-    /// A wrapped key that has not 32 bytes.
+    /// A wrapped key that has not 32 bytes, or a MAC that has not 56.
     #[error("length")]
     Length,
+    /// A MAC of another message, in another context, or by another key's bytes.
+    #[error("mac")]
+    Mac,
     /// No room in locked memory.
     #[error("locked memory is full")]
     ArenaFull,
@@ -121,16 +124,7 @@ pub(super) fn open<'a>(
     if blob.len() < OVERHEAD_BYTES {
         return Err(OpenError::Short);
     }
-    let found = Header::parse(blob)?;
-    if found.kind != expected.kind {
-        return Err(OpenError::Kind);
-    }
-    if found.key_id != expected.key_id {
-        return Err(OpenError::Key);
-    }
-    if found.version != expected.version {
-        return Err(OpenError::Version);
-    }
+    Header::parse(blob)?.expect(expected)?;
     let opened = open_in_place(key, context, blob);
     kdf::scrub_stack();
     opened?;

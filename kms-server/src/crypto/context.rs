@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use ring::digest::{Context as Sha, SHA256};
+use subtle::ConstantTimeEq as _;
 
 /// The most pairs a caller may give.
 pub const PAIRS_MAX: usize = 32;
@@ -28,9 +29,19 @@ const RESERVED_PREFIX: &str = "kms1";
 pub struct ContextHash([u8; 32]);
 
 impl ContextHash {
+    /// Takes the hash that a row of the store keeps.
+    pub const fn from_row(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// Returns the 32 bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// Tells, in constant time, whether it is the hash of the same context.
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Kind {
     Data = 0x01,
     /// A data key wrapped for a client, or a managed one in the store.
     WrappedDek = 0x02,
+    /// A message authentication code, with its key's header before it.
+    Mac = 0x07,
     /// A tenant key under an epoch key.
     TenantKey = 0x10,
     /// An epoch key under a version of the software HSM's master key.
@@ -41,9 +43,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 9] = [
+    const ALL: [Kind; 10] = [
         Kind::Data,
         Kind::WrappedDek,
+        Kind::Mac,
         Kind::TenantKey,
         Kind::EpochKey,
         Kind::Kek,
@@ -79,6 +82,20 @@ impl Header {
         let key_id = Uid::from_slice(&header[5..21]).ok_or(OpenError::Short)?;
         let version = KeyVersion::from_u24([header[21], header[22], header[23]]).ok_or(OpenError::Version)?;
         Ok(Self { kind, key_id, version })
+    }
+
+    /// Tells what of it is other than expected.
+    pub(super) fn expect(self, expected: Self) -> Result<(), OpenError> {
+        if self.kind != expected.kind {
+            return Err(OpenError::Kind);
+        }
+        if self.key_id != expected.key_id {
+            return Err(OpenError::Key);
+        }
+        if self.version != expected.version {
+            return Err(OpenError::Version);
+        }
+        Ok(())
     }
 
     /// Returns the 24 bytes.

@@ -242,7 +242,7 @@ impl Kek {
 }
 
 /// A data key made for a client. Lives only for the length of one call.
-pub struct Dek(Zeroizing<[u8; 32]>);
+pub struct Dek(pub(super) Zeroizing<[u8; 32]>);
 
 impl Dek {
     /// Makes a new one.

@@ -11,10 +11,12 @@ use super::chain::{EpochPlace, TenantPlace, WrappedKey};
 use super::construction::{self, OpenError};
 use super::context::{self, ContextHash};
 use super::header::{Header, Kind};
+use super::kdf;
 use super::keystore_file::{self, PinCost};
+use super::managed_dek;
 use super::record;
 use super::secret::*;
-use crate::noun::{EpochNumber, KeyVersion, Random, TenantName, Uid};
+use crate::noun::{DekUid, EpochNumber, KeyVersion, Random, TenantName, Uid};
 
 /// Gives out fixed bytes, in order.
 struct Fixed(Mutex<Vec<u8>>);
@@ -216,6 +218,116 @@ fn every_matching_vector_is_met() {
 
     println!("crypto vectors: {met}/{met} met");
     assert_eq!(met, 32);
+}
+
+#[test]
+fn every_vector_of_managed_data_keys_macs_and_blind_indexes_is_met() {
+    let v = vectors();
+    let mut met = 0;
+    let mut meet = |name: &str, ours: &[u8], theirs: &Value| {
+        assert_eq!(hex::encode(ours), theirs.as_str().unwrap(), "{name}");
+        met += 1;
+    };
+    let acme: TenantName = "acme".parse().unwrap();
+    let (context, three) = (caller_context(&v), version(3));
+    let (kek, key_uid) = (secret!(Kek, array(&v["blob_data"]["kek"])), uid(&v["blob_data"]["key_id"]));
+    let dek = Dek::generate(&Fixed::new(&bytes(&v["wrapped_dek"]["dek"])));
+
+    let managed = &v["managed_dek"];
+    let dek_uid = DekUid::from_bytes(array(&managed["uid"]));
+    meet("caller's context", context.as_bytes(), &managed["caller_ctxh"]);
+    let place = managed_dek::place(&acme, &dek_uid, &context);
+    meet("managed context", place.as_bytes(), &Value::from(hex::encode(sha256(&bytes(&managed["ctx_encoded"])))));
+    let ours = kek.wrap_managed_dek(key_uid, three, &acme, &dek_uid, &context, &dek, &sealing_randomness(&v));
+    meet("managed_dek", ours.as_bytes(), &managed["blob"]);
+    meet("its commitment", &ours.commitment(), &managed["commitment"]);
+    let theirs = WrappedKey::from_slice(&bytes(&managed["blob"])).unwrap();
+    let opened = kek.unwrap_managed_dek(key_uid, three, &acme, &dek_uid, &context, &theirs).unwrap();
+    meet("unwrapped managed dek", &opened.expose_to_caller(), &v["wrapped_dek"]["dek"]);
+    meet("managed_dek_row", &[&[2][..], context.as_bytes(), ours.as_bytes()].concat(), &v["managed_dek_row"]);
+    let destroyed_ms = v["destroyed_ms"].as_u64().unwrap().to_be_bytes();
+    let complement = ours.commitment().map(|byte| !byte);
+    meet("destroyed_dek_row", &[&[3][..], &destroyed_ms[2..], &complement].concat(), &v["destroyed_dek_row"]);
+
+    // What a client seals with it (kind 05), opened with what the service gave out.
+    let field = bytes(&v["field_managed"]["blob"]);
+    let mut okm = [0; 64];
+    let info = [&b"kms1/hkdf-sha512/aes-256-gcm/commit"[..], &field[..36], &bytes(&v["field_managed"]["info"])[71..]];
+    kdf::expand(&opened.expose_to_caller().try_into().unwrap(), &info, &mut okm);
+    meet("field_managed, its key", &okm[..32], &v["field_managed"]["ek"]);
+    meet("field_managed, its commitment", &okm[32..], &v["field_managed"]["commitment"]);
+    assert_eq!((field[4], &field[5..21]), (5, &dek_uid.as_bytes()[..]), "it names its managed data key");
+
+    let mac = bytes(&v["mac"]["mac"]);
+    let message = v["mac"]["message_utf8"].as_str().unwrap().as_bytes();
+    meet("mac", &kek.mac(key_uid, three, &context, message), &v["mac"]["mac"]);
+    assert_eq!(kek.verify_mac(key_uid, three, &context, message, &mac), Ok(()));
+
+    let root = secret!(IndexRoot, array(&v["wrapped_index_root"]["index_root"]));
+    let index = &v["blind_index"];
+    let name = index["index"].as_str().unwrap().parse().unwrap();
+    let index_key = root.index_key(&acme, &name).expose_to_caller();
+    meet("blind_index", &index_key, &index["key"]);
+    let value = index["value"].as_str().unwrap().as_bytes();
+    meet("a token's mac", &hmac_sha256(&index_key.try_into().unwrap(), &[value]), &index["mac"]);
+
+    println!("vectors of managed data keys, MACs and blind indexes: {met}/{met} met");
+    assert_eq!(met, 12);
+}
+
+#[test]
+fn a_managed_data_key_opens_only_where_it_was_made() {
+    let (kek, rng) = (secret!(Kek, [1; 32]), Fixed::new(&[5; 56]));
+    let (acme, globex): (TenantName, TenantName) = ("acme".parse().unwrap(), "globex".parse().unwrap());
+    let key = Uid::from_bytes([2; 16]);
+    let (made, other) = (DekUid::of(1, [3; 6], 0), DekUid::of(1, [3; 6], 1));
+    let context = |aad: &[u8]| context::hash_of_caller("acme", aad, []).unwrap();
+    let dek = Dek::generate(&rng);
+    let blob = kek.wrap_managed_dek(key, version(1), &acme, &made, &context(b"row"), &dek, &rng);
+    let open = |tenant, uid, aad: &[u8]| kek.unwrap_managed_dek(key, version(1), tenant, uid, &context(aad), &blob);
+    assert_eq!(open(&acme, &made, b"row").err(), None);
+    assert_eq!(open(&globex, &made, b"row").err(), Some(OpenError::Commitment));
+    assert_eq!(open(&acme, &other, b"row").err(), Some(OpenError::Commitment));
+    assert_eq!(open(&acme, &made, b"raw").err(), Some(OpenError::Commitment));
+    // Nor is it a portable one, in whatever context a caller can give.
+    assert!(matches!(kek.unwrap_dek(key, version(1), &context(b"row"), blob.as_bytes()), Err(OpenError::Commitment)));
+}
+
+#[test]
+fn a_mac_is_of_one_message_in_one_context_by_one_version() {
+    let kek = secret!(Kek, [1; 32]);
+    let (key, context) = (Uid::from_bytes([2; 16]), context::hash_of_caller("acme", b"", []).unwrap());
+    let mac = kek.mac(key, version(2), &context, b"message");
+    let verify = |version, context: &ContextHash, message: &[u8], mac: &[u8]| {
+        kek.verify_mac(key, version, context, message, mac)
+    };
+    assert_eq!(verify(version(2), &context, b"message", &mac), Ok(()));
+    assert_eq!(verify(version(2), &context, b"massage", &mac), Err(OpenError::Mac));
+    assert_eq!(verify(version(1), &context, b"message", &mac), Err(OpenError::Version));
+    let elsewhere = context::hash_of_caller("acme", b"x", []).unwrap();
+    assert_eq!(verify(version(2), &elsewhere, b"message", &mac), Err(OpenError::Mac));
+    assert_eq!(secret!(Kek, [3; 32]).verify_mac(key, version(2), &context, b"message", &mac), Err(OpenError::Mac));
+    let mut flips = 0;
+    for bit in 0..mac.len() * 8 {
+        let mut damaged = mac;
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        flips += usize::from(verify(version(2), &context, b"message", &damaged).is_err());
+    }
+    let cuts = (0..mac.len()).filter(|end| verify(version(2), &context, b"message", &mac[..*end]).is_err()).count();
+    assert!(verify(version(2), &context, b"message", &[&mac[..], &[0]].concat()).is_err(), "longer by a byte");
+    println!("MAC bit flips refused: {flips}/{}, truncations refused: {cuts}/{}", mac.len() * 8, mac.len());
+    assert_eq!((flips, cuts), (448, 56));
+}
+
+#[test]
+fn every_blind_index_has_a_key_of_its_own() {
+    let root = secret!(IndexRoot, [1; 32]);
+    let key = |tenant: &str, index: &str| root.index_key(&tenant.parse().unwrap(), &index.parse().unwrap());
+    let keys: std::collections::BTreeSet<_> = [("a", "bc"), ("ab", "c"), ("a", "b"), ("b", "bc"), ("a", "BC")]
+        .map(|(t, i)| key(t, i).expose_to_caller())
+        .into();
+    assert_eq!(keys.len(), 5);
+    assert_eq!(key("a", "bc").expose_to_caller(), key("a", "bc").expose_to_caller());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! They know nothing of wire, store or vendor. An invalid value has no constructor.
 
 pub mod clock;
+pub mod dek_uid;
 pub mod name;
 pub mod principal;
 pub mod random;
@@ -11,6 +12,7 @@ pub mod uid;
 pub mod version;
 
 pub use clock::{Clock, UnixMillis};
+pub use dek_uid::DekUid;
 pub use name::{IndexName, KeyName, TenantName};
 pub use principal::Principal;
 pub use random::Random;
