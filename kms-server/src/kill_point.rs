@@ -24,6 +24,10 @@ pub enum Stage {
     Stop,
     /// By a destruction whose date has come.
     Due,
+    /// By requests for managed data keys.
+    DataKeys,
+    /// By moving managed data keys to another version.
+    Rewrap,
 }
 
 macro_rules! points {
@@ -135,6 +139,17 @@ points! {
     AllSettled = "all-settled" in Stage::StartAfter(Point::MemorySettled),
     /// The start is recorded; nothing is served.
     StartRecorded = "start-recorded" in Stage::StartAfter(Point::MemorySettled),
+
+    /// New managed data keys are wrapped, and not stored.
+    DataKeysReady = "data-keys-ready" in Stage::DataKeys,
+    /// New managed data keys are durable, and no record tells of them.
+    DataKeysDurable = "data-keys-durable" in Stage::DataKeys,
+    /// A page of managed data keys is wrapped anew, and not stored.
+    RewrapReady = "rewrap-ready" in Stage::Rewrap,
+    /// A page of managed data keys is moved.
+    RewrapDurable = "rewrap-durable" in Stage::Rewrap,
+    /// The end of a job is on record, and the job still there.
+    RewrapTold = "rewrap-told" in Stage::Rewrap,
 
     /// A date that has come was found.
     DueFound = "due-found" in Stage::Due,

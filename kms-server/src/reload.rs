@@ -254,6 +254,7 @@ fn need_restart(settings: &Settings) -> Vec<(&'static str, String)> {
         ("destruction.wait_default", format!("{}", keyring.wait_ms_default)),
         ("memory.keys", format!("{}", keyring.keys_max)),
         ("memory.tenants", format!("{}", keyring.tenants_max)),
+        ("rotation.rewraps_per_second", format!("{}", keyring.rewraps_per_second)),
         ("limits.connections", format!("{}", connections.total)),
         ("limits.connections_per_peer", format!("{}", connections.per_peer)),
         ("limits.bytes_in_flight", format!("{bytes_in_flight_max}")),

@@ -19,7 +19,7 @@ use crate::crypto::arena::{self, Protection};
 use crate::data_dir::DataDir;
 use crate::keyring::due::HELD_MESSAGE;
 use crate::keyring::open::{Opened, Opening};
-use crate::keyring::{Keyring, KeyringSettings, Settled};
+use crate::keyring::{Keyring, KeyringSettings, Rewrapper, Settled};
 use crate::kill_point;
 use crate::noun::clock::SystemClock;
 use crate::noun::random::OsRandom;
@@ -161,7 +161,7 @@ pub fn serve(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (opened_store, salvaged_bytes) = store.open(&settings.store_dir()).context("the store cannot be opened")?;
     let opened = opening.block_on(open(settings, &opened_store, salvaged_bytes, &clock))?;
-    let Opened { keyring, mutator, backend, clock_held, log_began, settled } = opened;
+    let Opened { keyring, mutator, data_keys, backend, clock_held, log_began, settled } = opened;
     if clock_held {
         tracing::warn!("{HELD_MESSAGE}");
         warnings.push(HELD_MESSAGE.to_owned());
@@ -207,6 +207,8 @@ pub fn serve(
         let mut signals = StopSignals::listen()?;
         let (changes, others) = (TaskTracker::new(), TaskTracker::new());
         changes.spawn(mutator.run(tokens.stop_changes.clone()));
+        changes.spawn(data_keys.run(tokens.stop_changes.clone()));
+        changes.spawn(Rewrapper::new(Arc::clone(&keyring)).run(tokens.stop_accepting.clone()));
         others.spawn(Arc::clone(&keyring).run_due(clock_held, tokens.stop_accepting.clone()));
 
         let endpoints = [

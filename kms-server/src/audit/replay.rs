@@ -4,6 +4,7 @@
 //! only if it lies behind the anchor, after the last valid frame of the last segment, and no frame
 //! with a valid checksum follows it: then a crash wrote it. Anything else refuses.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use crate::crypto::FrameMacKey;
 use crate::crypto::log_mac::{FIRST_PREVIOUS_MAC, FrameMac};
 
 use super::frame::{Found, FoundFrame, SEGMENT_HEAD_BYTES, SegmentHead, find, frame_may_follow};
-use super::leaf::StoredLeaf;
+use super::leaf::{Outcome, StoredLeaf};
 use super::ledger::is_destruction;
 use super::log::Anchor;
 use super::segment::{self, TORN_BYTES_MAX, Tail};
@@ -71,6 +72,8 @@ pub struct Replayed {
     pub last_time: Option<u64>,
     /// The last of the leaves about what `last_of` names.
     pub last_told: Option<StoredLeaf>,
+    /// The last leaf of each tenant, by its uid, that tells of managed data keys that were made.
+    pub last_data_keys: HashMap<String, StoredLeaf>,
     /// Where it goes on.
     pub tail: Tail,
     /// Bytes behind the tail that a crash tore off. They are overwritten with the next frame.
@@ -109,6 +112,7 @@ pub fn replay(
                 mutations: reader.kept,
                 last_time: reader.last_time,
                 last_told: reader.last_told,
+                last_data_keys: reader.last_data_keys,
                 tail,
                 torn_bytes: reader.torn_bytes,
                 began: segments[start],
@@ -205,6 +209,7 @@ struct Reader<'a> {
     last_time: Option<u64>,
     last_of: &'a [&'a str],
     last_told: Option<StoredLeaf>,
+    last_data_keys: HashMap<String, StoredLeaf>,
     torn_bytes: u64,
 }
 
@@ -220,6 +225,7 @@ impl<'a> Reader<'a> {
             last_time: None,
             last_of: &[],
             last_told: None,
+            last_data_keys: HashMap::new(),
             torn_bytes: 0,
         }
     }
@@ -312,12 +318,27 @@ impl<'a> Reader<'a> {
             if stored.leaf.op.as_deref().is_some_and(|op| self.last_of.contains(&op)) {
                 self.last_told = Some(stored.clone());
             }
+            if makes_data_keys(&stored)
+                && let Some(tenant) = &stored.leaf.tuid
+            {
+                self.last_data_keys.insert(tenant.to_string(), stored.clone());
+            }
             if (self.keep)(&stored) {
                 self.kept.push(stored);
             }
         }
         Some(())
     }
+}
+
+/// Tells whether a leaf is of managed data keys that were made just then, and not given out again.
+fn makes_data_keys(stored: &StoredLeaf) -> bool {
+    let leaf = &stored.leaf;
+    matches!(leaf.op.as_deref(), Some("CreateDataKey" | "BatchCreateDataKeys"))
+        && leaf.res == Some(Outcome::Ok)
+        && (leaf.did.is_some() || leaf.ids.is_some())
+        && leaf.ref_.is_none()
+        && leaf.why.as_deref() != Some("REPEATED")
 }
 
 /// Reads any bytes as the last segment of a log and as one before it: for fuzzing.

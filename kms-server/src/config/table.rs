@@ -169,6 +169,13 @@ pub const SETTINGS: &[Setting] = &[
         "the wait when none is asked for; unset: 7d, or a longer wait_min",
     ),
     of(
+        "rotation",
+        "rewraps_per_second",
+        Kind::Integer { min: 1, max: 1_000_000, unit: "" },
+        Default::Is("5000"),
+        "the most managed data keys that are moved to a new version of their keys each second",
+    ),
+    of(
         "limits",
         "connections",
         Kind::Integer { min: 1, max: 1 << 20, unit: "" },

@@ -15,7 +15,7 @@ use crate::store::{RowKey, Write};
 use super::mutation::{Changed, How, Object, Placed, Plan};
 use super::terms::{Asked, Etag, RequestId};
 use super::view::{KeyView, TenantView, VersionView};
-use super::{Change, Error, Keyring, row, row_key};
+use super::{Change, DestroyedPart, Error, Keyring, Who, row, row_key};
 
 /// For how long a change can be repeated, in milliseconds: 24 hours.
 pub const REPEAT_MS_MAX: u64 = DAY_MS;
@@ -52,6 +52,13 @@ impl Keyring {
     /// Returns the answer that this call had before.
     async fn answered(&self, asked: &Asked) -> Result<Option<Changed>, Error> {
         let Some(name) = asked.name() else { return Ok(None) };
+        let Some(answer) = self.find_answer(name, &asked.hash()).await? else { return Ok(None) };
+        let (object, how) = (object_of(&answer)?, How::Before(answer.intent_index));
+        Ok(Some(Changed { object, lease_end: answer.lease_end_ms, how }))
+    }
+
+    /// Returns what was answered under a name, if it may still be repeated. Another call is refused.
+    pub(super) async fn find_answer(&self, name: [u8; 16], hash: &[u8]) -> Result<Option<rows::Answer>, Error> {
         let now = self.clock.now();
         for day in self.days_of_answers().await? {
             let found = self.read_cluster_row::<rows::Answer>(&row_key::answer(day, &name)).await?;
@@ -59,11 +66,10 @@ impl Keyring {
             if now.saturating_sub(answer.made_ms) >= REPEAT_MS_MAX {
                 continue;
             }
-            if answer.asked != asked.hash() {
+            if answer.asked != hash {
                 return Err(Error::RequestIdReused);
             }
-            let (object, how) = (object_of(&answer)?, How::Before(answer.intent_index));
-            return Ok(Some(Changed { object, lease_end: answer.lease_end_ms, how }));
+            return Ok(Some(answer));
         }
         Ok(None)
     }
@@ -92,9 +98,15 @@ impl Keyring {
         lease_end: Option<UnixMillis>,
         placed: &Placed,
     ) -> Option<Write> {
-        let place = row_key::answer(day_of(placed.now), &asked.name()?);
         let answer = rows::Answer { lease_end_ms: lease_end, ..answer_of(asked.hash(), object, placed) };
-        Some(Write::Put(place.clone(), self.seal_cluster_row(&place, &answer)))
+        Some(self.keep_answer(&asked.name()?, &answer))
+    }
+
+    /// The write that keeps an answer under a name.
+    pub(super) fn keep_answer(&self, name: &[u8; 16], answer: &rows::Answer) -> Write {
+        let place = row_key::answer(day_of(answer.made_ms), name);
+        let record = self.seal_cluster_row(&place, answer);
+        Write::Put(place, record)
     }
 
     /// Returns the rows of the oldest day, if nothing of it can be repeated any more.
@@ -111,12 +123,8 @@ impl Asked {
     /// Returns what the answer is found by: of the caller, the operation and the id. None if it has
     /// no id, or changes nothing.
     pub(super) fn name(&self) -> Option<[u8; 16]> {
-        let id = self.terms.request_id.as_ref().filter(|_| !self.terms.rehearse).map(RequestId::as_str)?;
-        let mut parts = Parts::default();
-        parts.add(self.who.sub.as_deref().unwrap_or_default());
-        parts.add(self.change.operation());
-        parts.add(id);
-        parts.hash().first_chunk().copied()
+        let id = self.terms.request_id.as_ref().filter(|_| !self.terms.rehearse)?;
+        Some(answer_name(&self.who, self.change.operation(), id, self.change.part()))
     }
 
     /// Returns a hash of all that was asked for.
@@ -149,6 +157,10 @@ impl Asked {
                 parts.add_if(version.map(|version| version.to_string()));
                 parts.add_if(wait_ms.map(|ms| ms.to_string()));
             }
+            Change::DestroyDataKeys(keys) => {
+                parts.add(keys.key.as_str());
+                parts.add_bytes(&keys.call);
+            }
             // Nobody asks for these with an id: the service makes them by itself.
             Change::DestroyDueTenant { .. } | Change::DestroyDueKey { .. } | Change::CarryOut { .. } => {}
         }
@@ -156,22 +168,43 @@ impl Asked {
     }
 }
 
+/// Returns what an answer is found by: of the caller, the operation, the id, and for a call that is
+/// carried out in several parts the number of the part.
+pub(super) fn answer_name(who: &Who, operation: &str, id: &RequestId, part: u32) -> [u8; 16] {
+    let mut parts = Parts::default();
+    parts.add(who.sub.as_deref().unwrap_or_default());
+    parts.add(operation);
+    parts.add(id.as_str());
+    if part > 0 {
+        parts.add(&part.to_string());
+    }
+    *parts.hash().first_chunk().expect("16 of 32 bytes")
+}
+
 /// Texts one after the other, so that no two lists of them give the same bytes: each is
 /// 01 || u32 length || text, one that is absent is 00.
 #[derive(Default)]
-struct Parts(Vec<u8>);
+pub(super) struct Parts(Vec<u8>);
 
 impl Parts {
-    fn add(&mut self, text: &str) {
+    pub(super) fn add(&mut self, text: &str) {
+        self.add_bytes(text.as_bytes());
+    }
+
+    pub(super) fn add_bytes(&mut self, bytes: &[u8]) {
         self.0.push(1);
-        self.0.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
-        self.0.extend_from_slice(text.as_bytes());
+        self.0.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+        self.0.extend_from_slice(bytes);
+    }
+
+    pub(super) fn add_absent(&mut self) {
+        self.0.push(0);
     }
 
     fn add_if(&mut self, text: Option<String>) {
         match text {
             Some(text) => self.add(&text),
-            None => self.0.push(0),
+            None => self.add_absent(),
         }
     }
 
@@ -182,7 +215,7 @@ impl Parts {
         }
     }
 
-    fn hash(&self) -> [u8; 32] {
+    pub(super) fn hash(&self) -> [u8; 32] {
         sha256(&self.0)
     }
 }
@@ -198,6 +231,7 @@ fn answer_of(asked: [u8; 32], object: &Object, placed: &Placed) -> rows::Answer 
     match object {
         Object::Tenant(tenant) => answer.tenant = Some(tenant.to_answer()),
         Object::Key(key) => answer.key = Some(key.to_answer()),
+        Object::DataKeys(part) => answer.gone_data_keys = Some(part.to_answer()),
         Object::Version(key, version) => {
             answer.key = Some(key.to_answer());
             answer.version = Some(version.to_answer());
@@ -207,6 +241,9 @@ fn answer_of(asked: [u8; 32], object: &Object, placed: &Placed) -> rows::Answer 
 }
 
 pub(super) fn object_of(answer: &rows::Answer) -> Result<Object, Error> {
+    if let Some(gone) = &answer.gone_data_keys {
+        return DestroyedPart::of_answer(gone).map(Object::DataKeys);
+    }
     match (&answer.tenant, &answer.key, &answer.version) {
         (Some(tenant), None, None) => TenantView::of_answer(tenant).map(Object::Tenant),
         (None, Some(key), None) => KeyView::of_answer(key).map(Object::Key),

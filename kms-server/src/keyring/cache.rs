@@ -13,11 +13,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::crypto::{AuditCtxKey, IndexRoot, Kek, RecordMacKey, TenantKey};
 use crate::noun::{KeyName, KeyVersion, TenantName, Uid};
 
-use super::gate::Gate;
+use super::data_key::DestroyedDeks;
+use super::gate::{Gate, GateState};
 use super::state::KeyState;
 use super::view::KeyPurpose;
 
@@ -29,6 +31,8 @@ pub(super) struct Entry {
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     /// There while the gate is open.
     pub(super) loaded: ArcSwapOption<LoadedTenant>,
+    /// Which managed data keys were destroyed of late.
+    pub(super) destroyed_deks: DestroyedDeks,
     used: AtomicBool,
 }
 
@@ -196,10 +200,22 @@ impl Cache {
                 gate: Gate::default(),
                 turn: Arc::default(),
                 loaded: ArcSwapOption::empty(),
+                destroyed_deks: DestroyedDeks::default(),
                 used: AtomicBool::new(true),
             })
         });
         Arc::clone(entry)
+    }
+
+    /// Waits for the turn of a tenant, and returns its entry with it.
+    pub(super) async fn take_turn(&self, tenant: &TenantName) -> (Arc<Entry>, OwnedMutexGuard<()>) {
+        loop {
+            let entry = self.entry(tenant);
+            let turn = Arc::clone(&entry.turn).lock_owned().await;
+            if entry.gate.state() != GateState::Evicted {
+                return (entry, turn);
+            }
+        }
     }
 
     /// Drops the entry of a tenant that turned out to have nothing to keep in memory.

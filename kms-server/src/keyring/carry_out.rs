@@ -19,7 +19,7 @@ use super::row_key::{self, KeyRow};
 use super::state::{KeyState, TenantState};
 use super::terms::Etag;
 use super::view::{KeyView, TenantView};
-use super::{Change, Error, Keyring, Who, row};
+use super::{Change, Error, Keyring, LEASE_MS_DEFAULT, Who, row};
 
 /// A destruction as the ledger has it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -243,7 +243,7 @@ impl Keyring {
                 object: Object::Tenant(view),
             }
         };
-        Ok(Plan { intent, before: None, lease_ms: None, effect: Box::new(effect) })
+        Ok(Plan { intent, before: None, lease_ms: Some(LEASE_MS_DEFAULT), effect: Box::new(effect) })
     }
 
     async fn plan_carry_out_key(

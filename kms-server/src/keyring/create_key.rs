@@ -21,9 +21,6 @@ impl Keyring {
         purpose: KeyPurpose,
         labels: &Labels,
     ) -> Result<Plan, Error> {
-        if purpose != KeyPurpose::Encrypt {
-            return Err(Error::PurposeNotSupported);
-        }
         let tenant = self.open_tenant_for_change(tenant_name).await?;
         if let Some(uid) = self.key_uid(&tenant.record_mac, tenant.uid, name).await? {
             let (_, key) = self.read_key_by_uid(&tenant.record_mac, tenant.uid, uid).await?;
@@ -33,6 +30,8 @@ impl Keyring {
         let uid = Uid::generate(&*self.rng);
         let made = self.make_version(&tenant, uid, KeyVersion::FIRST)?;
         let (counters, counted) = self.count_key(tenant.uid).await?;
+        let dek_count =
+            (purpose == KeyPurpose::Managed).then(|| self.new_dek_count(tenant.uid, uid, KeyVersion::FIRST));
 
         let (at, at_name) = (row_key::key(tenant.uid, uid), row_key::key_name(tenant.uid, name));
         let name_record = row::seal(
@@ -67,7 +66,10 @@ impl Keyring {
                     Write::Put(at, record.clone()),
                     made.write(&tenant, uid, placed.now).0,
                     counters,
-                ],
+                ]
+                .into_iter()
+                .chain(dek_count)
+                .collect(),
                 main_row: record,
                 after: After::Nothing,
                 object: Object::Key(view),

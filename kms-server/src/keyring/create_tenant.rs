@@ -32,8 +32,8 @@ impl Keyring {
             (row_key::tenant(uid), row_key::tenant_name(&name), row_key::tenant_counters(uid));
         let name_record = self
             .seal_cluster_row(&at_name, &rows::TenantName { rev: 1, uid: uid.as_bytes().to_vec(), tombstone: None });
-        let counters = self
-            .seal_cluster_row(&at_counters, &rows::TenantCounters { rev: 1, keys: 0, last_destruction_index: None });
+        let counters =
+            self.seal_cluster_row(&at_counters, &rows::TenantCounters { rev: 1, ..rows::TenantCounters::default() });
         let intent =
             Leaf { ten: Some(name.to_string().into()), tuid: Some(uid.to_string().into()), ..Leaf::of("CreateTenant") };
         let effect = move |placed: &Placed| {

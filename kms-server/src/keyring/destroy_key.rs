@@ -18,7 +18,7 @@ use super::mutation::{After, Effect, Object, Placed, Plan};
 use super::row_key::{KeyRow, ScheduleTarget};
 use super::state::KeyState;
 use super::terms::Etag;
-use super::view::{KeyView, VersionView};
+use super::view::{KeyPurpose, KeyView, VersionView};
 use super::{Error, Keyring, VERSIONS_MAX, Who, row, row_key};
 
 impl Keyring {
@@ -45,6 +45,9 @@ impl Keyring {
         }
         if wait_ms == 0 {
             return self.plan_destroy_now(target).await;
+        }
+        if let (Some(version), KeyPurpose::Managed) = (version, target.view.purpose) {
+            self.refuse_version_in_use(target.tenant.uid, target.view.uid, version).await?;
         }
         let due = self.clock.now() + wait_ms;
         let scheduled = self.schedule_write(target.schedule(), due, who);
@@ -86,6 +89,9 @@ impl Keyring {
     async fn plan_destroy_now(&self, target: KeyTarget) -> Result<Plan, Error> {
         let whole_key = target.version.is_none();
         let intent = target.leaf(if whole_key { "DestroyKey" } else { "DestroyKeyVersion" });
+        if let (Some(version), KeyPurpose::Managed) = (target.number(), target.view.purpose) {
+            self.refuse_version_in_use(target.tenant.uid, target.view.uid, version).await?;
+        }
         let fewer = |keys: u64| keys.checked_sub(u64::from(whole_key)).ok_or(IMPOSSIBLE_COUNT);
         self.plan_destroy_target(target, intent, fewer).await
     }
@@ -99,6 +105,7 @@ impl Keyring {
     ) -> Result<Plan, Error> {
         let whole_key = target.version.is_none();
         let (etag, lease_ms) = (target.etag(), self.longest_lease_ms(&target.tenant));
+        let of_version = target.number();
         let KeyTarget { tenant, view, row: key, record: key_record, version } = target;
         let victims = match version {
             Some(version) => vec![(version.record, version.row)],
@@ -128,18 +135,28 @@ impl Keyring {
         if whole_key {
             writes.push(Write::Delete(row_key::schedule(ScheduleTarget::Key(tenant.uid, view.uid))));
         }
+        let (mut deks, mut deks_left) = (0, counters.deks);
+        if view.purpose == KeyPurpose::Managed {
+            deks = self.deks_to_destroy(&tenant, view.uid, of_version, &mut preconditions, &mut writes).await?;
+            // Where rows were put back the sum may be another than its parts.
+            deks_left = counters.deks.saturating_sub(deks);
+        }
 
         let (record_mac, secret_version) = (Arc::clone(&self.cluster.record_mac), self.cluster.secret_version);
         let intent = Leaf {
             tkc: newest.map(|commitment| hex::encode(commitment).into()),
             keys: Some(destroyed),
-            deks: Some(0),
+            deks: Some(deks),
             epoch: Some(self.epoch.place.number.get()),
             ..intent
         };
         let effect = move |placed: &Placed| {
-            let counters =
-                rows::TenantCounters { rev: counters.rev + 1, keys, last_destruction_index: Some(placed.intent_index) };
+            let counters = rows::TenantCounters {
+                rev: counters.rev + 1,
+                keys,
+                deks: deks_left,
+                last_destruction_index: Some(placed.intent_index),
+            };
             let counters_record = row::seal(&record_mac, secret_version, &counters_at, &counters);
             writes.push(Write::Put(counters_at, counters_record));
             let name = view.name.clone();
@@ -158,6 +175,42 @@ impl Keyring {
             Effect { preconditions, writes, main_row, after: After::ForgetKey(name), object }
         };
         Ok(Plan { intent, before: Some(etag), lease_ms: Some(lease_ms), effect: Box::new(effect) })
+    }
+
+    /// Plans what goes of managed data keys with their key, or with one version of it; returns how many
+    /// go.
+    async fn deks_to_destroy(
+        &self,
+        tenant: &OpenTenant,
+        key: Uid,
+        version: Option<KeyVersion>,
+        preconditions: &mut Vec<Precondition>,
+        writes: &mut Vec<Write>,
+    ) -> Result<u64, Error> {
+        let Some(version) = version else {
+            writes.extend([
+                Write::DeletePrefix(row_key::deks(tenant.uid, key)),
+                Write::DeletePrefix(row_key::dek_counts(tenant.uid, key)),
+                Write::Delete(row_key::rewrap_job(tenant.uid, key)),
+            ]);
+            return Ok(self.deks_of_key(tenant.uid, key).await?.iter().map(|(_, deks)| deks).sum());
+        };
+        let counts = self.deks_of_key(tenant.uid, key).await?;
+        let place = row_key::dek_count(tenant.uid, key, version);
+        let read = self.store.get(&place).await?;
+        preconditions.push(Precondition::of(place.clone(), read));
+        writes.push(Write::Delete(place));
+        // None, unless it came back with them and is destroyed again.
+        Ok(counts.iter().find(|(counted, _)| *counted == version).map_or(0, |(_, deks)| *deks))
+    }
+
+    /// Refuses to destroy a version while data keys may be on it: as long as it counts some, or while
+    /// those of its key are being moved.
+    async fn refuse_version_in_use(&self, tenant: Uid, key: Uid, version: KeyVersion) -> Result<(), Error> {
+        let counts = self.deks_of_key(tenant, key).await?;
+        let deks = counts.iter().find(|(counted, _)| *counted == version).map_or(0, |(_, deks)| *deks);
+        let is_moving = self.store.get(&row_key::rewrap_job(tenant, key)).await?.is_some();
+        if deks > 0 || is_moving { Err(Error::VersionInUse(deks)) } else { Ok(()) }
     }
 
     /// Reads all versions of a key: there are never more than fit one batch.

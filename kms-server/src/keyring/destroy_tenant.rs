@@ -78,7 +78,7 @@ impl Keyring {
             epoch: self.epoch.place.number.get(),
             created_ms: tenant.row.created_ms,
             keys: counters.keys,
-            deks: 0,
+            deks: counters.deks,
             intent_index: 0,
             fenced_ms: 0,
         };

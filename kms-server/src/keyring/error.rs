@@ -21,6 +21,18 @@ pub enum Error {
     /// No such version.
     #[error("there is no such key version")]
     VersionNotFound,
+    /// No such managed data key, or one that was destroyed and the caller may not know it.
+    #[error("there is no such data key")]
+    DataKeyNotFound,
+    /// The managed data key was destroyed.
+    #[error("the data key was destroyed")]
+    DataKeyDestroyed,
+    /// Of all managed data keys that were to be destroyed none is there.
+    #[error("there are no such data keys")]
+    DataKeysGone(Vec<super::Gone>),
+    /// The version still wraps managed data keys.
+    #[error("the key version still wraps {0} managed data keys: rotate the key, and wait until they are moved")]
+    VersionInUse(u64),
     /// The name is taken.
     #[error("a tenant of this name exists already")]
     TenantExists,

@@ -1,42 +1,63 @@
 //! Which changes are made together: those that wait, in groups whose members do not touch each other.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::noun::TenantName;
 
 use super::mutation::Changed;
 use super::terms::{Asked, Terms};
-use super::{Change, Error, Keyring, Who};
+use super::{Change, Error, GateUse, Keyring, Who};
 
 /// A change waiting to be made.
 pub(super) struct Job {
     pub(super) asked: Asked,
     pub(super) reply: oneshot::Sender<Result<Changed, Error>>,
+    pub(super) _room: Option<OwnedSemaphorePermit>,
 }
+
+/// The most changes that may wait to destroy managed data keys.
+pub(super) const DEK_DESTRUCTIONS_MAX: usize = 256;
 
 impl Keyring {
     /// Makes a change, and returns when its outcome is durable. It runs to completion even if
     /// nobody waits for it any more.
     pub async fn change(&self, change: Change, terms: Terms, who: Who) -> Result<Changed, Error> {
+        self.submit(change, terms, who)?.await.unwrap_or(Err(Error::ShuttingDown))
+    }
+
+    /// Puts a change among those that wait; it is made whether or not somebody waits for its answer.
+    pub(super) fn submit(
+        &self,
+        change: Change,
+        terms: Terms,
+        who: Who,
+    ) -> Result<oneshot::Receiver<Result<Changed, Error>>, Error> {
+        // Whoever erases in masses leaves room for those who suspend, disable and destroy.
+        let is_mass = matches!(change, Change::DestroyDataKeys(_));
+        let room = is_mass.then(|| Arc::clone(&self.dek_destructions).try_acquire_owned()).transpose();
+        let _room = room.map_err(|_| Error::Overloaded)?;
         let (reply, answer) = oneshot::channel();
-        self.jobs.try_send(Job { asked: Asked { change, terms, who }, reply }).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => Error::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => Error::ShuttingDown,
-        })?;
-        answer.await.unwrap_or(Err(Error::ShuttingDown))
+        self.jobs.try_send(Job { asked: Asked { change, terms, who }, reply, _room }).map_err(
+            |refused| match refused {
+                mpsc::error::TrySendError::Full(_) => Error::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => Error::ShuttingDown,
+            },
+        )?;
+        Ok(answer)
     }
 }
 
-/// Takes the next group: a change that closes a gate goes alone, others together if each is of
+/// Takes the next group: a change that does something with a gate goes alone, others together if each is of
 /// another tenant and no two of them have one request id. Changes of one tenant stay in their order.
 pub(super) fn next_group(waiting: &mut VecDeque<Job>) -> Vec<Job> {
     let mut group = Vec::new();
     let mut tenants: HashSet<TenantName> = HashSet::new();
     let mut names: HashSet<[u8; 16]> = HashSet::new();
     while let Some(Job { asked, .. }) = waiting.front() {
-        let alone = asked.change.closes_gate();
+        let alone = asked.change.gate_use() != GateUse::Open;
         let full = group.len() == GROUP_MAX || (alone && !group.is_empty());
         let repeats = asked.name().is_some_and(|name| !names.insert(name));
         if full || repeats || !tenants.insert(asked.change.tenant().clone()) {

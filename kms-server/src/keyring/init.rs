@@ -117,6 +117,7 @@ impl Birth<'_> {
             first_intent_index: Some(intent),
             ledger_mac: Vec::new(),
             clock_held: false,
+            last_dek_destruction_index: None,
         };
         let (at_epoch, at_cluster) = (row_key::epoch(place.number), row_key::cluster());
         let (at_seed, at_position) = (row_key::audit_seed(KeyVersion::FIRST), row_key::position());

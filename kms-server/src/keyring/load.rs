@@ -62,6 +62,22 @@ impl InUse {
         self.keys.first().expect("whoever wants no key has none to use")
     }
 
+    /// Returns a key that may be used for this, if it is in memory.
+    pub(super) fn usable_key(
+        &self,
+        name: &KeyName,
+        purpose: KeyPurpose,
+    ) -> Result<Result<Arc<LoadedKey>, Missing>, Error> {
+        let Some(key) = self.tenant.key(name) else { return Ok(Err(Missing::Key(name.clone()))) };
+        if key.purpose != purpose {
+            return Err(Error::PurposeNotSupported);
+        }
+        if key.state != KeyState::Enabled {
+            return Err(Error::KeyState(key.state));
+        }
+        Ok(Ok(key))
+    }
+
     /// Returns the keys, in the order they were wanted.
     pub fn keys(&self) -> &[KeyInUse] {
         &self.keys
@@ -111,7 +127,8 @@ impl KeyInUse {
 }
 
 /// What stopped a request at the gate.
-enum Missing {
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Missing {
     Tenant,
     Key(KeyName),
     Version(KeyName, KeyVersion),
@@ -128,33 +145,59 @@ impl Keyring {
             let entry = self.cache.entry(tenant);
             match try_enter(&entry, wants)? {
                 Ok(in_use) => return Ok(in_use),
-                Err(Missing::Evicted) => {}
-                Err(Missing::Turn) => {
-                    // After a store failure a gate may stay closed: nobody knows what holds.
-                    self.check_whole()?;
-                    drop(entry.turn.lock().await);
-                }
-                Err(Missing::Tenant) => self.load_tenant(&entry, tenant).await?,
-                Err(Missing::Key(key)) => self.load_key(&entry, tenant, &key).await?,
-                Err(Missing::Version(key, version)) => self.load_version(&entry, tenant, &key, version).await?,
+                Err(missing) => self.supply(&entry, tenant, missing).await?,
             }
         }
         Err(Error::CacheFull)
     }
 
-    async fn load_tenant(&self, entry: &Arc<Entry>, name: &TenantName) -> Result<(), Error> {
+    /// As [`Keyring::enter`], for whoever holds the turn of the tenant's entry.
+    pub(super) async fn enter_in_turn(
+        &self,
+        entry: &Arc<Entry>,
+        tenant: &TenantName,
+        wants: &[Want<'_>],
+    ) -> Result<InUse, Error> {
+        for _ in 0..ROUNDS_MAX {
+            match try_enter(entry, wants)? {
+                Ok(in_use) => return Ok(in_use),
+                Err(missing) => self.load(entry, tenant, missing).await?,
+            }
+        }
+        Err(Error::CacheFull)
+    }
+
+    /// Sees to it that what stopped a request does not stop it again. It must not be inside.
+    pub(super) async fn supply(&self, entry: &Arc<Entry>, tenant: &TenantName, missing: Missing) -> Result<(), Error> {
+        if missing == Missing::Evicted {
+            return Ok(());
+        }
+        let is_tenant = missing == Missing::Tenant;
         let turn = entry.turn.lock().await;
+        let loaded = self.load(entry, tenant, missing).await;
+        drop(turn);
+        if is_tenant && loaded.is_err() {
+            self.cache.drop_if_idle(tenant);
+        }
+        loaded
+    }
+
+    /// Loads what was missing. The turn is held.
+    async fn load(&self, entry: &Arc<Entry>, tenant: &TenantName, missing: Missing) -> Result<(), Error> {
+        match missing {
+            // After a store failure a gate may stay closed: nobody knows what holds.
+            Missing::Turn | Missing::Evicted => self.check_whole(),
+            Missing::Tenant => self.load_tenant(entry, tenant).await,
+            Missing::Key(key) => self.load_key(entry, tenant, &key).await,
+            Missing::Version(key, version) => self.load_version(entry, tenant, &key, version).await,
+        }
+    }
+
+    async fn load_tenant(&self, entry: &Arc<Entry>, name: &TenantName) -> Result<(), Error> {
         if entry.gate.state() != GateState::Unloaded {
             return Ok(());
         }
-        let loaded = match self.open_active_tenant(name).await {
-            Ok(opened) => opened,
-            Err(error) => {
-                drop(turn);
-                self.cache.drop_if_idle(name);
-                return Err(error);
-            }
-        };
+        let loaded = self.open_active_tenant(name).await?;
         entry.loaded.store(Some(Arc::new(loaded)));
         entry.gate.open();
         Ok(())
@@ -174,7 +217,6 @@ impl Keyring {
     }
 
     async fn load_key(&self, entry: &Arc<Entry>, tenant: &TenantName, name: &KeyName) -> Result<(), Error> {
-        let _turn = entry.turn.lock().await;
         let Some(loaded) = entry.loaded.load_full().filter(|loaded| loaded.key(name).is_none()) else { return Ok(()) };
         let (record, key) = self.read_key(&loaded.record_mac, loaded.uid, name).await?;
         let view = KeyView::of_row(tenant, &key, Etag::of(&record))?;
@@ -192,7 +234,6 @@ impl Keyring {
         name: &KeyName,
         version: KeyVersion,
     ) -> Result<(), Error> {
-        let _turn = entry.turn.lock().await;
         let Some(loaded) = entry.loaded.load_full() else { return Ok(()) };
         let Some(key) = loaded.key(name).filter(|key| key.version(version).is_none()) else { return Ok(()) };
         let Some((_, found)) = self.read_version(&loaded.record_mac, loaded.uid, key.uid, version).await? else {
@@ -229,7 +270,7 @@ impl Keyring {
 }
 
 /// Enters if all that is wanted is in memory. The outer error is final.
-fn try_enter(entry: &Arc<Entry>, wants: &[Want<'_>]) -> Result<Result<InUse, Missing>, Error> {
+pub(super) fn try_enter(entry: &Arc<Entry>, wants: &[Want<'_>]) -> Result<Result<InUse, Missing>, Error> {
     let inside = match Gate::enter(entry) {
         Ok(inside) => inside,
         Err(GateState::Unloaded | GateState::Open) => return Ok(Err(Missing::Tenant)),
@@ -238,28 +279,37 @@ fn try_enter(entry: &Arc<Entry>, wants: &[Want<'_>]) -> Result<Result<InUse, Mis
         Err(GateState::Fenced) => return Err(Error::TenantState(TenantState::Fenced)),
     };
     let Some(tenant) = entry.loaded.load_full() else { return Ok(Err(Missing::Tenant)) };
-    let mut keys = Vec::with_capacity(wants.len());
+    let mut in_use = InUse { tenant, keys: Vec::with_capacity(wants.len()), _inside: inside };
     for want in wants {
-        let Some(key) = tenant.key(want.key) else { return Ok(Err(Missing::Key(want.key.clone()))) };
-        if key.purpose != want.purpose {
-            return Err(Error::PurposeNotSupported);
-        }
-        if key.state != KeyState::Enabled {
-            return Err(Error::KeyState(key.state));
-        }
+        let key = match in_use.usable_key(want.key, want.purpose)? {
+            Ok(key) => key,
+            Err(missing) => return Ok(Err(missing)),
+        };
         let number = match want.which {
             Which::Primary => key.primary,
             // A blob never chooses its key: its key uid must be that of the key that was named.
             Which::Of(header) if header.key_id != key.uid => return Err(Error::Open(OpenError::Key)),
             Which::Of(header) => header.version,
         };
-        let Some(version) = key.version(number) else { return Ok(Err(Missing::Version(want.key.clone(), number))) };
-        if version.state != KeyState::Enabled {
-            return Err(Error::VersionState(version.state));
+        match usable_version(&key, want.key, number)? {
+            Ok(version) => in_use.keys.push(KeyInUse { key, version }),
+            Err(missing) => return Ok(Err(missing)),
         }
-        keys.push(KeyInUse { key, version });
     }
-    Ok(Ok(InUse { tenant, keys, _inside: inside }))
+    Ok(Ok(in_use))
+}
+
+/// Returns a version of a key that may be used, if it is in memory.
+pub(super) fn usable_version(
+    key: &LoadedKey,
+    name: &KeyName,
+    number: KeyVersion,
+) -> Result<Result<Arc<LoadedVersion>, Missing>, Error> {
+    match key.version(number) {
+        None => Ok(Err(Missing::Version(name.clone(), number))),
+        Some(version) if version.state == KeyState::Enabled => Ok(Ok(version)),
+        Some(version) => Err(Error::VersionState(version.state)),
+    }
 }
 
 /// A tenant as its row has it, with its key unwrapped and everything verified.
@@ -433,4 +483,5 @@ pub(super) fn wrapped(blob: &[u8]) -> Result<WrappedKey, Error> {
     WrappedKey::from_slice(blob).ok_or(Error::Damaged("a wrapped key that has not 128 bytes"))
 }
 
-const ROUNDS_MAX: usize = 64;
+/// How often what was loaded may be evicted again before a request gives up.
+pub(super) const ROUNDS_MAX: usize = 64;

@@ -13,6 +13,7 @@ mod carry_out;
 mod complete_ledger;
 mod create_key;
 mod create_tenant;
+mod data_key;
 mod destroy_key;
 mod destroy_tenant;
 pub mod due;
@@ -50,11 +51,12 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 pub use answered::REPEAT_MS_MAX;
 pub use cache::CacheStatus;
 pub use carry_out::Destroyed;
+pub use data_key::*;
 pub use error::Error;
 pub use lease::{LEASE_MS_DEFAULT, LEASE_MS_MAX};
 pub use list::Listed;
@@ -88,6 +90,8 @@ pub struct KeyringSettings {
     pub tenants_max: usize,
     /// The most keys and versions in memory.
     pub keys_max: usize,
+    /// The most managed data keys that are moved to another version each second.
+    pub rewraps_per_second: u32,
 }
 
 /// The keys of this cluster.
@@ -101,6 +105,11 @@ pub struct Keyring {
     epoch: Epoch,
     cache: Cache,
     jobs: mpsc::Sender<group::Job>,
+    new_data_keys: mpsc::Sender<data_key::Job>,
+    /// Room among the changes that wait, for those that destroy data keys.
+    dek_destructions: Arc<Semaphore>,
+    /// Something happened that lets managed data keys be moved which could not be before.
+    rewrap: Notify,
     /// Mutations applied since `init`.
     seq: AtomicU64,
     broken: AtomicBool,
@@ -238,6 +247,8 @@ pub enum Change {
         /// The time by which it must be due: when the clock was last found steady.
         by: UnixMillis,
     },
+    /// Destroys managed data keys.
+    DestroyDataKeys(DataKeysToDestroy),
     /// Destroys again what the ledger says was destroyed.
     CarryOut {
         /// Its tenant.
@@ -265,6 +276,7 @@ impl Change {
             | Change::ScheduleKeyDestruction { tenant, .. }
             | Change::CancelKeyDestruction { tenant, .. }
             | Change::DestroyDueKey { tenant, .. }
+            | Change::DestroyDataKeys(DataKeysToDestroy { tenant, .. })
             | Change::CarryOut { tenant, .. } => tenant,
         }
     }
@@ -287,18 +299,31 @@ impl Change {
             Change::ScheduleKeyDestruction { .. } => "ScheduleKeyDestruction",
             Change::CancelKeyDestruction { .. } => "CancelKeyDestruction",
             Change::DestroyDueKey { .. } => "DestroyDueKey",
+            Change::DestroyDataKeys(keys) => keys.operation(),
             Change::CarryOut { .. } => "CarryOut",
         }
     }
 
-    /// Tells whether nobody may be inside while it is made: it takes the use of something away, gives it
-    /// back, or changes on what terms it is used.
-    fn closes_gate(&self) -> bool {
+    /// Returns the number of the part of a call that it is.
+    fn part(&self) -> u32 {
+        if let Change::DestroyDataKeys(keys) = self { keys.part } else { 0 }
+    }
+
+    /// Tells whether managed data keys may have to be moved, or can be moved again, once it is made.
+    fn lets_rewrap(&self) -> bool {
+        matches!(
+            self,
+            Change::RotateKey { .. } | Change::SetKeyState { enabled: true, .. } | Change::ResumeTenant { .. }
+        )
+    }
+
+    /// Says what it does with the gate of its tenant.
+    fn gate_use(&self) -> GateUse {
         match self {
             Change::CreateTenant { .. }
             | Change::CreateKey { .. }
             | Change::UpdateKey { .. }
-            | Change::RotateKey { .. } => false,
+            | Change::RotateKey { .. } => GateUse::Open,
             Change::UpdateTenant { .. }
             | Change::SuspendTenant { .. }
             | Change::ResumeTenant { .. }
@@ -309,9 +334,22 @@ impl Change {
             | Change::ScheduleKeyDestruction { .. }
             | Change::CancelKeyDestruction { .. }
             | Change::DestroyDueKey { .. }
-            | Change::CarryOut { .. } => true,
+            | Change::CarryOut { .. } => GateUse::Closed,
+            Change::DestroyDataKeys(_) => GateUse::DrainedAfter,
         }
     }
+}
+
+/// What a change does with the gate of its tenant. All but the first are alone in their group.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum GateUse {
+    /// Nothing.
+    Open,
+    /// Nobody may be inside while it is made: it takes the use of something away, gives it back, or
+    /// changes on what terms it is used.
+    Closed,
+    /// Whoever was inside when its batch became durable has left before its outcome.
+    DrainedAfter,
 }
 
 impl Keyring {
@@ -352,6 +390,7 @@ impl Keyring {
             Change::DestroyDueKey { tenant, key, version, by } => {
                 self.plan_destroy_due_key(tenant, key, *version, *by).await
             }
+            Change::DestroyDataKeys(keys) => self.plan_destroy_data_keys(keys).await,
             Change::CarryOut { tenant, destroyed } => self.plan_carry_out(tenant, destroyed).await,
         }
     }

@@ -24,19 +24,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Leaf, Ledger, LogFailed, Outcome, Phase};
 use crate::kill_point::{Point, pass};
-use crate::noun::{KeyName, UnixMillis};
+use crate::noun::{DekUid, KeyName, UnixMillis};
 use crate::rows;
 use crate::store::{Batch, Precondition, StoreError, Write};
 
 use super::answered::Considered;
 use super::cache::Entry;
-use super::gate::GateState;
+use super::data_key::destroys_data_keys;
 use super::group::{GROUP_MAX, Job, next_group};
 use super::position::Position;
 use super::settle::destroys;
 use super::terms::{Asked, Etag, Terms};
 use super::view::{KeyView, TenantView, VersionView};
-use super::{Change, Error, Keyring, Who, row, row_key};
+use super::{Change, DestroyedPart, Error, GateUse, Keyring, Who, row, row_key};
 
 /// What a change looks like now that it is done, and its leaf.
 #[derive(Clone, Debug)]
@@ -72,6 +72,8 @@ pub enum Object {
     Key(KeyView),
     /// A version of a key.
     Version(KeyView, VersionView),
+    /// Managed data keys.
+    DataKeys(DestroyedPart),
 }
 
 /// A change ready to be made.
@@ -122,6 +124,8 @@ pub(super) enum After {
     ForgetTenant,
     /// The tenant is never let in again.
     Fence,
+    /// These managed data keys are not given out any more, wherever they were read.
+    DeksDestroyed(Vec<DekUid>),
 }
 
 /// Makes all changes, one group after the other.
@@ -185,7 +189,7 @@ impl Mutator {
     /// Makes one change outside the loop: while the cluster is being opened.
     pub(super) async fn make_one(&mut self, change: Change, who: Who) -> Result<Changed, Error> {
         let (reply, answer) = oneshot::channel();
-        self.make(vec![Job { asked: Asked { change, terms: Terms::default(), who }, reply }]).await;
+        self.make(vec![Job { asked: Asked { change, terms: Terms::default(), who }, reply, _room: None }]).await;
         answer.await.unwrap_or(Err(Error::ShuttingDown))
     }
 
@@ -218,18 +222,12 @@ impl Mutator {
 
     /// Takes the tenant's turn and plans; what is not to be made is answered here.
     async fn plan(&mut self, job: Job) -> Option<Making> {
-        let Job { asked, reply } = job;
+        let Job { asked, reply, _room } = job;
         if self.broken {
             answer(reply, Err(broken()));
             return None;
         }
-        let (entry, turn) = loop {
-            let entry = self.keyring.cache.entry(asked.change.tenant());
-            let turn = Arc::clone(&entry.turn).lock_owned().await;
-            if entry.gate.state() != GateState::Evicted {
-                break (entry, turn);
-            }
-        };
+        let (entry, turn) = self.keyring.cache.take_turn(asked.change.tenant()).await;
         let settled = match self.keyring.consider(&asked).await {
             Ok(Considered::Make(plan)) => return Some(Making { asked, reply, entry, _turn: turn, plan }),
             Ok(Considered::Answer(changed)) => Ok(changed),
@@ -269,7 +267,7 @@ impl Mutator {
 
         pass(Point::IntentsDurable);
         if let [making] = &makings[..]
-            && making.asked.change.closes_gate()
+            && making.asked.change.gate_use() == GateUse::Closed
             && let Err(fault) = close_and_drain(&making.entry).await
         {
             self.abort(&[making.signed()], &intents, "DRAIN");
@@ -290,7 +288,8 @@ impl Mutator {
             batch.writes.extend(self.keyring.answer_write(&asked, &effect.object, lease_end, &placed));
             let intent = asked.who.sign(plan.intent);
             made.push(Made {
-                closes_gate: asked.change.closes_gate(),
+                gate_use: asked.change.gate_use(),
+                lets_rewrap: asked.change.lets_rewrap(),
                 reply,
                 entry,
                 _turn,
@@ -316,6 +315,24 @@ impl Mutator {
         // Memory, before anybody is let in again.
         for made in &made {
             made.settle_entry();
+            if made.lets_rewrap {
+                self.keyring.rewrap.notify_one();
+            }
+        }
+
+        if let [alone] = &made[..]
+            && alone.gate_use == GateUse::DrainedAfter
+        {
+            if close_and_drain(&alone.entry).await.is_err() {
+                // Done, but somebody may still be giving it out: nothing says that it is gone before the
+                // next start does.
+                self.break_off();
+                for made in made {
+                    answer(made.reply, Err(Error::Overloaded));
+                }
+                return Ok(());
+            }
+            reopen(&alone.entry);
         }
 
         pass(Point::MemorySettled);
@@ -331,6 +348,8 @@ impl Mutator {
                     if made.is_destruction() {
                         self.position.last_destruction = Some(stored.index);
                         destruction = Some(stored);
+                    } else if made.destroys_deks() {
+                        self.position.last_dek_destruction = Some(stored.index);
                     }
                     pass(Point::OutcomeAppended);
                 }
@@ -371,7 +390,7 @@ impl Mutator {
                 let leaves: Vec<Leaf> = made.iter().map(|made| made.intent.clone()).collect();
                 self.abort(&leaves, intents, "CONFLICT");
                 for made in made {
-                    if made.closes_gate {
+                    if made.gate_use == GateUse::Closed {
                         reopen(&made.entry);
                     }
                     answer(made.reply, Err(Error::Conflict));
@@ -418,6 +437,9 @@ impl Mutator {
         if made.is_destruction() {
             leaf.pd = self.position.last_destruction;
         }
+        if made.destroys_deks() {
+            leaf.px = self.position.last_dek_destruction;
+        }
         leaf.rh = Some(Etag::of(&made.main_row).to_string().into());
         leaf.ended(Outcome::Ok)
     }
@@ -436,7 +458,8 @@ impl Mutator {
             last_destruction_index: self.position.last_destruction,
             first_intent_index: first_intent,
             ledger_mac: self.ledger.mac().to_vec(),
-            clock_held: self.keyring.clock_held.load(Ordering::Acquire),
+            clock_held: self.keyring.clock_is_held(),
+            last_dek_destruction_index: self.position.last_dek_destruction,
         };
         let record = row::seal(&self.keyring.cluster.record_mac, self.keyring.cluster.secret_version, &place, &message);
         Position { rev: message.rev, seq, record, segment, ..self.position.clone() }
@@ -536,7 +559,8 @@ fn broken() -> Error {
 
 /// A change whose batch is on its way.
 struct Made {
-    closes_gate: bool,
+    gate_use: GateUse,
+    lets_rewrap: bool,
     reply: oneshot::Sender<Result<Changed, Error>>,
     entry: Arc<Entry>,
     _turn: OwnedMutexGuard<()>,
@@ -552,6 +576,10 @@ impl Made {
         destroys(&self.intent)
     }
 
+    fn destroys_deks(&self) -> bool {
+        self.intent.op.as_deref().is_some_and(destroys_data_keys)
+    }
+
     fn settle_entry(&self) {
         match &self.after {
             After::Nothing => {}
@@ -565,8 +593,9 @@ impl Made {
                 self.entry.forget();
                 self.entry.gate.fence();
             }
+            After::DeksDestroyed(uids) => self.entry.destroyed_deks.note(uids),
         }
-        if self.closes_gate {
+        if self.gate_use == GateUse::Closed {
             reopen(&self.entry);
         }
     }

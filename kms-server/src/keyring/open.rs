@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::audit::replay::{ReplayError, destructions, read_unverified, replay};
 use crate::audit::{Anchor, Leaf, Ledger, LedgerError, Log, LogSettings, Outcome};
@@ -26,7 +26,9 @@ use crate::store::{Store, StoreError};
 
 use super::cache::Cache;
 use super::complete_ledger::complete_ledger;
+use super::data_key::{DataKeyWriter, lost_data_keys};
 use super::due::{CLOCK_HELD, CLOCK_TRUSTED, is_far_past};
+use super::group::DEK_DESTRUCTIONS_MAX;
 use super::load::wrapped;
 use super::mutation::Mutator;
 use super::position::Position;
@@ -107,6 +109,14 @@ pub enum OpenClusterError {
         /// The log's.
         log: u64,
     },
+    /// The store is older than the log, or damaged.
+    #[error(
+        "the store lacks managed data keys that leaf {index} of the audit log tells of; put back the newest copy of the store, nothing was changed"
+    )]
+    DataKeysLost {
+        /// The leaf.
+        index: u64,
+    },
     /// The ledger is not the log's, or newer than it.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -160,6 +170,8 @@ pub struct Opened {
     pub keyring: Arc<Keyring>,
     /// What makes its changes; to be run.
     pub mutator: Mutator,
+    /// What makes its managed data keys; to be run.
+    pub data_keys: DataKeyWriter,
     /// The backend.
     pub backend: Arc<dyn MasterKeyBackend>,
     /// Whether the clock is too far from where it was for dates to fire.
@@ -245,9 +257,13 @@ impl Opening<'_> {
         let replayed =
             replay(self.log_dir, log_settings.origin_hash(), &frame_mac, anchor, from, &[CLOCK_HELD, CLOCK_TRUSTED])?;
         pass(Point::LogRead);
+        if let Some(index) = lost_data_keys(&*self.store, replayed.last_data_keys.values()).await? {
+            return Err(OpenClusterError::DataKeysLost { index });
+        }
         let story = Story::read(&replayed, position.seq)?;
         position.last_mutation = story.last_mutation.or(position.last_mutation);
         position.last_destruction = story.last_destruction.or(position.last_destruction);
+        position.last_dek_destruction = story.last_dek_destruction.or(position.last_dek_destruction);
 
         let origin_hash = log_settings.origin_hash();
         let mut ledger = Ledger::open(self.ledger_dir, origin_hash, secret.ledger_mac_key().map_err(memory)?)?;
@@ -293,6 +309,7 @@ impl Opening<'_> {
         pass(Point::StartRecorded);
 
         let (jobs, waiting) = mpsc::channel(JOBS_MAX);
+        let (new_data_keys, data_keys_waiting) = mpsc::channel(JOBS_MAX);
         let keyring = Arc::new(Keyring {
             store: self.store,
             log,
@@ -308,13 +325,18 @@ impl Opening<'_> {
             epoch: Epoch { place, created: epoch.created_ms, key },
             cache: Cache::new(self.settings.tenants_max, self.settings.keys_max),
             jobs,
+            new_data_keys,
+            dek_destructions: Arc::new(Semaphore::new(DEK_DESTRUCTIONS_MAX)),
+            rewrap: Notify::new(),
             seq: AtomicU64::new(position.seq),
             broken: AtomicBool::new(false),
             clock_held: AtomicBool::new(clock_held),
         });
         let mut mutator = Mutator::new(Arc::clone(&keyring), waiting, position, ledger);
         (settled.recorded, settled.carried_out) = (recorded, mutator.carry_out().await?);
-        Ok(Opened { keyring, mutator, backend, clock_held, log_began: replayed.began, settled })
+        settled.carried_out += mutator.carry_out_data_keys(&replayed.mutations).await?;
+        let data_keys = DataKeyWriter::new(Arc::clone(&keyring), data_keys_waiting);
+        Ok(Opened { keyring, mutator, data_keys, backend, clock_held, log_began: replayed.began, settled })
     }
 
     async fn row_or_unfinished(&self, place: &crate::store::RowKey) -> Result<Vec<u8>, OpenClusterError> {

@@ -13,6 +13,8 @@ pub(super) struct Position {
     pub(super) seq: u64,
     pub(super) last_mutation: Option<u64>,
     pub(super) last_destruction: Option<u64>,
+    /// The last outcome that destroyed managed data keys.
+    pub(super) last_dek_destruction: Option<u64>,
     /// The record as stored.
     pub(super) record: Vec<u8>,
     /// The log's segment when the anchor was moved last.
@@ -36,6 +38,7 @@ impl Position {
             seq: found.seq,
             last_mutation: found.last_mutation_index,
             last_destruction: found.last_destruction_index,
+            last_dek_destruction: found.last_dek_destruction_index,
             record,
             segment: u64::MAX,
         };

@@ -8,7 +8,7 @@ use super::create_key::key_leaf;
 use super::mutation::{After, Effect, Object, Placed, Plan};
 use super::state::KeyState;
 use super::terms::Etag;
-use super::view::KeyView;
+use super::view::{KeyPurpose, KeyView};
 use super::{Error, Keyring, VERSIONS_MAX, row, row_key};
 
 impl Keyring {
@@ -23,6 +23,12 @@ impl Keyring {
         let version =
             view.primary.next().filter(|version| version.get() <= VERSIONS_MAX).ok_or(Error::VersionsExhausted)?;
         let made = self.make_version(&tenant, view.uid, version)?;
+        let (mut preconditions, mut writes) = (Vec::new(), Vec::new());
+        if view.purpose == KeyPurpose::Managed {
+            let (unchanged, job) = self.new_rewrap_job((tenant_name, tenant.uid), (name, view.uid)).await?;
+            preconditions.push(unchanged);
+            writes.extend([self.new_dek_count(tenant.uid, view.uid, version), job]);
+        }
         let intent = key_leaf("RotateKey", tenant_name, &tenant, name, view.uid, Some(version));
         let (at, at_version) =
             (row_key::key(tenant.uid, view.uid), row_key::key_version(tenant.uid, view.uid, version));
@@ -33,9 +39,11 @@ impl Keyring {
             let key_view =
                 KeyView::of_row(&tenant_name, &next, Etag::of(&record)).expect("the row was read as a key before");
             let (version_write, version_view) = made.write(&tenant, view.uid, placed.now);
+            preconditions.extend([Precondition::Equals(at.clone(), before), Precondition::Absent(at_version)]);
+            writes.extend([Write::Put(at, record.clone()), version_write]);
             Effect {
-                preconditions: vec![Precondition::Equals(at.clone(), before), Precondition::Absent(at_version)],
-                writes: vec![Write::Put(at, record.clone()), version_write],
+                preconditions,
+                writes,
                 main_row: record,
                 after: After::ForgetKey(name),
                 object: Object::Version(key_view, version_view),

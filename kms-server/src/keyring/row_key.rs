@@ -15,6 +15,10 @@
 //!                                                a destruction that waits, of tenant, key or version
 //!       02 || tenant uid                         a tenant's counters
 //!       03 || 16 x 00 || u32 day || hash 16      an answer kept for its repetition
+//!       04 || tenant uid || key uid || u24 version
+//!                                                how many managed data keys a version wraps
+//!       05 || tenant uid || key uid              a job that moves managed data keys to the primary
+//! dek   tenant uid || key uid || DEK uid         a managed data key, or what is left of it
 //! ```
 //! A name comes last in its key and all before it has one length, so no key is the beginning of a
 //! key of another kind, and all of a tenant lies under one prefix for each kind.
@@ -22,7 +26,7 @@
 //! **Invariant:** a new kind of tenant's row appears in [`everything_of_tenant`]; the test
 //! `what_destroys_a_tenant_covers_each_of_its_rows` names them all.
 
-use crate::noun::{EpochNumber, KeyName, KeyVersion, TenantName, Uid};
+use crate::noun::{DekUid, EpochNumber, KeyName, KeyVersion, TenantName, Uid};
 use crate::store::{Family, RowKey};
 
 /// The row of an epoch.
@@ -113,6 +117,36 @@ pub fn answers_of_day(day: u32) -> RowKey {
     row(Family::Ops, &[ANSWER, &NO_TENANT, &day.to_be_bytes()])
 }
 
+/// The row of a managed data key.
+pub fn dek(tenant: Uid, key: Uid, uid: DekUid) -> RowKey {
+    row(Family::Dek, &[tenant.as_bytes(), key.as_bytes(), uid.as_bytes()])
+}
+
+/// What to list for the managed data keys of a key, the oldest first.
+pub fn deks(tenant: Uid, key: Uid) -> RowKey {
+    row(Family::Dek, &[tenant.as_bytes(), key.as_bytes()])
+}
+
+/// The row that counts the managed data keys of a version.
+pub fn dek_count(tenant: Uid, key: Uid, version: KeyVersion) -> RowKey {
+    row(Family::Ops, &[DEK_COUNT, tenant.as_bytes(), key.as_bytes(), &version.to_u24()])
+}
+
+/// What to list for the counters of a key's versions, in their order.
+pub fn dek_counts(tenant: Uid, key: Uid) -> RowKey {
+    row(Family::Ops, &[DEK_COUNT, tenant.as_bytes(), key.as_bytes()])
+}
+
+/// The row of the job that moves a key's managed data keys to its primary version.
+pub fn rewrap_job(tenant: Uid, key: Uid) -> RowKey {
+    row(Family::Ops, &[REWRAP_JOB, tenant.as_bytes(), key.as_bytes()])
+}
+
+/// What to list for all such jobs.
+pub fn rewrap_jobs() -> RowKey {
+    row(Family::Ops, &[REWRAP_JOB])
+}
+
 /// What to list for all epochs, in the order of their numbers.
 pub fn epochs() -> RowKey {
     row(Family::Root, &[EPOCH])
@@ -155,7 +189,7 @@ pub fn schedules() -> RowKey {
 
 /// The prefixes under which a tenant's rows lie, and nothing else: what goes with it. Not among
 /// them: its own row, and the row of its name, which becomes the tombstone.
-pub fn everything_of_tenant(tenant: Uid) -> [RowKey; 5] {
+pub fn everything_of_tenant(tenant: Uid) -> [RowKey; 7] {
     let uid = tenant.as_bytes();
     [
         row(Family::Name, &[KEY_NAME, uid]),
@@ -163,6 +197,8 @@ pub fn everything_of_tenant(tenant: Uid) -> [RowKey; 5] {
         row(Family::Dek, &[uid]),
         row(Family::Ops, &[SCHEDULE, uid]),
         row(Family::Ops, &[TENANT_COUNTERS, uid]),
+        row(Family::Ops, &[DEK_COUNT, uid]),
+        row(Family::Ops, &[REWRAP_JOB, uid]),
     ]
 }
 
@@ -232,6 +268,22 @@ pub fn parse_answer_day(row_key: &[u8]) -> Option<u32> {
     (name.len() == 16).then(|| u32::from_be_bytes(*day))
 }
 
+/// Takes a key of [`deks`] apart: returns the uid of the managed data key.
+pub fn parse_dek(row_key: &[u8]) -> Option<DekUid> {
+    DekUid::from_slice(row_key.get(32..)?)
+}
+
+/// Takes a key of [`dek_counts`] apart: returns the version.
+pub fn parse_dek_count(row_key: &[u8]) -> Option<KeyVersion> {
+    KeyVersion::from_u24(row_key.strip_prefix(DEK_COUNT)?.get(32..)?.try_into().ok()?)
+}
+
+/// Takes a key of [`rewrap_jobs`] apart: returns tenant and key.
+pub fn parse_rewrap_job(row_key: &[u8]) -> Option<(Uid, Uid)> {
+    let (tenant, rest) = uid_first(row_key.strip_prefix(REWRAP_JOB)?)?;
+    Some((tenant, Uid::from_slice(rest)?))
+}
+
 fn uid_first(bytes: &[u8]) -> Option<(Uid, &[u8])> {
     let (uid, rest) = bytes.split_first_chunk::<16>()?;
     Some((Uid::from_bytes(*uid), rest))
@@ -253,6 +305,8 @@ const KEY_VERSION: &[u8] = &[0x01];
 const SCHEDULE: &[u8] = &[0x01];
 const TENANT_COUNTERS: &[u8] = &[0x02];
 const ANSWER: &[u8] = &[0x03];
+const DEK_COUNT: &[u8] = &[0x04];
+const REWRAP_JOB: &[u8] = &[0x05];
 /// Where a tenant's uid stands in rows of a tenant.
 const NO_TENANT: [u8; 16] = [0; 16];
 
@@ -277,6 +331,9 @@ mod tests {
             schedule(ScheduleTarget::Key(tenant, BILLING)),
             schedule(ScheduleTarget::KeyVersion(tenant, BILLING, three())),
             tenant_counters(tenant),
+            dek(tenant, BILLING, DekUid::from_bytes([9; 16])),
+            dek_count(tenant, BILLING, three()),
+            rewrap_job(tenant, BILLING),
         ]
     }
 
@@ -328,6 +385,9 @@ mod tests {
         assert_eq!(parse_epoch(&epoch(seven).key), Some(seven));
         assert_eq!(parse_audit_seed(&audit_seed(three()).key), Some(three()));
         assert_eq!(parse_tenant(&tenant(ACME).key), Some(ACME));
+        assert_eq!(parse_dek(&dek(ACME, BILLING, DekUid::from_bytes([9; 16])).key), Some(DekUid::from_bytes([9; 16])));
+        assert_eq!(parse_dek_count(&dek_count(ACME, BILLING, three()).key), Some(three()));
+        assert_eq!(parse_rewrap_job(&rewrap_job(ACME, BILLING).key), Some((ACME, BILLING)));
         assert_eq!(parse_answer_day(&answer(20_000, &[7; 16]).key), Some(20_000));
         let (acme, billing): (TenantName, KeyName) = ("acme".parse().unwrap(), "billing".parse().unwrap());
         assert_eq!(parse_tenant_name(&tenant_name(&acme).key), Some(acme));

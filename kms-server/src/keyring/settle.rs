@@ -9,6 +9,7 @@ use crate::audit::{Leaf, Ledger, Log, Outcome, Phase, StoredLeaf};
 use crate::kill_point::{Point, pass};
 use crate::noun::UnixMillis;
 
+use super::data_key::destroys_data_keys;
 use super::destroy_tenant::SCHEDULED;
 use super::open::OpenClusterError;
 use super::position::Position;
@@ -33,6 +34,7 @@ pub struct Settled {
 pub(super) struct Story {
     pub(super) last_mutation: Option<u64>,
     pub(super) last_destruction: Option<u64>,
+    pub(super) last_dek_destruction: Option<u64>,
     /// Intents without outcome, in order.
     open: Vec<StoredLeaf>,
     torn_bytes: u64,
@@ -40,7 +42,7 @@ pub(super) struct Story {
 
 impl Story {
     pub(super) fn read(replayed: &Replayed, store_seq: u64) -> Result<Self, OpenClusterError> {
-        let (mut last_mutation, mut last_destruction, mut log_seq) = (None, None, 0);
+        let (mut last_mutation, mut last_destruction, mut last_dek_destruction, mut log_seq) = (None, None, None, 0);
         let mut open: Vec<StoredLeaf> = Vec::new();
         for stored in &replayed.mutations {
             let leaf = &stored.leaf;
@@ -55,12 +57,15 @@ impl Story {
                 if is_destruction(stored) {
                     last_destruction = Some(stored.index);
                 }
+                if leaf.op.as_deref().is_some_and(destroys_data_keys) {
+                    last_dek_destruction = Some(stored.index);
+                }
             }
         }
         if log_seq > store_seq {
             return Err(OpenClusterError::StoreOlder { lacks: log_seq - store_seq, store: store_seq, log: log_seq });
         }
-        Ok(Self { last_mutation, last_destruction, open, torn_bytes: replayed.torn_bytes })
+        Ok(Self { last_mutation, last_destruction, last_dek_destruction, open, torn_bytes: replayed.torn_bytes })
     }
 
     /// Writes the outcomes that a crash kept from being written.
@@ -83,7 +88,7 @@ impl Story {
             }
             outcome.pm = position.last_mutation;
             // When it was done is not known; nobody used it since.
-            outcome.lease = lease_of_intent(intent).map(|lease_ms| now + lease_ms);
+            outcome.lease = lease_of_intent(intent).map(|lease_ms| now.max(intent.time) + lease_ms);
             if destroys(&intent.leaf) {
                 outcome.ph = Some(Phase::Fenced);
             }
@@ -91,9 +96,16 @@ impl Story {
             if fenced {
                 outcome.pd = position.last_destruction;
             }
+            let destroys_deks = intent.leaf.op.as_deref().is_some_and(destroys_data_keys);
+            if destroys_deks {
+                outcome.px = position.last_dek_destruction;
+            }
             let stored = append_durable(log, outcome.ended(Outcome::Recovered)).await?;
             pass(Point::LeafRecovered);
             position.last_mutation = Some(stored.index);
+            if destroys_deks {
+                position.last_dek_destruction = Some(stored.index);
+            }
             if fenced {
                 position.last_destruction = Some(stored.index);
                 ledger.append(&stored)?;

@@ -128,7 +128,13 @@ impl World {
             dir: tempfile::tempdir().unwrap(),
             store: Arc::new(FaultyStore { inner: MemoryStore::new(), fault: Mutex::new(Fault::None) }),
             clock: Arc::new(TestClock { now: AtomicU64::new(1_790_000_000_000), since_boot: AtomicU64::new(0) }),
-            settings: KeyringSettings { wait_ms_min: 0, wait_ms_default: 7 * DAY, tenants_max: 64, keys_max: 64 },
+            settings: KeyringSettings {
+                wait_ms_min: 0,
+                wait_ms_default: 7 * DAY,
+                tenants_max: 64,
+                keys_max: 64,
+                rewraps_per_second: 1_000_000,
+            },
         };
         let rng: Arc<dyn Random> = Arc::new(OsRandom::new());
         let cluster = Uid::generate(&*rng);

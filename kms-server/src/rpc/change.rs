@@ -37,7 +37,7 @@ pub(super) fn changed_tenant(changed: &Changed) -> Option<v1::Tenant> {
             forget_what_is_not(changed, &mut tenant.uid, &mut tenant.etag);
             Some(tenant)
         }
-        Object::Key(_) | Object::Version(..) => None,
+        Object::Key(_) | Object::Version(..) | Object::DataKeys(_) => None,
     }
 }
 
@@ -49,7 +49,7 @@ pub(super) fn changed_key(changed: &Changed) -> (Option<v1::Key>, Option<v1::Key
         key
     };
     match &changed.object {
-        Object::Tenant(_) => (None, None),
+        Object::Tenant(_) | Object::DataKeys(_) => (None, None),
         Object::Key(key) => (Some(told(key)), None),
         Object::Version(key, version) => {
             let mut version = convert::version_of(key, version);

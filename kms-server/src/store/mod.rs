@@ -169,6 +169,15 @@ pub trait Store: Send + Sync {
     /// Returns a row's value.
     async fn get(&self, row: &RowKey) -> Result<Option<Vec<u8>>, StoreError>;
 
+    /// Returns the values of many rows, in their order.
+    async fn get_many(&self, rows: &[RowKey]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let mut values = Vec::with_capacity(rows.len());
+        for row in rows {
+            values.push(self.get(row).await?);
+        }
+        Ok(values)
+    }
+
     /// Returns up to `rows_max` rows whose key begins with `prefix`, those after `after` only; never
     /// more than [`PAGE_ROWS_MAX`].
     async fn list(

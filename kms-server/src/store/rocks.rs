@@ -105,6 +105,25 @@ impl Store for RocksStore {
         }
     }
 
+    async fn get_many(&self, rows: &[RowKey]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let (mut values, mut on_disk) = (Vec::with_capacity(rows.len()), Vec::new());
+        for (place, row) in rows.iter().enumerate() {
+            values.push(match self.database.peek(row)? {
+                Peek::Known(value) => value,
+                Peek::OnDisk => {
+                    on_disk.push((place, row.clone()));
+                    None
+                }
+            });
+        }
+        if !on_disk.is_empty() {
+            for (place, value) in self.readers.get_many(on_disk).await? {
+                values[place] = value;
+            }
+        }
+        Ok(values)
+    }
+
     async fn list(
         &self,
         family: Family,

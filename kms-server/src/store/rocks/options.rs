@@ -64,6 +64,8 @@ pub(super) fn database(limits: &Limits) -> Options {
     // flipped bit and silently drops what comes behind it.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_paranoid_checks(true);
+    // A log that is not the last one and lost its end, or is not there, is noticed too.
+    options.set_track_and_verify_wals_in_manifest(true);
     options.set_manual_wal_flush(false);
     options.set_atomic_flush(true);
 
@@ -228,6 +230,7 @@ mod tests {
                 // Recovery.
                 ("wal_recovery_mode", "kTolerateCorruptedTailRecords"),
                 ("paranoid_checks", "true"),
+                ("track_and_verify_wals_in_manifest", "true"),
                 ("manual_wal_flush", "false"),
                 ("atomic_flush", "true"),
                 ("max_bgerror_resume_count", "0"),

@@ -25,6 +25,10 @@ enum Order {
         row: RowKey,
         done: oneshot::Sender<Result<Option<Vec<u8>>, StoreError>>,
     },
+    GetMany {
+        rows: Vec<(usize, RowKey)>,
+        done: oneshot::Sender<Result<Vec<Numbered>, StoreError>>,
+    },
     List {
         family: Family,
         prefix: Vec<u8>,
@@ -34,6 +38,9 @@ enum Order {
     },
     Stop,
 }
+
+/// A value, with the number that its row was asked for by.
+type Numbered = (usize, Option<Vec<u8>>);
 
 impl Readers {
     pub(super) fn start(database: &Arc<Database>, threads: u8) -> std::io::Result<Self> {
@@ -50,6 +57,13 @@ impl Readers {
     pub(super) async fn get(&self, row: RowKey) -> Result<Option<Vec<u8>>, StoreError> {
         let (done, outcome) = oneshot::channel();
         self.orders.send(Order::Get { row, done }).await.map_err(|_| StoreError::closed())?;
+        outcome.await.map_err(|_| StoreError::closed())?
+    }
+
+    /// Reads rows, each with a number of the caller's.
+    pub(super) async fn get_many(&self, rows: Vec<(usize, RowKey)>) -> Result<Vec<Numbered>, StoreError> {
+        let (done, outcome) = oneshot::channel();
+        self.orders.send(Order::GetMany { rows, done }).await.map_err(|_| StoreError::closed())?;
         outcome.await.map_err(|_| StoreError::closed())?
     }
 
@@ -89,13 +103,24 @@ fn work(database: &Database, inbox: &Mutex<mpsc::Receiver<Order>>) {
                 let read = |db: &DB| db.get_cf(column(db, row.family), &row.key).map_err(StoreError::failed);
                 let _ = done.send(database.with(read));
             }
+            Some(Order::GetMany { rows, done }) if !done.is_closed() => {
+                let _ = done.send(database.with(|db| get_many(db, rows)));
+            }
             Some(Order::List { family, prefix, after, rows_max, done }) if !done.is_closed() => {
                 let _ = done.send(database.with(|db| list(db, family, &prefix, after.as_deref(), rows_max)));
             }
-            Some(Order::Get { .. } | Order::List { .. }) => {} // Nobody waits any more.
+            Some(Order::Get { .. } | Order::GetMany { .. } | Order::List { .. }) => {} // Nobody waits any more.
             Some(Order::Stop) | None => return,
         }
     }
+}
+
+fn get_many(db: &DB, rows: Vec<(usize, RowKey)>) -> Result<Vec<Numbered>, StoreError> {
+    let read = |(number, row): (usize, RowKey)| {
+        let value = db.get_cf(column(db, row.family), &row.key).map_err(StoreError::failed)?;
+        Ok((number, value))
+    };
+    rows.into_iter().map(read).collect()
 }
 
 fn list(db: &DB, family: Family, prefix: &[u8], after: Option<&[u8]>, rows_max: usize) -> Result<Page, StoreError> {
