@@ -333,7 +333,8 @@ fn resolve(flags: &Flags, draft: &mut Draft) -> Settings {
             wait_ms_default,
             tenants_max: number(draft, "memory.tenants").expect(INVARIANT),
             keys_max: number(draft, "memory.keys").expect(INVARIANT),
-            rewraps_per_second: u32::try_from(number(draft, "rotation.rewraps_per_second").expect(INVARIANT)).expect(INVARIANT),
+            rewraps_per_second: u32::try_from(number(draft, "rotation.rewraps_per_second").expect(INVARIANT))
+                .expect(INVARIANT),
         },
         connections: ConnectionLimits { total, per_peer },
         bytes_in_flight_max: number(draft, "limits.bytes_in_flight").expect(INVARIANT),

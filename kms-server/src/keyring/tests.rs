@@ -1,6 +1,7 @@
 //! The keyring with everything real but the store's disk: a world to make, crash and open again.
 
 mod crashes;
+mod data_keys;
 mod destruction;
 mod ledger;
 mod terms;
@@ -118,6 +119,7 @@ struct Running {
     keyring: Arc<Keyring>,
     stop: CancellationToken,
     mutator: tokio::task::JoinHandle<()>,
+    data_keys: tokio::task::JoinHandle<()>,
     clock_held: bool,
     settled: Settled,
 }
@@ -198,10 +200,11 @@ impl World {
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             rng,
         };
-        let Opened { keyring, mutator, clock_held, settled, .. } = opening.run().await?;
+        let Opened { keyring, mutator, data_keys, clock_held, settled, .. } = opening.run().await?;
         let stop = CancellationToken::new();
         let mutator = tokio::spawn(mutator.run(stop.clone()));
-        Ok(Running { keyring, stop, mutator, clock_held, settled })
+        let data_keys = tokio::spawn(data_keys.run(stop.clone()));
+        Ok(Running { keyring, stop, mutator, data_keys, clock_held, settled })
     }
 
     async fn start(&self) -> Running {
@@ -213,13 +216,16 @@ impl Running {
     async fn stop(self) {
         self.stop.cancel();
         self.mutator.await.unwrap();
+        self.data_keys.await.unwrap();
         self.keyring.log().close();
     }
 
     /// Ends without a word, as a crash does: nothing is written any more.
     async fn crash(self) {
-        self.mutator.abort();
-        drop(self.mutator.await);
+        for task in [self.mutator, self.data_keys] {
+            task.abort();
+            drop(task.await);
+        }
         self.keyring.log().close();
     }
 

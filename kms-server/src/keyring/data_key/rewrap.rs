@@ -83,7 +83,7 @@ impl Rewrapper {
     }
 
     /// Makes one step of every job; returns how many rows were looked at.
-    async fn round(&mut self, stop: &CancellationToken) -> Result<usize, Error> {
+    pub(in crate::keyring) async fn round(&mut self, stop: &CancellationToken) -> Result<usize, Error> {
         let prefix = row_key::rewrap_jobs();
         let (mut after, mut looked_at, mut jobs) = (None::<Vec<u8>>, 0, BTreeSet::new());
         loop {
