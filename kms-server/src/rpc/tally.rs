@@ -115,7 +115,7 @@ fn count(items: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::LEAF_BYTES_MAX;
+    use crate::audit::leaf::LEAF_BYTES_MAX;
     use crate::crypto::OpenError;
     use crate::keyring;
     use crate::rpc::batch::PART_ITEMS;
