@@ -358,3 +358,155 @@ const REFUSED_BYTES_MAX: usize = 176;
 const WANTS_MAX: usize = 16;
 /// How often versions may change their states between two looks.
 const ROUNDS_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::crypto::{InvalidContext, OpenError};
+    use crate::keyring::KeyState;
+    use crate::rpc::{decrypt, decrypt_data_key, encrypt, generate_data_key, generate_mac, re_encrypt, verify_mac};
+
+    const KEY: &str = "tenants/acme/keys/app";
+
+    fn batch<M: Many>(wire: M::Wire) -> Batch<M> {
+        M::parse(wire).map_err(|error| error.to_string()).unwrap()
+    }
+
+    /// A blob of a kind, as long as it is around so many bytes.
+    fn blob(kind: u8, bytes: usize) -> Vec<u8> {
+        let header = [&[0x92, 0x6b, 0x35, 0x01, kind][..], &[7; 16], &[0xff; 3]].concat();
+        [header, vec![0; 72 + bytes]].concat()
+    }
+
+    const VERSION: u32 = crate::noun::version::VERSION_MAX;
+
+    #[test]
+    fn no_result_is_longer_than_was_said_before() {
+        let pairs = std::collections::BTreeMap::new;
+        for bytes in [0, 1, 31, 127, 128, 16_384, 65_536] {
+            let items = vec![v1::BatchEncryptItem { plaintext: vec![7; bytes], aad: Vec::new() }];
+            let wire = v1::BatchEncryptRequest { key: KEY.into(), encryption_context: pairs(), items };
+            let said = batch::<encrypt::BatchEncrypt>(wire);
+            let longest = v1::BatchEncryptResult { ciphertext: vec![7; bytes + 96], error: None };
+            assert_eq!(said.result_bytes(&said.items[0]), longest.encoded_len(), "{bytes}");
+
+            let items = vec![v1::BatchDecryptItem { ciphertext: blob(1, bytes), aad: Vec::new() }];
+            let wire = v1::BatchDecryptRequest { key: KEY.into(), encryption_context: pairs(), items };
+            let said = batch::<decrypt::BatchDecrypt>(wire);
+            let longest =
+                v1::BatchDecryptResult { plaintext: vec![7; bytes], key_version: VERSION, stale: true, error: None };
+            assert!((0..4).contains(&(said.result_bytes(&said.items[0]) - longest.encoded_len())), "{bytes}");
+
+            let item = v1::BatchReEncryptItem { ciphertext: blob(1, bytes), ..v1::BatchReEncryptItem::default() };
+            let wire = v1::BatchReEncryptRequest {
+                key: KEY.into(),
+                encryption_context: pairs(),
+                destination: None,
+                items: vec![item],
+            };
+            let said = batch::<re_encrypt::BatchReEncrypt>(wire);
+            let ciphertext = vec![7; bytes + 96];
+            let longest = v1::BatchReEncryptResult { ciphertext, source_key_version: VERSION, error: None };
+            assert!((0..4).contains(&(said.result_bytes(&said.items[0]) - longest.encoded_len())), "{bytes}");
+        }
+        let items = vec![v1::BatchGenerateDataKeysItem { aad: Vec::new() }];
+        let wire = v1::BatchGenerateDataKeysRequest {
+            key: KEY.into(),
+            omit_plaintext: false,
+            encryption_context: pairs(),
+            items,
+        };
+        let said = batch::<generate_data_key::BatchGenerateDataKeys>(wire);
+        let longest =
+            v1::BatchGenerateDataKeysResult { plaintext: vec![7; 32], wrapped_data_key: vec![7; 128], error: None };
+        assert_eq!(said.result_bytes(&said.items[0]), longest.encoded_len());
+
+        let items = vec![v1::BatchDecryptDataKeysItem { wrapped_data_key: blob(2, 32), aad: Vec::new() }];
+        let wire = v1::BatchDecryptDataKeysRequest { key: KEY.into(), encryption_context: pairs(), items };
+        let said = batch::<decrypt_data_key::BatchDecryptDataKeys>(wire);
+        let longest =
+            v1::BatchDecryptDataKeysResult { plaintext: vec![7; 32], key_version: VERSION, stale: true, error: None };
+        assert!(said.result_bytes(&said.items[0]) >= longest.encoded_len());
+
+        let items = vec![v1::BatchGenerateMacsItem { message: vec![7; 100], aad: Vec::new() }];
+        let wire = v1::BatchGenerateMacsRequest { key: KEY.into(), encryption_context: pairs(), items };
+        let said = batch::<generate_mac::BatchGenerateMacs>(wire);
+        let longest = v1::BatchGenerateMacsResult { mac: vec![7; 56], error: None };
+        assert_eq!(said.result_bytes(&said.items[0]), longest.encoded_len());
+
+        let items = vec![v1::BatchVerifyMacsItem { message: vec![7; 100], mac: blob(7, 0), aad: Vec::new() }];
+        let wire = v1::BatchVerifyMacsRequest { key: KEY.into(), encryption_context: pairs(), items };
+        let said = batch::<verify_mac::BatchVerifyMacs>(wire);
+        let longest = v1::BatchVerifyMacsResult { key_version: VERSION, stale: true, error: None };
+        assert!(said.result_bytes(&said.items[0]) >= longest.encoded_len());
+    }
+
+    #[test]
+    fn no_refusal_of_an_item_is_longer_than_is_reckoned_with() {
+        let refusals: Vec<Error> = vec![
+            Error::ItemAad,
+            Error::OtherContext,
+            Error::PlaintextTooLarge,
+            Error::Mac(OpenError::Mac),
+            InvalidContext::TooLong.into(),
+            InvalidContext::ReservedName.into(),
+            Error::Field { field: "items.uid", rule: "must be 16 bytes" },
+            keyring::Error::Open(OpenError::Tag).into(),
+            keyring::Error::WrongKind.into(),
+            keyring::Error::VersionNotFound.into(),
+            keyring::Error::VersionState(KeyState::PendingDestruction).into(),
+            keyring::Error::VersionState(KeyState::Destroyed).into(),
+            keyring::Error::Damaged("a key was wanted, and it is not in use").into(),
+        ];
+        for refusal in refusals {
+            let error = item_error(&refusal);
+            let bytes = encrypt::BatchEncrypt::refused(error.clone()).encoded_len();
+            assert!(bytes <= REFUSED_BYTES_MAX, "{bytes}: {error:?}");
+            assert!(error.code != 0 && error.reason != 0 && !error.message.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_batch_has_1_to_10_000_items() {
+        let count = |items| {
+            let items = vec![v1::BatchGenerateDataKeysItem { aad: Vec::new() }; items];
+            let wire = v1::BatchGenerateDataKeysRequest { key: KEY.into(), items, ..Default::default() };
+            generate_data_key::BatchGenerateDataKeys::parse(wire).is_ok()
+        };
+        assert_eq!([0, 1, 10_000, 10_001].map(count), [false, true, true, false]);
+    }
+
+    #[test]
+    fn moving_elsewhere_asks_for_the_rights_of_the_kinds_that_are_there() {
+        let asks = |destination: bool, kinds: &[u8]| -> Vec<String> {
+            let item = |kind: &u8| v1::BatchReEncryptItem { ciphertext: blob(*kind, 32), ..Default::default() };
+            let wire = v1::BatchReEncryptRequest {
+                key: KEY.into(),
+                destination: destination
+                    .then(|| v1::BatchDestination { key: "tenants/acme/keys/to".into(), ..Default::default() }),
+                items: kinds.iter().map(item).collect(),
+                ..Default::default()
+            };
+            let asks = batch::<re_encrypt::BatchReEncrypt>(wire).asks();
+            asks.into_iter()
+                .map(|(action, of)| format!("{action} {}", of.to_string().replace("tenants/acme/keys/", "")))
+                .collect()
+        };
+        let (data, data_keys) = (["Decrypt app", "Encrypt to"], ["DecryptDataKey app", "GenerateDataKey to"]);
+        assert_eq!(asks(false, &[1, 2]), ["ReEncrypt app"]);
+        assert_eq!(asks(true, &[1, 1]), data);
+        assert_eq!(asks(true, &[2, 2]), data_keys);
+        assert_eq!(asks(true, &[2, 1]), [data, data_keys].concat());
+        assert_eq!(asks(true, &[2, 3]), data_keys, "what is no blob of ours needs no right");
+        assert_eq!(asks(true, &[3]), data, "but somebody must be allowed to ask");
+    }
+
+    #[test]
+    fn an_aad_of_an_item_has_at_most_256_bytes() {
+        let pairs = CallerPairs::of("acme", []).unwrap();
+        assert!(context(&pairs, &[0; 256]).is_ok());
+        assert!(matches!(context(&pairs, &[0; 257]), Err(Error::ItemAad)));
+    }
+}
