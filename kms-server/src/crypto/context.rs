@@ -74,61 +74,91 @@ pub fn hash_of_caller<'a>(
     aad: &[u8],
     pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Result<ContextHash, InvalidContext> {
-    let mut sorted = BTreeMap::new();
-    for (name, value) in pairs {
-        if name.is_empty() || name.len() > PAIR_NAME_BYTES_MAX {
-            return Err(InvalidContext::NameLength);
+    CallerPairs::of(tenant, pairs)?.with_aad(aad)
+}
+
+/// The pairs of a caller's context, checked and serialised once, for contexts that differ in their
+/// aad alone.
+pub struct CallerPairs {
+    tenant: Box<str>,
+    pairs: Vec<u8>,
+}
+
+impl CallerPairs {
+    /// Takes the pairs of a caller after checking every limit that holds for any aad.
+    pub fn of<'a>(tenant: &str, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, InvalidContext> {
+        let mut sorted = BTreeMap::new();
+        for (name, value) in pairs {
+            if name.is_empty() || name.len() > PAIR_NAME_BYTES_MAX {
+                return Err(InvalidContext::NameLength);
+            }
+            if value.len() > PAIR_VALUE_BYTES_MAX {
+                return Err(InvalidContext::ValueLength);
+            }
+            if name.contains('\0') || value.contains('\0') {
+                return Err(InvalidContext::Nul);
+            }
+            if name.starts_with(RESERVED_PREFIX) {
+                return Err(InvalidContext::ReservedName);
+            }
+            sorted.insert(name, value);
+            if sorted.len() > PAIRS_MAX {
+                return Err(InvalidContext::TooManyPairs);
+            }
         }
-        if value.len() > PAIR_VALUE_BYTES_MAX {
-            return Err(InvalidContext::ValueLength);
-        }
-        if name.contains('\0') || value.contains('\0') {
-            return Err(InvalidContext::Nul);
-        }
-        if name.starts_with(RESERVED_PREFIX) {
-            return Err(InvalidContext::ReservedName);
-        }
-        sorted.insert(name, value);
-        if sorted.len() > PAIRS_MAX {
-            return Err(InvalidContext::TooManyPairs);
-        }
+        let pairs = Self { tenant: tenant.into(), pairs: serialised(&sorted) };
+        pairs.check_length(0)?;
+        Ok(pairs)
     }
-    let count = if sorted.is_empty() { 0 } else { 2 };
-    let pairs: usize = sorted.iter().map(|(name, value)| 4 + name.len() + value.len()).sum();
-    if 1 + 2 + tenant.len() + 4 + aad.len() + count + pairs > CONTEXT_BYTES_MAX {
-        return Err(InvalidContext::TooLong);
+
+    /// Hashes the context with this aad.
+    pub fn with_aad(&self, aad: &[u8]) -> Result<ContextHash, InvalidContext> {
+        self.check_length(aad.len())?;
+        Ok(hash(&self.tenant, aad, &self.pairs))
     }
-    Ok(hash(tenant, aad, &sorted))
+
+    fn check_length(&self, aad_bytes: usize) -> Result<(), InvalidContext> {
+        let bytes = 1 + 2 + self.tenant.len() + 4 + aad_bytes + self.pairs.len();
+        if bytes > CONTEXT_BYTES_MAX { Err(InvalidContext::TooLong) } else { Ok(()) }
+    }
 }
 
 /// Hashes a context of the service's own: its names begin with `kms1` or lie beside one that does.
 pub(super) fn hash_of_own(tenant: &str, aad: &[u8], pairs: &[(&str, &str)]) -> ContextHash {
-    hash(tenant, aad, &pairs.iter().copied().collect())
+    hash(tenant, aad, &serialised(&pairs.iter().copied().collect()))
 }
 
-fn hash(tenant: &str, aad: &[u8], pairs: &BTreeMap<&str, &str>) -> ContextHash {
+fn serialised(pairs: &BTreeMap<&str, &str>) -> Vec<u8> {
+    if pairs.is_empty() {
+        return Vec::new();
+    }
+    let bytes = 2 + pairs.iter().map(|(name, value)| 4 + name.len() + value.len()).sum::<usize>();
+    let mut out = Vec::with_capacity(bytes);
+    out.extend_from_slice(&u16_len(pairs.len()));
+    for (name, value) in pairs {
+        out.extend_from_slice(&u16_len(name.len()));
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(&u16_len(value.len()));
+        out.extend_from_slice(value.as_bytes());
+    }
+    out
+}
+
+fn hash(tenant: &str, aad: &[u8], pairs: &[u8]) -> ContextHash {
     let mut sha = Sha::new(&SHA256);
     sha.update(&[0x01]);
     sha.update(&u16_len(tenant.len()));
     sha.update(tenant.as_bytes());
     sha.update(&u32::try_from(aad.len()).expect("aad was bounded by CONTEXT_BYTES_MAX").to_be_bytes());
     sha.update(aad);
-    if !pairs.is_empty() {
-        sha.update(&u16_len(pairs.len()));
-        for (name, value) in pairs {
-            sha.update(&u16_len(name.len()));
-            sha.update(name.as_bytes());
-            sha.update(&u16_len(value.len()));
-            sha.update(value.as_bytes());
-        }
-    }
+    sha.update(pairs);
     let mut out = [0; 32];
     out.copy_from_slice(sha.finish().as_ref());
     ContextHash(out)
 }
 
 fn u16_len(length: usize) -> [u8; 2] {
-    u16::try_from(length).expect("every part was bounded by CONTEXT_BYTES_MAX").to_be_bytes()
+    u16::try_from(length).expect("every part has a limit of its own").to_be_bytes()
 }
 
 #[cfg(test)]
@@ -152,6 +182,15 @@ mod tests {
         }
         assert!(hash_of_caller("acme", b"x", [("a", "bc")]).unwrap() != base);
         assert!(hash_of_caller("acmf", b"", [("a", "bc")]).unwrap() != base);
+    }
+
+    #[test]
+    fn pairs_taken_once_give_the_same_hashes() {
+        let pairs = CallerPairs::of("acme", [("b", "2"), ("a", "1")]).unwrap();
+        for aad in [&b""[..], b"x", &[0; 256]] {
+            assert!(pairs.with_aad(aad).unwrap().is(&hash_of_caller("acme", aad, [("a", "1"), ("b", "2")]).unwrap()));
+        }
+        assert_eq!(pairs.with_aad(&[0; 8_192]).err(), Some(InvalidContext::TooLong));
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Kind {
 }
 
 /// A parsed header: what a blob claims to be. Nothing of it is proved before the blob opens.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Header {
     /// What the blob holds.
     pub kind: Kind,

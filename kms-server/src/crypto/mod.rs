@@ -25,7 +25,7 @@ mod secret;
 pub use blind_index::IndexKey;
 pub use chain::{EpochPlace, TenantPlace, WrappedKey};
 pub use construction::{OVERHEAD_BYTES, OpenError};
-pub use context::{ContextHash, InvalidContext};
+pub use context::{CallerPairs, ContextHash, InvalidContext};
 pub use header::{Header, Kind};
 pub use mac::MAC_BYTES;
 pub use secret::{

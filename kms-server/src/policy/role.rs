@@ -12,6 +12,8 @@ pub enum Role {
     Decrypter,
     /// Moves ciphertexts to the primary version.
     Reencrypter,
+    /// Destroys single managed data keys.
+    Eraser,
     /// Manages keys without using them.
     KeyAdmin,
     /// Manages tenants.
@@ -24,10 +26,11 @@ pub enum Role {
 
 impl Role {
     /// All roles, each once.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Encrypter,
         Self::Decrypter,
         Self::Reencrypter,
+        Self::Eraser,
         Self::KeyAdmin,
         Self::TenantAdmin,
         Self::Auditor,
@@ -40,6 +43,7 @@ impl Role {
             Self::Encrypter => "encrypter",
             Self::Decrypter => "decrypter",
             Self::Reencrypter => "reencrypter",
+            Self::Eraser => "eraser",
             Self::KeyAdmin => "key-admin",
             Self::TenantAdmin => "tenant-admin",
             Self::Auditor => "auditor",

@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn the_shipped_templates_are_strictly_valid() {
         let templates = Templates::shipped().unwrap();
-        assert_eq!(templates.0.len(), 13);
+        assert_eq!(templates.0.len(), 14);
     }
 
     #[test]

@@ -84,6 +84,7 @@ fn resource_of(action: Action, of_tenant: &str, name: &str) -> Resource {
         GetIndexKey => index(of_tenant, name),
         CreateTenant
         | GetTenant
+        | UpdateTenant
         | SuspendTenant
         | ResumeTenant
         | DestroyTenant
@@ -108,7 +109,8 @@ fn resource_of(action: Action, of_tenant: &str, name: &str) -> Resource {
         | RotateKey
         | ListKeyVersions
         | ScheduleKeyDestruction
-        | CancelKeyDestruction => key(of_tenant, name),
+        | CancelKeyDestruction
+        | ListDataKeys => key(of_tenant, name),
     }
 }
 

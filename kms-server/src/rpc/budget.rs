@@ -2,7 +2,8 @@
 //!
 //! A gRPC message says its length in its first five bytes. That many are taken from the budget
 //! before any of it is buffered, and given back when its reply has been sent: whoever opens many
-//! streams, and sends slowly or never reads, gets OVERLOADED instead of the service's memory.
+//! streams, and sends slowly or never reads, gets OVERLOADED instead of the service's memory. An
+//! answer that may be larger than its request takes its own bytes as well, before it is made.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,9 +29,22 @@ impl Budget {
     }
 }
 
-/// What a request took; given back when the last clone is dropped.
+/// What a request took, for itself and for its answer; given back when the last clone is dropped.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Share(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl Share {
+    /// Takes bytes beside what was taken before. Takes none if there are not as many.
+    pub(super) fn take(&self, budget: &Budget, bytes: usize) -> bool {
+        let Some(permit) = budget.take(bytes) else { return false };
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *taken {
+            Some(before) => before.merge(permit),
+            None => *taken = Some(permit),
+        }
+        true
+    }
+}
 
 /// A request's body that takes its message's bytes from the budget before it is read.
 pub(super) struct Budgeted {
@@ -60,9 +74,11 @@ impl Budgeted {
         self.taken = true;
         // One that is too long is refused by the decoder, which buffers nothing of it.
         let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX).min(super::MESSAGE_BYTES_MAX);
-        let permit = self.budget.take(length).ok_or_else(|| Status::unavailable("too many bytes are in flight"))?;
-        *self.share.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
-        Ok(())
+        if self.share.take(&self.budget, length) {
+            Ok(())
+        } else {
+            Err(Status::unavailable("too many bytes are in flight"))
+        }
     }
 }
 
@@ -133,6 +149,20 @@ mod tests {
         assert!(budget.take(4 << 10).is_none());
         assert!(budget.take(3 << 10).is_some());
         drop(first);
+        assert!(budget.take(8 << 10).is_some());
+    }
+
+    #[test]
+    fn a_share_grows_by_its_answer_and_gives_all_back() {
+        let budget = Budget::new(8 << 10);
+        let share = Share::default();
+        assert!(share.take(&budget, 3 << 10));
+        assert!(!share.take(&budget, 6 << 10), "more than there is");
+        assert!(share.take(&budget, 5 << 10));
+        assert!(budget.take(1).is_none(), "all is taken");
+        drop(share.clone());
+        assert!(budget.take(1).is_none(), "and kept while anybody holds the share");
+        drop(share);
         assert!(budget.take(8 << 10).is_some());
     }
 }

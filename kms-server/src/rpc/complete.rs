@@ -23,10 +23,10 @@ use super::connection::ConnectionInfo;
 use super::error::Error;
 use super::pipeline::{code_name, request_id};
 use super::serve::Reflection;
+use super::services::method_named;
 use super::status::{status, why, with_reason};
 use crate::audit::{Leaf, Outcome};
 use crate::keyring::Who;
-use crate::policy::Action;
 
 /// Answers one request.
 pub(super) async fn answer(
@@ -54,6 +54,7 @@ pub(super) async fn answer(
     let share = Share::default();
     let (mut head, body) = request.into_parts();
     head.extensions.insert(connection.clone());
+    head.extensions.insert(share.clone());
     let request = Request::from_parts(head, Budgeted::new(body, api.budget.clone(), share.clone()));
     // The pipeline has its own limit; this one is for messages that never end.
     let limit = api.request_time_max + api.request_time_max;
@@ -143,7 +144,7 @@ fn record(
 ) -> std::sync::Arc<str> {
     // Only names of ours go into the log: a path is whatever somebody sent.
     let method = path.strip_prefix("/kms.v1.").and_then(|path| path.split_once('/')).map(|(_, method)| method);
-    let op = method.and_then(|name| name.parse::<Action>().ok()).map_or("Unknown", Action::as_str);
+    let op = method.and_then(method_named).unwrap_or("Unknown");
     let request_id = request_id(api.keyring.rng(), api.clock.now());
     let sub = connection.identity.as_ref().as_ref().ok().map(|principal| principal.as_str().into());
     let who = Who { sub, net: Some(connection.net), rid: Some(request_id.clone()), rule: None };

@@ -1,14 +1,16 @@
-//! Decrypt: opens what Encrypt sealed.
+//! Decrypt: opens what Encrypt sealed. BatchDecrypt: many.
 
-use kms_proto::v1::{DecryptRequest, DecryptResponse};
+use kms_proto::v1::{self, DecryptRequest, DecryptResponse};
 
+use super::batch::{self, All, Batch, Keys, Many, field_bytes};
 use super::error::Error;
 use super::parse;
 use super::pipeline::{Call, Done, Failed, Operation};
 use super::record::key_leaf;
-use crate::crypto::{ContextHash, Kind};
-use crate::keyring::{self, KeyPurpose, Want, Which};
-use crate::noun::{KeyName, TenantName};
+use super::tally::Ids;
+use crate::crypto::{CallerPairs, ContextHash, Header, Kind, OVERHEAD_BYTES, Plaintext};
+use crate::keyring::{self, KeyInUse, KeyPurpose, Want, Which};
+use crate::noun::{KeyName, Random, TenantName};
 use crate::policy::{Action, Resource};
 
 pub(super) struct Decrypt {
@@ -41,7 +43,7 @@ impl Operation for Decrypt {
             .await?;
         let key = in_use.key();
         let leaf = key_leaf(&in_use, key, &self.context, &self.ciphertext);
-        match key.kek().open_data(key.uid(), key.version(), &self.context, &self.ciphertext) {
+        match open(key, &self.context, &self.ciphertext) {
             Ok(plaintext) => {
                 let reply = DecryptResponse {
                     plaintext: plaintext.expose_to_caller(),
@@ -50,7 +52,74 @@ impl Operation for Decrypt {
                 };
                 Ok(Done::used(reply, leaf, in_use))
             }
-            Err(error) => Err(Failed::new(keyring::Error::from(error), leaf)),
+            Err(error) => Err(Failed::new(error, leaf)),
         }
+    }
+}
+
+fn open(key: &KeyInUse, context: &ContextHash, ciphertext: &[u8]) -> Result<Plaintext, keyring::Error> {
+    Ok(key.kek().open_data(key.uid(), key.version(), context, ciphertext)?)
+}
+
+pub(super) struct BatchDecrypt {
+    pairs: CallerPairs,
+}
+
+impl Many for BatchDecrypt {
+    type Wire = v1::BatchDecryptRequest;
+    type Reply = v1::BatchDecryptResponse;
+    type Item = v1::BatchDecryptItem;
+    type Result = v1::BatchDecryptResult;
+    const NAME: &'static str = "BatchDecrypt";
+    const PURPOSE: KeyPurpose = KeyPurpose::Encrypt;
+
+    fn parse(wire: v1::BatchDecryptRequest) -> Result<Batch<Self>, Error> {
+        let (tenant, key) = parse::key("key", &wire.key)?;
+        let pairs = parse::pairs(&tenant, &wire.encryption_context)?;
+        Batch::of((tenant, key), wire.items, Self { pairs })
+    }
+
+    fn asks(batch: &Batch<Self>) -> Vec<(Action, Resource)> {
+        vec![(Action::Decrypt, batch.resource())]
+    }
+
+    fn seals_under(_: &Batch<Self>) -> Option<&KeyName> {
+        None
+    }
+
+    fn needs(&self, item: &v1::BatchDecryptItem) -> Result<Option<Header>, Error> {
+        Ok(Some(parse::blob(&item.ciphertext, Kind::Data)?))
+    }
+
+    fn result_bytes(&self, item: &v1::BatchDecryptItem) -> usize {
+        field_bytes(item.ciphertext.len().saturating_sub(OVERHEAD_BYTES)) + batch::VERSION_BYTES_MAX
+    }
+
+    fn one(
+        &self,
+        keys: Keys<'_>,
+        item: &v1::BatchDecryptItem,
+        _: &dyn Random,
+    ) -> Result<v1::BatchDecryptResult, Error> {
+        let context = batch::context(&self.pairs, &item.aad)?;
+        let plaintext = open(keys.from, &context, &item.ciphertext)?.expose_to_caller();
+        let (key_version, stale) = (keys.from.version().get(), keys.from.is_stale());
+        Ok(v1::BatchDecryptResult { plaintext, key_version, stale, error: None })
+    }
+
+    fn refused(error: v1::ItemError) -> v1::BatchDecryptResult {
+        v1::BatchDecryptResult { error: Some(error), ..v1::BatchDecryptResult::default() }
+    }
+
+    fn ids(&self) -> Ids {
+        Ids::Given
+    }
+
+    fn given(item: &v1::BatchDecryptItem) -> &[u8] {
+        &item.ciphertext
+    }
+
+    fn reply(&self, done: All<v1::BatchDecryptResult>) -> v1::BatchDecryptResponse {
+        v1::BatchDecryptResponse { results: done.results }
     }
 }

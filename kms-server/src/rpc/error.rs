@@ -1,7 +1,7 @@
 //! Why a request is refused: everything that can go wrong on the road of an RPC.
 
 use crate::authn::NoIdentity;
-use crate::crypto::InvalidContext;
+use crate::crypto::{InvalidContext, OpenError};
 use crate::keyring;
 
 /// Why a request was not done. `status.rs` says what the caller sees of it.
@@ -24,9 +24,21 @@ pub enum Error {
     /// The destination's context is another, where it may not be.
     #[error("a data key may go to another key, but never to another encryption context")]
     OtherContext,
-    /// The plaintext is too long.
-    #[error("a plaintext has at most 65,536 bytes")]
+    /// The aad of an item of a batch is too long.
+    #[error("the aad of an item has at most 256 bytes")]
+    ItemAad,
+    /// The plaintext or message is too long.
+    #[error("a plaintext or message has at most 65,536 bytes")]
     PlaintextTooLarge,
+    /// The answer would be longer than a message may be.
+    #[error("the answer would have more than 4 MiB: use smaller batches")]
+    AnswerTooLarge,
+    /// Too many bytes are in flight.
+    #[error("too many bytes are in flight")]
+    Overloaded,
+    /// A MAC is not right.
+    #[error("the MAC is not of this message, key and encryption context")]
+    Mac(#[source] OpenError),
     /// The page token is not of this listing.
     #[error("the page token is not of this listing")]
     PageToken,
@@ -39,4 +51,14 @@ pub enum Error {
     /// It took too long.
     #[error("it took longer than a request may; a change that was asked for may still be made")]
     Deadline,
+}
+
+impl Error {
+    /// Says of a blob that did not open that it was a MAC.
+    pub(super) fn of_mac(self) -> Self {
+        match self {
+            Error::Keyring(keyring::Error::Open(cause)) => Error::Mac(cause),
+            other => other,
+        }
+    }
 }

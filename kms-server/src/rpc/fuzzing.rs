@@ -4,17 +4,18 @@ use std::sync::LazyLock;
 
 use prost::Message;
 
+use super::batch::Batch;
 use super::pipeline::Operation;
 use super::{
     caller_identity, cancel_key_destruction, create_key, create_tenant, decrypt, decrypt_data_key, destroy_tenant,
     encrypt, generate_data_key,
 };
+use super::{generate_mac, get_index_key, set_key_state, tenant_state, update_key, update_tenant, verify_mac};
 use super::{
     get_key, get_status, get_tenant, list_key_versions, list_keys, list_tenants, re_encrypt, rotate_key,
     schedule_key_destruction,
 };
 use super::{parse, status};
-use super::{set_key_state, tenant_state, update_key};
 use crate::crypto::PageTokenKey;
 use crate::fuzzing::KEYS;
 use crate::noun::{KeyName, TenantName};
@@ -26,7 +27,7 @@ pub(crate) fn request(data: &[u8]) {
     parse(message);
 }
 
-type Operations = [(&'static str, fn(&[u8])); 24];
+type Operations = [(&'static str, fn(&[u8])); 35];
 
 macro_rules! operations {
     ($($Operation:path,)*) => { [$((<$Operation as Operation>::NAME, take::<$Operation>),)*] };
@@ -39,9 +40,20 @@ pub(crate) const OPERATIONS: Operations = operations! {
     re_encrypt::ReEncrypt,
     generate_data_key::GenerateDataKey,
     decrypt_data_key::DecryptDataKey,
+    generate_mac::GenerateMac,
+    verify_mac::VerifyMac,
+    get_index_key::GetIndexKey,
+    Batch<encrypt::BatchEncrypt>,
+    Batch<decrypt::BatchDecrypt>,
+    Batch<re_encrypt::BatchReEncrypt>,
+    Batch<generate_data_key::BatchGenerateDataKeys>,
+    Batch<decrypt_data_key::BatchDecryptDataKeys>,
+    Batch<generate_mac::BatchGenerateMacs>,
+    Batch<verify_mac::BatchVerifyMacs>,
     create_tenant::CreateTenant,
     get_tenant::GetTenant,
     list_tenants::ListTenants,
+    update_tenant::UpdateTenant,
     tenant_state::SuspendTenant,
     tenant_state::ResumeTenant,
     destroy_tenant::DestroyTenant,
@@ -84,6 +96,9 @@ pub(crate) fn resource_names(text: &str) {
     }
     if let Ok((tenant, key)) = parse::key("name", text) {
         assert_eq!(format!("tenants/{tenant}/keys/{key}"), text);
+    }
+    if let Ok((tenant, index)) = parse::index("index", text) {
+        assert_eq!(format!("tenants/{tenant}/indexes/{index}"), text);
     }
     if let Ok(path) = parse::key_or_version("name", text) {
         let version = path.version.map(|version| format!("/versions/{version}")).unwrap_or_default();

@@ -1,15 +1,19 @@
 //! GenerateDataKey: makes a portable data key, wrapped under the primary version of a key.
+//! BatchGenerateDataKeys: many.
 
-use kms_proto::v1::{GenerateDataKeyRequest, GenerateDataKeyResponse};
+use kms_proto::v1::{self, GenerateDataKeyRequest, GenerateDataKeyResponse};
 
+use super::batch::{self, All, Batch, Keys, Many, field_bytes};
 use super::convert::duration;
 use super::error::Error;
 use super::parse;
 use super::pipeline::{Call, Done, Failed, Operation};
 use super::record::key_leaf;
-use crate::crypto::{ContextHash, Dek};
-use crate::keyring::{KeyPurpose, Want, Which};
-use crate::noun::{KeyName, TenantName};
+use super::tally::Ids;
+use crate::crypto::chain::WRAPPED_KEY_BYTES;
+use crate::crypto::{CallerPairs, ContextHash, Dek, Header};
+use crate::keyring::{KeyInUse, KeyPurpose, Want, Which};
+use crate::noun::{KeyName, Random, TenantName};
 use crate::policy::{Action, Resource};
 
 pub(super) struct GenerateDataKey {
@@ -39,13 +43,82 @@ impl Operation for GenerateDataKey {
             .keyring()
             .enter(&self.tenant, &[Want { key: &self.key, purpose: KeyPurpose::Encrypt, which: Which::Primary }])
             .await?;
-        let (key, rng) = (in_use.key(), call.keyring().rng());
-        let dek = Dek::generate(rng);
-        let wrapped_data_key = key.kek().wrap_dek(key.uid(), key.version(), &self.context, &dek, rng);
-        let plaintext = if self.omit_plaintext { Vec::new() } else { dek.expose_to_caller() };
+        let key = in_use.key();
+        let (plaintext, wrapped_data_key) = make(key, &self.context, self.omit_plaintext, call.keyring().rng());
         let leaf = key_leaf(&in_use, key, &self.context, &wrapped_data_key);
         let lease = (!self.omit_plaintext).then(|| duration(in_use.lease_ms()));
         let reply = GenerateDataKeyResponse { plaintext, wrapped_data_key, key_version: key.version().get(), lease };
         Ok(Done::used(reply, leaf, in_use))
+    }
+}
+
+/// Makes a data key; returns it in the clear, if it is asked for, and wrapped.
+fn make(key: &KeyInUse, context: &ContextHash, omit_plaintext: bool, rng: &dyn Random) -> (Vec<u8>, Vec<u8>) {
+    let dek = Dek::generate(rng);
+    let wrapped = key.kek().wrap_dek(key.uid(), key.version(), context, &dek, rng);
+    (if omit_plaintext { Vec::new() } else { dek.expose_to_caller() }, wrapped)
+}
+
+pub(super) struct BatchGenerateDataKeys {
+    pairs: CallerPairs,
+    omit_plaintext: bool,
+}
+
+impl Many for BatchGenerateDataKeys {
+    type Wire = v1::BatchGenerateDataKeysRequest;
+    type Reply = v1::BatchGenerateDataKeysResponse;
+    type Item = v1::BatchGenerateDataKeysItem;
+    type Result = v1::BatchGenerateDataKeysResult;
+    const NAME: &'static str = "BatchGenerateDataKeys";
+    const PURPOSE: KeyPurpose = KeyPurpose::Encrypt;
+
+    fn parse(wire: v1::BatchGenerateDataKeysRequest) -> Result<Batch<Self>, Error> {
+        let (tenant, key) = parse::key("key", &wire.key)?;
+        let pairs = parse::pairs(&tenant, &wire.encryption_context)?;
+        Batch::of((tenant, key), wire.items, Self { pairs, omit_plaintext: wire.omit_plaintext })
+    }
+
+    fn asks(batch: &Batch<Self>) -> Vec<(Action, Resource)> {
+        vec![(Action::GenerateDataKey, batch.resource())]
+    }
+
+    fn seals_under(batch: &Batch<Self>) -> Option<&KeyName> {
+        Some(&batch.key)
+    }
+
+    fn needs(&self, _: &v1::BatchGenerateDataKeysItem) -> Result<Option<Header>, Error> {
+        Ok(None)
+    }
+
+    fn result_bytes(&self, _: &v1::BatchGenerateDataKeysItem) -> usize {
+        field_bytes(batch::DATA_KEY_BYTES) + field_bytes(WRAPPED_KEY_BYTES)
+    }
+
+    fn one(
+        &self,
+        keys: Keys<'_>,
+        item: &v1::BatchGenerateDataKeysItem,
+        rng: &dyn Random,
+    ) -> Result<v1::BatchGenerateDataKeysResult, Error> {
+        let context = batch::context(&self.pairs, &item.aad)?;
+        let (plaintext, wrapped_data_key) = make(keys.to, &context, self.omit_plaintext, rng);
+        Ok(v1::BatchGenerateDataKeysResult { plaintext, wrapped_data_key, error: None })
+    }
+
+    fn refused(error: v1::ItemError) -> v1::BatchGenerateDataKeysResult {
+        v1::BatchGenerateDataKeysResult { error: Some(error), ..v1::BatchGenerateDataKeysResult::default() }
+    }
+
+    fn ids(&self) -> Ids {
+        Ids::Made
+    }
+
+    fn made(result: &v1::BatchGenerateDataKeysResult) -> &[u8] {
+        &result.wrapped_data_key
+    }
+
+    fn reply(&self, done: All<v1::BatchGenerateDataKeysResult>) -> v1::BatchGenerateDataKeysResponse {
+        let lease = done.lease_ms.filter(|_| !self.omit_plaintext).map(duration);
+        v1::BatchGenerateDataKeysResponse { key_version: done.key_version, lease, results: done.results }
     }
 }

@@ -5,6 +5,7 @@
 //! `services.rs` names it.
 
 pub mod accept;
+mod batch;
 pub mod budget;
 mod caller_identity;
 mod cancel_key_destruction;
@@ -23,6 +24,8 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod generate_data_key;
+mod generate_mac;
+mod get_index_key;
 mod get_key;
 mod get_status;
 mod get_tenant;
@@ -43,10 +46,12 @@ mod serve;
 mod services;
 mod set_key_state;
 mod status;
+mod tally;
 mod tenant_state;
 pub mod trust;
 mod update_key;
 mod update_tenant;
+mod verify_mac;
 
 use std::sync::Arc;
 use std::time::Duration;

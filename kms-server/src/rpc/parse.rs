@@ -8,12 +8,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::error::Error;
 use super::pipeline::Call;
 use crate::crypto::context::hash_of_caller;
-use crate::crypto::{ContextHash, Header, Kind, OpenError, PageTokenKey};
+use crate::crypto::{CallerPairs, ContextHash, Header, Kind, OpenError, PageTokenKey};
 use crate::keyring;
-use crate::noun::{KeyName, KeyVersion, TenantName};
+use crate::noun::{IndexName, KeyName, KeyVersion, TenantName};
 
 /// The longest plaintext that the service seals itself.
-pub(super) const PLAINTEXT_BYTES_MAX: usize = 64 << 10;
+const PLAINTEXT_BYTES_MAX: usize = 64 << 10;
 
 /// Reads `tenants/{tenant}`.
 pub(super) fn tenant(field: &'static str, text: &str) -> Result<TenantName, Error> {
@@ -69,6 +69,26 @@ fn version(text: &str) -> Option<KeyVersion> {
 /// Hashes the encryption context of a call.
 pub(super) fn context(tenant: &TenantName, pairs: &BTreeMap<String, String>, aad: &[u8]) -> Result<ContextHash, Error> {
     Ok(hash_of_caller(tenant.as_str(), aad, pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?)
+}
+
+/// Takes the pairs of an encryption context that many items share.
+pub(super) fn pairs(tenant: &TenantName, pairs: &BTreeMap<String, String>) -> Result<CallerPairs, Error> {
+    Ok(CallerPairs::of(tenant.as_str(), pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?)
+}
+
+/// Reads `tenants/{tenant}/indexes/{index}`.
+pub(super) fn index(field: &'static str, text: &str) -> Result<(TenantName, IndexName), Error> {
+    let rule = "must be tenants/{tenant}/indexes/{index}, with names of 1 to 64 of A-Z a-z 0-9 . _ ~ - that begin with a letter or a digit";
+    let read = || {
+        let (tenant, index) = text.strip_prefix("tenants/")?.split_once("/indexes/")?;
+        Some((tenant.parse().ok()?, index.parse().ok()?))
+    };
+    read().ok_or(Error::Field { field, rule })
+}
+
+/// Takes what the service seals, or makes a MAC of, if it is not too long.
+pub(super) fn plaintext(bytes: &[u8]) -> Result<(), Error> {
+    if bytes.len() > PLAINTEXT_BYTES_MAX { Err(Error::PlaintextTooLarge) } else { Ok(()) }
 }
 
 /// Reads the header of a blob that must be of this kind. A blob that a caller may well hold, but
@@ -184,6 +204,25 @@ const TOKEN_BYTES_MAX: usize = 512;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_index_is_read_in_one_way_only() {
+        assert!(index("index", "tenants/a/indexes/users.mail").is_ok());
+        for bad in [
+            "",
+            "tenants/a",
+            "tenants/a/indexes/",
+            "tenants//indexes/b",
+            "/tenants/a/indexes/b",
+            "tenants/a/indexes/b/",
+            "tenants/a/indexes/b/indexes/c",
+            "tenants/a/keys/b",
+            "Tenants/a/indexes/b",
+            "tenants/a/indexes/-b",
+        ] {
+            assert!(index("index", bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_key_path_is_read_in_one_way_only() {

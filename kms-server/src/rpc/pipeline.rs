@@ -3,7 +3,9 @@
 //! **Invariants:**
 //! - no key is looked up before policy allowed it: only `perform` has the keyring;
 //! - between the first use of a key and handing the record to the log there is no await: what
-//!   `perform` returns goes straight to `remember`, and the gate is left after that;
+//!   `perform` returns goes straight to `remember`, and the gate is left after that. An operation
+//!   on many items does them by parts, and hands over the record of each part ([`Call::remember`])
+//!   before it awaits anything;
 //! - a reply without a record is impossible: the connection is held until the record is durable,
 //!   and severed where there can be none.
 
@@ -14,6 +16,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use super::Api;
+use super::budget::Share;
 use super::connection::ConnectionInfo;
 use super::error::Error;
 use super::status;
@@ -60,6 +63,8 @@ pub(super) enum Record {
     Leaves(Vec<Leaf>, Option<InUse>),
     /// By an outcome that is durable already.
     Written(u64),
+    /// By leaves that were handed over while it was done, one for each part.
+    Remembered,
 }
 
 /// Why an operation did nothing, and what is known of what it touched.
@@ -96,6 +101,11 @@ impl<R> Done<R> {
         Self { reply, record: Record::Leaves(leaves, Some(in_use)) }
     }
 
+    /// Done by parts, each of which was remembered.
+    pub(super) fn remembered(reply: R) -> Self {
+        Self { reply, record: Record::Remembered }
+    }
+
     /// Done by a change. One that was made has its record; one that was not made now gets one that
     /// says so.
     pub(super) fn changed(reply: R, changed: &keyring::Changed) -> Self {
@@ -119,11 +129,35 @@ pub(super) struct Call<'a> {
     pub(super) principal: &'a Principal,
     pub(super) who: Who,
     pub(super) now: UnixMillis,
+    connection: &'a ConnectionInfo,
+    op: &'static str,
+    about: &'a Leaf,
+    share: &'a Share,
 }
 
 impl Call<'_> {
     pub(super) fn keyring(&self) -> &keyring::Keyring {
         &self.api.keyring
+    }
+
+    /// Hands the record of a part of what was done to the log. The reply waits for all of them. Keys that
+    /// the part used are to be let go of after this, and nothing may be awaited in between.
+    pub(super) fn remember(&self, leaf: Leaf, outcome: Outcome) -> Result<(), Error> {
+        append(self.api, self.connection, &self.who, self.op, joined(self.about, leaf).ended(outcome))
+    }
+
+    /// Tells whether the caller may do something else as well. It is not asked for, so that a no is no
+    /// failure and has no record.
+    pub(super) fn may(&self, action: Action, resource: &Resource) -> bool {
+        self.who.net.is_some_and(|net| {
+            let asked = policy::Request { principal: self.principal, net, now: self.now, action, resource };
+            self.api.policy.load().authorize(&asked).allowed
+        })
+    }
+
+    /// Takes the bytes of a large answer from the budget; they are given back when it was sent.
+    pub(super) fn reserve(&self, bytes: usize) -> Result<(), Error> {
+        if self.share.take(&self.api.budget, bytes) { Ok(()) } else { Err(Error::Overloaded) }
     }
 
     /// Makes a change on behalf of the caller.
@@ -144,23 +178,31 @@ pub(super) async fn run<O: Operation>(api: &Api, request: Request<O::Wire>) -> R
     let mut who = Who { sub: None, net: Some(connection.net), rid: Some(Arc::clone(&request_id)), rule: None };
     let mut leaf = Leaf::default();
     let time_max = asked_time(&request).map_or(api.request_time_max, |asked| asked.min(api.request_time_max));
-    let outcome = go::<O>(api, &connection, request.into_inner(), time_max, &mut who, &mut leaf).await;
+    let share = request.extensions().get::<Share>().cloned().unwrap_or_default();
+    let asked = Asked { connection: &connection, share: &share, time_max };
+    let outcome = go::<O>(api, &asked, request.into_inner(), &mut who, &mut leaf).await;
     // Nothing may be awaited from here on.
     let answer = remember::<O>(api, &connection, &who, leaf, outcome);
     observe::<O>(&who, &answer, began.elapsed());
     answer.map_err(|error| status::status(&error, &request_id)).map(|reply| with_request_id(reply, &request_id))
 }
 
+/// How a request came.
+struct Asked<'a> {
+    connection: &'a ConnectionInfo,
+    share: &'a Share,
+    time_max: Duration,
+}
+
 async fn go<O: Operation>(
     api: &Api,
-    connection: &ConnectionInfo,
+    asked: &Asked<'_>,
     wire: O::Wire,
-    time_max: Duration,
     who: &mut Who,
     leaf: &mut Leaf,
 ) -> Result<Done<O::Reply>, Failed> {
     // who
-    let principal = connection.identity.as_ref().as_ref().map_err(|none| Error::NoIdentity(*none))?;
+    let principal = asked.connection.identity.as_ref().as_ref().map_err(|none| Error::NoIdentity(*none))?;
     who.sub = Some(principal.as_str().into());
     // what
     let operation = O::parse(wire)?;
@@ -169,7 +211,8 @@ async fn go<O: Operation>(
     let now = api.clock.now();
     authorize(api, principal, who, now, &operation.asks())?;
     // do
-    let call = Call { api, principal, who: who.clone(), now };
+    let Asked { connection, share, time_max } = *asked;
+    let call = Call { api, principal, who: who.clone(), now, connection, op: O::NAME, about: leaf, share };
     tokio::time::timeout(time_max, operation.perform(&call)).await.unwrap_or_else(|_| Err(Error::Deadline.into()))
 }
 
@@ -237,6 +280,7 @@ fn remember<O: Operation>(
             connection.hold.until_durable(index);
             return Ok(reply);
         }
+        Ok(Done { reply, record: Record::Remembered }) => return Ok(reply),
         Ok(Done { reply, record: Record::Leaves(leaves, in_use) }) => {
             let leaves = leaves.into_iter().map(|leaf| joined(&about, leaf).ended(Outcome::Ok)).collect();
             (leaves, in_use, Ok(reply))
@@ -249,12 +293,16 @@ fn remember<O: Operation>(
         }
     };
     for leaf in leaves {
-        let leaf = who.sign(Leaf { op: Some(O::NAME.into()), ..leaf });
-        connection.remember(api.keyring.log(), leaf).map_err(keyring::Error::Log)?;
+        append(api, connection, who, O::NAME, leaf)?;
     }
     // The gate is left once every leaf has its index.
     drop(in_use);
     answer
+}
+
+fn append(api: &Api, connection: &ConnectionInfo, who: &Who, op: &'static str, leaf: Leaf) -> Result<(), Error> {
+    let leaf = who.sign(Leaf { op: Some(op.into()), ..leaf });
+    Ok(connection.remember(api.keyring.log(), leaf).map_err(keyring::Error::Log)?)
 }
 
 /// Says by name what a resource is.

@@ -11,23 +11,31 @@ use kms_proto::v1::*;
 use tonic::{Request, Response, Status};
 
 use super::Api;
-use super::pipeline::run;
+use super::batch::Batch;
+use super::pipeline::{Operation, run};
 use super::{
     caller_identity, cancel_key_destruction, create_key, create_tenant, decrypt, decrypt_data_key, destroy_tenant,
     encrypt, generate_data_key,
 };
+use super::{generate_mac, get_index_key, set_key_state, tenant_state, update_key, update_tenant, verify_mac};
 use super::{
     get_key, get_status, get_tenant, list_key_versions, list_keys, list_tenants, re_encrypt, rotate_key,
     schedule_key_destruction,
 };
-use super::{set_key_state, tenant_state, update_key, update_tenant};
+
+/// Returns the name of the RPC that has this name: of ours, so that it may go into the log.
+pub(super) fn method_named(text: &str) -> Option<&'static str> {
+    [CRYPTO, TENANT, KEY, ACCESS, OPERATOR].into_iter().flatten().find(|name| **name == text).copied()
+}
 
 /// The services of this node.
 #[derive(Clone)]
 pub(super) struct Services(pub(super) Arc<Api>);
 
 macro_rules! service {
-    ($Service:ident { $($method:ident($Request:ident) -> $Response:ident = $Operation:path;)* $(@ $unbuilt:ident($URequest:ident) -> $UResponse:ident;)* }) => {
+    ($METHODS:ident $Service:ident { $($method:ident($Request:ident) -> $Response:ident = $Operation:path;)* $(@ $unbuilt:ident($URequest:ident) -> $UResponse:ident;)* }) => {
+        const $METHODS: &[&str] = &[$(<$Operation as Operation>::NAME,)*];
+
         #[tonic::async_trait]
         impl $Service for Services {
             $(
@@ -44,31 +52,31 @@ macro_rules! service {
     };
 }
 
-service! { CryptoService {
+service! { CRYPTO CryptoService {
     encrypt(EncryptRequest) -> EncryptResponse = encrypt::Encrypt;
     decrypt(DecryptRequest) -> DecryptResponse = decrypt::Decrypt;
     re_encrypt(ReEncryptRequest) -> ReEncryptResponse = re_encrypt::ReEncrypt;
     generate_data_key(GenerateDataKeyRequest) -> GenerateDataKeyResponse = generate_data_key::GenerateDataKey;
     decrypt_data_key(DecryptDataKeyRequest) -> DecryptDataKeyResponse = decrypt_data_key::DecryptDataKey;
+    generate_mac(GenerateMacRequest) -> GenerateMacResponse = generate_mac::GenerateMac;
+    verify_mac(VerifyMacRequest) -> VerifyMacResponse = verify_mac::VerifyMac;
+    get_index_key(GetIndexKeyRequest) -> GetIndexKeyResponse = get_index_key::GetIndexKey;
+    batch_encrypt(BatchEncryptRequest) -> BatchEncryptResponse = Batch<encrypt::BatchEncrypt>;
+    batch_decrypt(BatchDecryptRequest) -> BatchDecryptResponse = Batch<decrypt::BatchDecrypt>;
+    batch_re_encrypt(BatchReEncryptRequest) -> BatchReEncryptResponse = Batch<re_encrypt::BatchReEncrypt>;
+    batch_generate_data_keys(BatchGenerateDataKeysRequest) -> BatchGenerateDataKeysResponse = Batch<generate_data_key::BatchGenerateDataKeys>;
+    batch_decrypt_data_keys(BatchDecryptDataKeysRequest) -> BatchDecryptDataKeysResponse = Batch<decrypt_data_key::BatchDecryptDataKeys>;
+    batch_generate_macs(BatchGenerateMacsRequest) -> BatchGenerateMacsResponse = Batch<generate_mac::BatchGenerateMacs>;
+    batch_verify_macs(BatchVerifyMacsRequest) -> BatchVerifyMacsResponse = Batch<verify_mac::BatchVerifyMacs>;
     @ create_data_key(CreateDataKeyRequest) -> CreateDataKeyResponse;
     @ get_data_key(GetDataKeyRequest) -> GetDataKeyResponse;
     @ destroy_data_key(DestroyDataKeyRequest) -> DestroyDataKeyResponse;
-    @ generate_mac(GenerateMacRequest) -> GenerateMacResponse;
-    @ verify_mac(VerifyMacRequest) -> VerifyMacResponse;
-    @ get_index_key(GetIndexKeyRequest) -> GetIndexKeyResponse;
-    @ batch_encrypt(BatchEncryptRequest) -> BatchEncryptResponse;
-    @ batch_decrypt(BatchDecryptRequest) -> BatchDecryptResponse;
-    @ batch_re_encrypt(BatchReEncryptRequest) -> BatchReEncryptResponse;
-    @ batch_generate_data_keys(BatchGenerateDataKeysRequest) -> BatchGenerateDataKeysResponse;
-    @ batch_decrypt_data_keys(BatchDecryptDataKeysRequest) -> BatchDecryptDataKeysResponse;
     @ batch_create_data_keys(BatchCreateDataKeysRequest) -> BatchCreateDataKeysResponse;
     @ batch_get_data_keys(BatchGetDataKeysRequest) -> BatchGetDataKeysResponse;
     @ batch_destroy_data_keys(BatchDestroyDataKeysRequest) -> BatchDestroyDataKeysResponse;
-    @ batch_generate_macs(BatchGenerateMacsRequest) -> BatchGenerateMacsResponse;
-    @ batch_verify_macs(BatchVerifyMacsRequest) -> BatchVerifyMacsResponse;
 } }
 
-service! { TenantService {
+service! { TENANT TenantService {
     create_tenant(CreateTenantRequest) -> CreateTenantResponse = create_tenant::CreateTenant;
     get_tenant(GetTenantRequest) -> GetTenantResponse = get_tenant::GetTenant;
     update_tenant(UpdateTenantRequest) -> UpdateTenantResponse = update_tenant::UpdateTenant;
@@ -79,7 +87,7 @@ service! { TenantService {
     cancel_tenant_destruction(CancelTenantDestructionRequest) -> CancelTenantDestructionResponse = tenant_state::CancelTenantDestruction;
 } }
 
-service! { KeyService {
+service! { KEY KeyService {
     create_key(CreateKeyRequest) -> CreateKeyResponse = create_key::CreateKey;
     get_key(GetKeyRequest) -> GetKeyResponse = get_key::GetKey;
     list_keys(ListKeysRequest) -> ListKeysResponse = list_keys::ListKeys;
@@ -93,10 +101,10 @@ service! { KeyService {
     @ list_data_keys(ListDataKeysRequest) -> ListDataKeysResponse;
 } }
 
-service! { AccessService {
+service! { ACCESS AccessService {
     get_caller_identity(GetCallerIdentityRequest) -> GetCallerIdentityResponse = caller_identity::GetCallerIdentity;
 } }
 
-service! { OperatorService {
+service! { OPERATOR OperatorService {
     get_status(GetStatusRequest) -> GetStatusResponse = get_status::GetStatus;
 } }

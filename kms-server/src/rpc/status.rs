@@ -4,7 +4,7 @@
 //! wrong-context ciphertexts are one reason. The log's record has the exact cause ([`why`]).
 
 use kms_proto::ERROR_DOMAIN;
-use kms_proto::v1::ErrorReason as Reason;
+use kms_proto::v1::{ErrorReason as Reason, ItemError};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -17,8 +17,11 @@ pub(super) fn code_and_reason(error: &Error) -> (Code, Reason) {
     match error {
         Error::NoIdentity(_) => (Code::Unauthenticated, Reason::NoIdentity),
         Error::Field { .. } => (Code::InvalidArgument, Reason::FieldInvalid),
-        Error::Context(_) | Error::OtherContext => (Code::InvalidArgument, Reason::ContextInvalid),
+        Error::Context(_) | Error::OtherContext | Error::ItemAad => (Code::InvalidArgument, Reason::ContextInvalid),
         Error::PlaintextTooLarge => (Code::InvalidArgument, Reason::PlaintextTooLarge),
+        Error::AnswerTooLarge => (Code::ResourceExhausted, Reason::MessageTooLarge),
+        Error::Overloaded => (Code::Unavailable, Reason::Overloaded),
+        Error::Mac(_) => (Code::InvalidArgument, Reason::MacInvalid),
         Error::PageToken => (Code::InvalidArgument, Reason::PageTokenInvalid),
         Error::Denied => (Code::PermissionDenied, Reason::PolicyDenied),
         Error::Deadline => (Code::DeadlineExceeded, Reason::Deadline),
@@ -102,11 +105,17 @@ fn sentence(error: &Error) -> String {
     }
 }
 
-/// Returns what the audit record says: the reason, and for a blob that does not open the cause.
+/// Makes the error of one item of a batch.
+pub(super) fn item_error(error: &Error) -> ItemError {
+    let (code, reason) = code_and_reason(error);
+    ItemError { code: code.into(), reason: reason.into(), message: sentence(error) }
+}
+
+/// Returns what the audit record says: the reason, and for a blob or MAC that is not right the cause.
 pub(super) fn why(error: &Error) -> String {
     let (_, reason) = code_and_reason(error);
     match error {
-        Error::Keyring(keyring::Error::Open(cause)) => format!("{}:{cause}", reason.as_reason()),
+        Error::Keyring(keyring::Error::Open(cause)) | Error::Mac(cause) => format!("{}:{cause}", reason.as_reason()),
         Error::NoIdentity(cause) => format!("{}:{}", reason.as_reason(), cause.reason()),
         _ => reason.as_reason().to_owned(),
     }

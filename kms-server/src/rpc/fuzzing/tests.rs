@@ -66,6 +66,44 @@ pub(crate) fn requests(add: &mut impl FnMut(&'static str, &str, &[u8])) {
                 destination: Some(v1::Destination { key: key.clone(), ..Default::default() }),
             }
             .encode_to_vec(),
+            "UpdateTenant" => v1::UpdateTenantRequest {
+                tenant: Some(v1::Tenant { name: tenant.clone(), data_key_lease: wait, ..Default::default() }),
+                update_mask: Some(prost_types::FieldMask { paths: vec!["data_key_lease".into()] }),
+                ..Default::default()
+            }
+            .encode_to_vec(),
+            "GetIndexKey" => v1::GetIndexKeyRequest { index: format!("{tenant}/indexes/mail") }.encode_to_vec(),
+            "BatchReEncrypt" => v1::BatchReEncryptRequest {
+                key: key.clone(),
+                encryption_context: pairs.clone(),
+                destination: Some(v1::BatchDestination { key: key.clone(), encryption_context: pairs.clone() }),
+                items: vec![
+                    v1::BatchReEncryptItem {
+                        ciphertext: blob.clone(),
+                        aad: b"aad".into(),
+                        destination_aad: b"another".into(),
+                    };
+                    2
+                ],
+            }
+            .encode_to_vec(),
+            // Items are the third or the fourth field, and some have a byte of omit_plaintext before them.
+            "BatchGenerateDataKeys" | "BatchCreateDataKeys" => v1::BatchGenerateDataKeysRequest {
+                key: key.clone(),
+                omit_plaintext: true,
+                encryption_context: pairs.clone(),
+                items: vec![v1::BatchGenerateDataKeysItem { aad: b"aad".into() }; 2],
+            }
+            .encode_to_vec(),
+            name if name.starts_with("Batch") => v1::BatchVerifyMacsRequest {
+                key: key.clone(),
+                encryption_context: pairs.clone(),
+                items: vec![
+                    v1::BatchVerifyMacsItem { message: blob.clone(), mac: b"mac".into(), aad: b"aad".into() };
+                    2
+                ],
+            }
+            .encode_to_vec(),
             name if name.contains("Tenant") => v1::GetTenantRequest { name: tenant.clone() }.encode_to_vec(),
             name if name.contains("Key") && !name.contains("DataKey") => {
                 v1::GetKeyRequest { name: format!("{key}/versions/1") }.encode_to_vec()
