@@ -3,7 +3,7 @@
 //! The batch -> noted in memory -> the gate closed and drained for a moment -> the outcome. So whoever
 //! gets one of them was inside before, and its record lies below the outcome.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -142,7 +142,7 @@ impl Keyring {
         let found = self.store.get_many(&places).await?;
 
         // One that is named twice is destroyed once.
-        let mut living = HashMap::new();
+        let mut living = HashSet::new();
         let (mut fates, mut victims) = (Vec::with_capacity(found.len()), Vec::new());
         let mut counting = Counting::of(tenant.uid);
         for ((uid, place), record) in keys.uids.iter().zip(places).zip(found) {
@@ -151,9 +151,12 @@ impl Keyring {
                 None => Err(Gone::Never),
                 Some(DekRow::Destroyed(_)) => Err(Gone::Before),
                 Some(DekRow::Living(dek)) => {
-                    if living.insert(*uid, ()).is_none() {
-                        counting.read(self, key, dek.version).await?;
-                        counting.add(key, dek.version, -1)?;
+                    if living.insert(*uid) {
+                        // One that came back was counted down when it was destroyed first.
+                        if keys.again.is_none() {
+                            counting.read(self, key, dek.version).await?;
+                            counting.add(key, dek.version, -1)?;
+                        }
                         victims.push((*uid, place, record.unwrap_or_default(), dek));
                     }
                     Ok(())
@@ -184,10 +187,7 @@ impl Keyring {
         };
         let intent = Leaf { why: keys.again.map(|_| "CARRIED_OUT".into()), ..intent };
         let (mut preconditions, mut writes) = (Vec::new(), Vec::new());
-        // One that came back was counted down when it was destroyed first.
-        if keys.again.is_none() {
-            counting.write(self, &mut preconditions, &mut writes).await?;
-        }
+        counting.write(self, &mut preconditions, &mut writes).await?;
         let effect = move |placed: &Placed| {
             let (mut uids, mut main_row) = (Vec::with_capacity(victims.len()), Vec::new());
             for (uid, place, record, dek) in victims {

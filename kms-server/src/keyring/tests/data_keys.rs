@@ -469,6 +469,7 @@ async fn a_store_that_lost_data_keys_is_refused() {
     let running = world.start().await;
     running.tenant_with_managed_key("acme").await;
     running.create("acme", 2).await.unwrap();
+    world.clock.pass(1);
     running.create("acme", 4).await.unwrap();
     running.crash().await;
     let rows = world.store.inner.list(Family::Dek, &[], None, 100).await.unwrap().rows;
