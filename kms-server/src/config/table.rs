@@ -173,7 +173,7 @@ pub const SETTINGS: &[Setting] = &[
         "rewraps_per_second",
         Kind::Integer { min: 1, max: 1_000_000, unit: "" },
         Default::Is("5000"),
-        "the most managed data keys that are moved to a new version of their keys each second",
+        "managed data keys that a rotation moves each second, at most",
     ),
     of(
         "limits",
