@@ -23,6 +23,10 @@ def encode(message, fields):
     out = b""
     for name, (number, kind, *more) in sorted(schema.items(), key=lambda item: item[1][0]):
         if name not in fields: continue
+        if "packed" in more:
+            data = b"".join(varint(value) for value in fields[name])
+            if data: out += varint(number << 3 | 2) + varint(len(data)) + data
+            continue
         values = fields[name] if "repeated" in more else [fields[name]]
         for value in values:
             if kind in ("uint", "enum"):
@@ -41,9 +45,11 @@ SCHEMA = {
     "Cluster": {"rev": (1, "uint"), "uid": (2, "bytes"), "secret_version": (3, "uint"), "wrapped_secret": (4, "bytes"), "created_ms": (5, "uint")},
     "AuditSeed": {"rev": (1, "uint"), "n": (2, "uint"), "origin": (3, "string"), "wrapped_seed": (4, "bytes"), "public_key": (5, "bytes"), "created_ms": (6, "uint")},
     "Position": {"rev": (1, "uint"), "seq": (2, "uint"), "anchor_size": (3, "uint"), "anchor_mac": (4, "bytes"), "last_mutation_index": (5, "uint", "optional"),
-                 "last_destruction_index": (6, "uint", "optional"), "first_intent_index": (7, "uint", "optional"), "ledger_mac": (8, "bytes"), "clock_held": (9, "uint")},
+                 "last_destruction_index": (6, "uint", "optional"), "first_intent_index": (7, "uint", "optional"), "ledger_mac": (8, "bytes"), "clock_held": (9, "uint"),
+                 "last_dek_destruction_index": (10, "uint", "optional")},
     "Tenant": {"rev": (1, "uint"), "uid": (2, "bytes"), "name": (3, "string"), "state": (4, "enum"), "tenant_keys": (5, "WrappedTenantKey", "repeated"),
-               "wrapped_index_root": (6, "bytes"), "created_ms": (7, "uint"), "destroy_ms": (8, "uint", "optional")},
+               "wrapped_index_root": (6, "bytes"), "created_ms": (7, "uint"), "destroy_ms": (8, "uint", "optional"), "lease_ms": (9, "uint", "optional"), "longest_lease_ms": (10, "uint"),
+               "longest_until_ms": (11, "uint")},
     "WrappedTenantKey": {"version": (1, "uint"), "blob": (2, "bytes"), "birth_index": (3, "uint")},
     "TenantName": {"rev": (1, "uint"), "uid": (2, "bytes"), "tombstone": (3, "Tombstone")},
     "Tombstone": {"state": (1, "enum"), "tkc_complement": (2, "bytes", "repeated"), "intent_index": (3, "uint"), "fenced_ms": (4, "uint"), "epoch": (5, "uint"),
@@ -55,11 +61,15 @@ SCHEMA = {
     "KeyVersion": {"rev": (1, "uint"), "version": (2, "uint"), "state": (3, "enum"), "wrapped_kek": (4, "bytes"), "kekc_complement": (5, "bytes"), "created_ms": (6, "uint"),
                    "destroy_ms": (7, "uint", "optional")},
     "Schedule": {"rev": (1, "uint"), "due_ms": (2, "uint"), "principal": (3, "string")},
-    "TenantCounters": {"rev": (1, "uint"), "keys": (2, "uint"), "last_destruction_index": (3, "uint", "optional")},
+    "TenantCounters": {"rev": (1, "uint"), "keys": (2, "uint"), "last_destruction_index": (3, "uint", "optional"), "deks": (4, "uint")},
+    "DekCount": {"rev": (1, "uint"), "deks": (2, "uint")},
+    "RewrapJob": {"rev": (1, "uint"), "cursor": (2, "bytes"), "begun_ms": (3, "uint"), "moved": (4, "uint"), "left": (5, "uint"), "tenant": (6, "string"), "key": (7, "string")},
     "Answer": {"rev": (1, "uint"), "asked": (2, "bytes"), "made_ms": (3, "uint"), "intent_index": (4, "uint"), "tenant": (5, "AnsweredTenant"), "key": (6, "AnsweredKey"),
-               "version": (7, "AnsweredVersion")},
+               "version": (7, "AnsweredVersion"), "lease_end_ms": (8, "uint", "optional"), "new_data_keys": (9, "AnsweredNewDataKeys"), "gone_data_keys": (10, "AnsweredGoneDataKeys")},
+    "AnsweredNewDataKeys": {"uid_prefix": (1, "bytes"), "items": (2, "uint")},
+    "AnsweredGoneDataKeys": {"destroyed_ms": (1, "uint"), "items": (2, "uint"), "missing": (3, "uint", "packed"), "gone_before": (4, "uint", "packed")},
     "AnsweredTenant": {"name": (1, "string"), "uid": (2, "bytes"), "state": (3, "enum"), "created_ms": (4, "uint"), "destroy_ms": (5, "uint", "optional"),
-                       "fenced_ms": (6, "uint", "optional"), "etag": (7, "bytes")},
+                       "fenced_ms": (6, "uint", "optional"), "etag": (7, "bytes"), "lease_ms": (8, "uint", "optional")},
     "AnsweredKey": {"tenant": (1, "string"), "key": (2, "Key"), "etag": (3, "bytes")},
     "AnsweredVersion": {"version": (1, "uint"), "state": (2, "enum"), "created_ms": (3, "uint"), "destroy_ms": (4, "uint", "optional"), "etag": (5, "bytes")},
 }
@@ -116,11 +126,16 @@ def main():
         last_mutation_index=0)
     add("position, after a destruction", "Position", "root", {"row": "position"}, b"s", "cluster", 1, rev=9_000_000_000, seq=(1 << 53) - 1, anchor_size=(1 << 53) - 1,
         anchor_mac=name_hash("test frame mac 3").hex(), last_mutation_index=(1 << 53) - 2, last_destruction_index=7, first_intent_index=(1 << 53) - 4, ledger_mac=name_hash("test ledger mac").hex(), clock_held=True)
+    add("position, after data keys were destroyed", "Position", "root", {"row": "position"}, b"s", "cluster", 1, rev=12, seq=9, anchor_size=30, anchor_mac=name_hash("test frame mac 4").hex(),
+        last_mutation_index=28, first_intent_index=27, ledger_mac=name_hash("test ledger mac").hex(), last_dek_destruction_index=28)
     add("tenant, active", "Tenant", "root", {"row": "tenant", "tenant": tenant}, b"t" + raw(tenant), "tenant", 1, rev=1, uid=tenant, name="acme", state=ACTIVE,
         tenant_keys=[{"version": 1, "blob": blob_of("wrapped_tenant_key"), "birth_index": 1}], wrapped_index_root=blob_of("wrapped_index_root"), created_ms=born)
     add("tenant, pending, between two tenant keys", "Tenant", "root", {"row": "tenant", "tenant": tenant}, b"t" + raw(tenant), "tenant", 2, rev=5, uid=tenant, name="acme", state=PENDING,
         tenant_keys=[{"version": 1, "blob": blob_of("wrapped_tenant_key"), "birth_index": 0}, {"version": 2, "blob": blob_of("wrapped_kek"), "birth_index": 70000}],
         wrapped_index_root=blob_of("wrapped_index_root"), created_ms=born, destroy_ms=due)
+    add("tenant, active, with a lease that was longer", "Tenant", "root", {"row": "tenant", "tenant": tenant}, b"t" + raw(tenant), "tenant", 1, rev=3, uid=tenant, name="acme", state=ACTIVE,
+        tenant_keys=[{"version": 1, "blob": blob_of("wrapped_tenant_key"), "birth_index": 1}], wrapped_index_root=blob_of("wrapped_index_root"), created_ms=born, lease_ms=0, longest_lease_ms=86400000,
+        longest_until_ms=later + 86460000)
     add("tenant name, live", "TenantName", "name", {"row": "tenant_name", "name": "acme"}, b"\x00acme", "cluster", 1, rev=1, uid=tenant)
     add("tenant name, tombstone, fenced", "TenantName", "name", {"row": "tenant_name", "name": "acme"}, b"\x00acme", "cluster", 1, rev=2, uid=tenant,
         tombstone={"state": FENCED, "tkc_complement": [complement_of(blob_of("wrapped_tenant_key"))], "intent_index": 6, "fenced_ms": later, "epoch": 7, "created_ms": born, "keys": 12, "deks": 81234})
@@ -146,6 +161,14 @@ def main():
     add("tenant counters, nothing destroyed yet", "TenantCounters", "ops", {"row": "tenant_counters", "tenant": tenant}, b"\x02" + raw(tenant), "cluster", 1, rev=1, keys=0)
     add("tenant counters", "TenantCounters", "ops", {"row": "tenant_counters", "tenant": tenant}, b"\x02" + raw(tenant), "cluster", 1, rev=12, keys=11, last_destruction_index=0)
 
+    add("tenant counters, with data keys", "TenantCounters", "ops", {"row": "tenant_counters", "tenant": tenant}, b"\x02" + raw(tenant), "cluster", 1, rev=13, keys=11, deks=81234)
+    count_key = lambda number: b"\x04" + raw(tenant) + raw(key) + u24(number)
+    add("data keys of a version, none yet", "DekCount", "ops", {"row": "dek_count", "tenant": tenant, "key": key, "number": 3}, count_key(3), "cluster", 1, rev=1, deks=0)
+    add("data keys of a version", "DekCount", "ops", {"row": "dek_count", "tenant": tenant, "key": key, "number": 16777215}, count_key(16777215), "cluster", 2, rev=70000, deks=(1 << 40) + 1)
+    job_place, job_key = {"row": "rewrap_job", "tenant": tenant, "key": key}, b"\x05" + raw(tenant) + raw(key)
+    add("job that moves data keys, just begun", "RewrapJob", "ops", job_place, job_key, "cluster", 1, rev=1, begun_ms=later, tenant="acme", key="billing")
+    add("job that moves data keys, on its way", "RewrapJob", "ops", job_place, job_key, "cluster", 1, rev=9, begun_ms=later, cursor=known["managed_dek"]["uid"], moved=2000, left=3, tenant="acme", key="billing")
+
     day, found_by = 20_717, name_hash("test caller, operation and id")[:16]
     answer_place, answer_key = {"row": "answer", "number": day, "name": found_by.hex()}, b"\x03" + bytes(16) + struct.pack(">I", day) + found_by
     answered = {"rev": 1, "asked": name_hash("test call").hex(), "made_ms": later}
@@ -157,6 +180,13 @@ def main():
     add("answer, about a version", "Answer", "ops", answer_place, answer_key, "cluster", 1, **answered, intent_index=(1 << 53) - 1,
         key={"tenant": "acme", "key": key_row, "etag": etag("test key row")},
         version={"version": 2, "state": KEY_PENDING, "created_ms": born, "destroy_ms": due, "etag": etag("test version row")})
+
+    add("answer, about data keys that were made", "Answer", "ops", answer_place, answer_key, "cluster", 1, rev=1, asked=etag("test call, keyed"), made_ms=later,
+        new_data_keys={"uid_prefix": known["managed_dek"]["uid"][:24], "items": 10000})
+    add("answer, about data keys that were destroyed", "Answer", "ops", answer_place, answer_key, "cluster", 1, **answered, intent_index=27, lease_end_ms=later + 300000,
+        gone_data_keys={"destroyed_ms": later, "items": 1000, "missing": [0, 999], "gone_before": [130]})
+    add("answer, about a tenant with a lease", "Answer", "ops", answer_place, answer_key, "cluster", 1, **answered, intent_index=6, lease_end_ms=later + 300000,
+        tenant={"name": "acme", "uid": tenant, "state": 2, "created_ms": born, "etag": etag("test tenant row"), "lease_ms": 300000})
 
     nested = {more for fields in SCHEMA.values() for (_, more, *_) in fields.values() if more in SCHEMA}
     missing = set(SCHEMA) - nested - {row["message"] for row in rows}

@@ -70,6 +70,8 @@ fn place(place: &Value) -> RowKey {
             (Some(_), Some(number)) => ScheduleTarget::KeyVersion(tenant(), key(), version(number)),
         }),
         "tenant_counters" => row_key::tenant_counters(tenant()),
+        "dek_count" => row_key::dek_count(tenant(), key(), version(number())),
+        "rewrap_job" => row_key::rewrap_job(tenant(), key()),
         "answer" => row_key::answer(number().as_u64().unwrap() as u32, &bytes(&place["name"]).try_into().unwrap()),
         other => panic!("no row {other}"),
     }
@@ -96,7 +98,8 @@ fn fields_of(message: &str, protobuf: &[u8]) -> (Value, Vec<u8>) {
     fn position(row: &Position) -> Value {
         json!({"rev": row.rev, "seq": row.seq, "anchor_size": row.anchor_size, "anchor_mac": hex::encode(&row.anchor_mac),
             "last_mutation_index": row.last_mutation_index, "last_destruction_index": row.last_destruction_index,
-            "first_intent_index": row.first_intent_index, "ledger_mac": hex::encode(&row.ledger_mac), "clock_held": row.clock_held})
+            "first_intent_index": row.first_intent_index, "ledger_mac": hex::encode(&row.ledger_mac), "clock_held": row.clock_held,
+            "last_dek_destruction_index": row.last_dek_destruction_index})
     }
     fn tenant(row: &Tenant) -> Value {
         let keys: Vec<_> = row
@@ -105,7 +108,7 @@ fn fields_of(message: &str, protobuf: &[u8]) -> (Value, Vec<u8>) {
             .map(|key| json!({"version": key.version, "blob": hex::encode(&key.blob), "birth_index": key.birth_index}))
             .collect();
         json!({"rev": row.rev, "uid": hex::encode(&row.uid), "name": row.name, "state": row.state, "tenant_keys": keys, "wrapped_index_root": hex::encode(&row.wrapped_index_root),
-            "created_ms": row.created_ms, "destroy_ms": row.destroy_ms})
+            "created_ms": row.created_ms, "destroy_ms": row.destroy_ms, "lease_ms": row.lease_ms, "longest_lease_ms": row.longest_lease_ms, "longest_until_ms": row.longest_until_ms})
     }
     fn tenant_name(row: &TenantName) -> Value {
         let tombstone = row.tombstone.as_ref().map(|left| {
@@ -130,12 +133,18 @@ fn fields_of(message: &str, protobuf: &[u8]) -> (Value, Vec<u8>) {
         json!({"rev": row.rev, "due_ms": row.due_ms, "principal": row.principal})
     }
     fn tenant_counters(row: &TenantCounters) -> Value {
-        json!({"rev": row.rev, "keys": row.keys, "last_destruction_index": row.last_destruction_index})
+        json!({"rev": row.rev, "keys": row.keys, "last_destruction_index": row.last_destruction_index, "deks": row.deks})
+    }
+    fn dek_count(row: &DekCount) -> Value {
+        json!({"rev": row.rev, "deks": row.deks})
+    }
+    fn rewrap_job(row: &RewrapJob) -> Value {
+        json!({"rev": row.rev, "cursor": hex::encode(&row.cursor), "begun_ms": row.begun_ms, "moved": row.moved, "left": row.left, "tenant": row.tenant, "key": row.key})
     }
     fn answer(row: &Answer) -> Value {
         let of_tenant = row.tenant.as_ref().map(|about| {
             json!({"name": about.name, "uid": hex::encode(&about.uid), "state": about.state, "created_ms": about.created_ms, "destroy_ms": about.destroy_ms,
-                "fenced_ms": about.fenced_ms, "etag": hex::encode(&about.etag)})
+                "fenced_ms": about.fenced_ms, "etag": hex::encode(&about.etag), "lease_ms": about.lease_ms})
         });
         let of_key = row.key.as_ref().map(|about| {
             json!({"tenant": about.tenant, "key": about.key.as_ref().map(key), "etag": hex::encode(&about.etag)})
@@ -143,8 +152,15 @@ fn fields_of(message: &str, protobuf: &[u8]) -> (Value, Vec<u8>) {
         let of_version = row.version.as_ref().map(|about| {
             json!({"version": about.version, "state": about.state, "created_ms": about.created_ms, "destroy_ms": about.destroy_ms, "etag": hex::encode(&about.etag)})
         });
+        let of_new = row
+            .new_data_keys
+            .as_ref()
+            .map(|new| json!({"uid_prefix": hex::encode(&new.uid_prefix), "items": new.items}));
+        let of_gone = row.gone_data_keys.as_ref().map(|gone| {
+            json!({"destroyed_ms": gone.destroyed_ms, "items": gone.items, "missing": gone.missing, "gone_before": gone.gone_before})
+        });
         json!({"rev": row.rev, "asked": hex::encode(&row.asked), "made_ms": row.made_ms, "intent_index": row.intent_index, "tenant": of_tenant, "key": of_key,
-            "version": of_version})
+            "version": of_version, "lease_end_ms": row.lease_end_ms, "new_data_keys": of_new, "gone_data_keys": of_gone})
     }
     match message {
         "Epoch" => decoded(protobuf, epoch),
@@ -158,6 +174,8 @@ fn fields_of(message: &str, protobuf: &[u8]) -> (Value, Vec<u8>) {
         "KeyVersion" => decoded(protobuf, key_version),
         "Schedule" => decoded(protobuf, schedule),
         "TenantCounters" => decoded(protobuf, tenant_counters),
+        "DekCount" => decoded(protobuf, dek_count),
+        "RewrapJob" => decoded(protobuf, rewrap_job),
         "Answer" => decoded(protobuf, answer),
         other => panic!("no message {other}"),
     }
@@ -173,7 +191,15 @@ fn with_defaults(given: &Map<String, Value>, found: &Value) -> Value {
         Value::Bool(is) => !is,
         Value::Object(_) => false,
     };
-    let presence = ["last_mutation_index", "last_destruction_index", "destroy_ms", "fenced_ms"];
+    let presence = [
+        "last_mutation_index",
+        "last_destruction_index",
+        "last_dek_destruction_index",
+        "destroy_ms",
+        "fenced_ms",
+        "lease_ms",
+        "lease_end_ms",
+    ];
     let mut all = Map::new();
     for (name, value) in found.as_object().unwrap() {
         let expected = match given.get(name) {
@@ -217,7 +243,7 @@ fn every_row_vector_is_met() {
         met += 1;
     }
     println!("row vectors: {met}/{} met, of {} kinds", rows.len(), messages.len());
-    assert_eq!((met, messages.len()), (26, 12));
+    assert_eq!((met, messages.len()), (36, 14));
 }
 
 #[test]
