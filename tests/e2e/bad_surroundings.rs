@@ -234,6 +234,7 @@ async fn settings_that_cannot_be_meant() -> Result<()> {
         principals: &[&site.principal("app")],
         tenants: &["*"],
         keys: &["*"],
+        indexes: &[],
     })?;
     refuses(&mut expected, "a role that does not exist", &["encryptor", "bindings.toml"], &site.refused_serve().await?);
     fs::remove_file(site.path("bindings.toml"))?;

@@ -17,6 +17,7 @@ async fn what_does_not_exist_and_what_is_not_yours_look_alike() -> Result<()> {
         principals: &[&site.principal("acme-app")],
         tenants: &["acme"],
         keys: &["app", "own-*"],
+        indexes: &["own"],
     })?;
     let daemon: Daemon = site.start().await?;
     let (admin, outsider) = (daemon.caller("admin")?, daemon.caller("acme-app")?);
@@ -77,6 +78,24 @@ async fn calls(caller: &Caller, theirs: &str, nobodys: &str) -> Vec<(&'static st
     both!("ReEncrypt", |t: &str| re_encrypt(&key(t), &blob, &[]));
     both!("GenerateDataKey", |t: &str| generate_data_key(&key(t), &[]));
     both!("DecryptDataKey", |t: &str| decrypt_data_key(&key(t), &blob, &[]));
+    both!("BatchEncrypt", |t: &str| batch_encrypt(&key(t), &[b"x"], &[]));
+    both!("BatchDecrypt", |t: &str| batch_decrypt(&key(t), &[blob.clone()], &[]));
+    both!("BatchReEncrypt", |t: &str| batch_re_encrypt(&key(t), &[blob.clone()], &[]));
+    both!("BatchGenerateDataKeys", |t: &str| batch_generate_data_keys(&key(t), 2, &[]));
+    both!("BatchDecryptDataKeys", |t: &str| batch_decrypt_data_keys(&key(t), &[blob.clone()], &[]));
+    both!("CreateDataKey", |t: &str| create_data_key(&key(t), &[]));
+    both!("GetDataKey", |t: &str| get_data_key(&key(t), &[7; 16], &[]));
+    both!("DestroyDataKey", |t: &str| destroy_data_key(&key(t), &[7; 16]));
+    both!("BatchCreateDataKeys", |t: &str| batch_create_data_keys(&key(t), 2, &[]));
+    both!("BatchGetDataKeys", |t: &str| batch_get_data_keys(&key(t), &[vec![7; 16]], &[]));
+    both!("BatchDestroyDataKeys", |t: &str| batch_destroy_data_keys(&key(t), &[vec![7; 16]]));
+    both!("ListDataKeys", |t: &str| list_data_keys(&key(t), 0, ""));
+    both!("GenerateMac", |t: &str| generate_mac(&key(t), b"x", &[]));
+    both!("VerifyMac", |t: &str| verify_mac(&key(t), b"x", &blob, &[]));
+    both!("BatchGenerateMacs", |t: &str| batch_generate_macs(&key(t), &[b"x"], &[]));
+    both!("BatchVerifyMacs", |t: &str| batch_verify_macs(&key(t), &[(b"x", blob.clone())], &[]));
+    both!("GetIndexKey", |t: &str| get_index_key(&format!("{t}/indexes/own")));
+    both!("UpdateTenant", |t: &str| update_tenant(t, seconds(60)));
     both!("GetTenant", get_tenant);
     both!("SuspendTenant", suspend_tenant);
     both!("ResumeTenant", resume_tenant);

@@ -15,6 +15,8 @@ pub struct Binding<'a> {
     pub tenants: &'a [&'a str],
     /// Names of keys, `prefix*`, or `*`. Empty for roles that act on no key.
     pub keys: &'a [&'a str],
+    /// Names of blind indexes, `prefix*`, or `*`. Empty for roles that act on none.
+    pub indexes: &'a [&'a str],
 }
 
 impl fmt::Display for Binding<'_> {
@@ -25,6 +27,12 @@ impl fmt::Display for Binding<'_> {
         if !self.keys.is_empty() {
             writeln!(f, "keys = {:?}", self.keys)?;
         }
+        if !self.indexes.is_empty() {
+            writeln!(f, "indexes = {:?}", self.indexes)?;
+        }
         Ok(())
     }
 }
+
+/// The roles that act on blind indexes too.
+pub const ON_INDEXES: [&str; 2] = ["encrypter", "decrypter"];

@@ -29,7 +29,7 @@ impl Daemon {
     /// As [`Daemon::fresh`], on a site that was made.
     pub async fn fresh_on(site: Site) -> Result<Self> {
         site.init().await?;
-        site.bind_app(&["encrypter", "decrypter", "reencrypter"])?;
+        site.bind_app(&["encrypter", "decrypter", "reencrypter", "eraser"])?;
         site.start().await
     }
 

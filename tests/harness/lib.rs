@@ -28,7 +28,7 @@ mod volume;
 pub mod wire;
 
 pub use authority::{Authority, Identity};
-pub use binding::Binding;
+pub use binding::{Binding, ON_INDEXES};
 pub use caller::{Answer, Caller, Refused};
 pub use daemon::Daemon;
 pub use ledger::{Ledger, Reply};

@@ -72,6 +72,8 @@ impl Records {
         }
         let is_success = |stored: &StoredLeaf| matches!(stored.leaf.res, Some(Outcome::Ok | Outcome::Recovered));
         let records_success = |stored: &&StoredLeaf| match stored.leaf.ph {
+            // A batch of which no item could be done is answered all the same.
+            None if stored.leaf.cnt.is_some() => true,
             Some(Phase::Intent) => by_intent.get(&stored.index).is_some_and(|outcome| is_success(outcome)),
             _ => is_success(stored),
         };

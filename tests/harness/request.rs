@@ -66,6 +66,130 @@ pub fn decrypt_data_key(key: &str, wrapped: &[u8], context: &[(&str, &str)]) -> 
     }
 }
 
+/// A request of CryptoService.CreateDataKey.
+pub fn create_data_key(key: &str, context: &[(&str, &str)]) -> v1::CreateDataKeyRequest {
+    v1::CreateDataKeyRequest { key: key.into(), encryption_context: pairs(context), ..Default::default() }
+}
+
+/// A request of CryptoService.GetDataKey.
+pub fn get_data_key(key: &str, uid: &[u8], context: &[(&str, &str)]) -> v1::GetDataKeyRequest {
+    v1::GetDataKeyRequest { key: key.into(), uid: uid.into(), encryption_context: pairs(context), aad: Vec::new() }
+}
+
+/// A request of CryptoService.DestroyDataKey.
+pub fn destroy_data_key(key: &str, uid: &[u8]) -> v1::DestroyDataKeyRequest {
+    v1::DestroyDataKeyRequest { key: key.into(), uid: uid.into(), ..Default::default() }
+}
+
+/// A request of CryptoService.GenerateMac.
+pub fn generate_mac(key: &str, message: &[u8], context: &[(&str, &str)]) -> v1::GenerateMacRequest {
+    v1::GenerateMacRequest {
+        key: key.into(),
+        message: message.into(),
+        encryption_context: pairs(context),
+        aad: Vec::new(),
+    }
+}
+
+/// A request of CryptoService.VerifyMac.
+pub fn verify_mac(key: &str, message: &[u8], mac: &[u8], context: &[(&str, &str)]) -> v1::VerifyMacRequest {
+    v1::VerifyMacRequest {
+        key: key.into(),
+        message: message.into(),
+        mac: mac.into(),
+        encryption_context: pairs(context),
+        aad: Vec::new(),
+    }
+}
+
+/// A request of CryptoService.GetIndexKey.
+pub fn get_index_key(index: &str) -> v1::GetIndexKeyRequest {
+    v1::GetIndexKeyRequest { index: index.into() }
+}
+
+/// A request of CryptoService.BatchEncrypt.
+pub fn batch_encrypt(key: &str, plaintexts: &[&[u8]], context: &[(&str, &str)]) -> v1::BatchEncryptRequest {
+    let item = |bytes: &&[u8]| v1::BatchEncryptItem { plaintext: bytes.to_vec(), aad: Vec::new() };
+    let items = plaintexts.iter().map(item).collect();
+    v1::BatchEncryptRequest { key: key.into(), encryption_context: pairs(context), items }
+}
+
+/// A request of CryptoService.BatchDecrypt.
+pub fn batch_decrypt(key: &str, blobs: &[Vec<u8>], context: &[(&str, &str)]) -> v1::BatchDecryptRequest {
+    let item = |blob: &Vec<u8>| v1::BatchDecryptItem { ciphertext: blob.clone(), aad: Vec::new() };
+    let items = blobs.iter().map(item).collect();
+    v1::BatchDecryptRequest { key: key.into(), encryption_context: pairs(context), items }
+}
+
+/// A request of CryptoService.BatchReEncrypt that keeps key and context.
+pub fn batch_re_encrypt(key: &str, blobs: &[Vec<u8>], context: &[(&str, &str)]) -> v1::BatchReEncryptRequest {
+    let item = |blob: &Vec<u8>| v1::BatchReEncryptItem { ciphertext: blob.clone(), ..Default::default() };
+    let items = blobs.iter().map(item).collect();
+    v1::BatchReEncryptRequest { key: key.into(), encryption_context: pairs(context), destination: None, items }
+}
+
+/// A request of CryptoService.BatchGenerateDataKeys.
+pub fn batch_generate_data_keys(key: &str, count: usize, context: &[(&str, &str)]) -> v1::BatchGenerateDataKeysRequest {
+    let items = vec![v1::BatchGenerateDataKeysItem::default(); count];
+    v1::BatchGenerateDataKeysRequest {
+        key: key.into(),
+        encryption_context: pairs(context),
+        items,
+        omit_plaintext: false,
+    }
+}
+
+/// A request of CryptoService.BatchDecryptDataKeys.
+pub fn batch_decrypt_data_keys(
+    key: &str,
+    wrapped: &[Vec<u8>],
+    context: &[(&str, &str)],
+) -> v1::BatchDecryptDataKeysRequest {
+    let item = |blob: &Vec<u8>| v1::BatchDecryptDataKeysItem { wrapped_data_key: blob.clone(), aad: Vec::new() };
+    let items = wrapped.iter().map(item).collect();
+    v1::BatchDecryptDataKeysRequest { key: key.into(), encryption_context: pairs(context), items }
+}
+
+/// A request of CryptoService.BatchCreateDataKeys.
+pub fn batch_create_data_keys(key: &str, count: usize, context: &[(&str, &str)]) -> v1::BatchCreateDataKeysRequest {
+    let items = vec![v1::BatchCreateDataKeysItem::default(); count];
+    v1::BatchCreateDataKeysRequest { key: key.into(), encryption_context: pairs(context), items, ..Default::default() }
+}
+
+/// A request of CryptoService.BatchGetDataKeys.
+pub fn batch_get_data_keys(key: &str, uids: &[Vec<u8>], context: &[(&str, &str)]) -> v1::BatchGetDataKeysRequest {
+    let items = uids.iter().map(|uid| v1::BatchGetDataKeysItem { uid: uid.clone(), aad: Vec::new() }).collect();
+    v1::BatchGetDataKeysRequest { key: key.into(), encryption_context: pairs(context), items }
+}
+
+/// A request of CryptoService.BatchDestroyDataKeys.
+pub fn batch_destroy_data_keys(key: &str, uids: &[Vec<u8>]) -> v1::BatchDestroyDataKeysRequest {
+    let items = uids.iter().map(|uid| v1::BatchDestroyDataKeysItem { uid: uid.clone() }).collect();
+    v1::BatchDestroyDataKeysRequest { key: key.into(), items, ..Default::default() }
+}
+
+/// A request of CryptoService.BatchGenerateMacs.
+pub fn batch_generate_macs(key: &str, messages: &[&[u8]], context: &[(&str, &str)]) -> v1::BatchGenerateMacsRequest {
+    let item = |bytes: &&[u8]| v1::BatchGenerateMacsItem { message: bytes.to_vec(), aad: Vec::new() };
+    let items = messages.iter().map(item).collect();
+    v1::BatchGenerateMacsRequest { key: key.into(), encryption_context: pairs(context), items }
+}
+
+/// A request of CryptoService.BatchVerifyMacs.
+pub fn batch_verify_macs(
+    key: &str,
+    messages: &[(&[u8], Vec<u8>)],
+    context: &[(&str, &str)],
+) -> v1::BatchVerifyMacsRequest {
+    let item = |(message, mac): &(&[u8], Vec<u8>)| v1::BatchVerifyMacsItem {
+        message: message.to_vec(),
+        mac: mac.clone(),
+        aad: Vec::new(),
+    };
+    let items = messages.iter().map(item).collect();
+    v1::BatchVerifyMacsRequest { key: key.into(), encryption_context: pairs(context), items }
+}
+
 /// A request of TenantService.CreateTenant.
 pub fn create_tenant(tenant_id: &str) -> v1::CreateTenantRequest {
     v1::CreateTenantRequest { tenant_id: tenant_id.into(), ..Default::default() }
@@ -79,6 +203,13 @@ pub fn get_tenant(name: &str) -> v1::GetTenantRequest {
 /// A request of TenantService.ListTenants.
 pub fn list_tenants(page_size: i32, page_token: &str) -> v1::ListTenantsRequest {
     v1::ListTenantsRequest { page_size, page_token: page_token.into() }
+}
+
+/// A request of TenantService.UpdateTenant.
+pub fn update_tenant(name: &str, lease: Option<Duration>) -> v1::UpdateTenantRequest {
+    let tenant = v1::Tenant { name: name.into(), data_key_lease: lease, ..Default::default() };
+    let update_mask = prost_types::FieldMask { paths: vec!["data_key_lease".into()] };
+    v1::UpdateTenantRequest { tenant: Some(tenant), update_mask: Some(update_mask), ..Default::default() }
 }
 
 /// A request of TenantService.SuspendTenant.
@@ -162,6 +293,11 @@ pub fn schedule_key_destruction(name: &str, wait: Option<Duration>) -> v1::Sched
 /// A request of KeyService.CancelKeyDestruction.
 pub fn cancel_key_destruction(name: &str) -> v1::CancelKeyDestructionRequest {
     v1::CancelKeyDestructionRequest { name: name.into(), ..Default::default() }
+}
+
+/// A request of KeyService.ListDataKeys.
+pub fn list_data_keys(parent: &str, page_size: i32, page_token: &str) -> v1::ListDataKeysRequest {
+    v1::ListDataKeysRequest { parent: parent.into(), page_size, page_token: page_token.into() }
 }
 
 /// A wait in seconds.

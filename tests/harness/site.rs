@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::daemon::KILL_POINT;
-use crate::{Authority, Binding, Daemon, Ended, Identity, Ledger, Output, Volume, run};
+use crate::{Authority, Binding, Daemon, Ended, Identity, Ledger, ON_INDEXES, Output, Volume, run};
 
 /// The settings that tests change. All others are the daemon's own defaults.
 #[derive(Clone, Debug)]
@@ -203,10 +203,11 @@ impl Site {
         self.write("bindings.toml", &text)
     }
 
-    /// Binds `app` to roles over the keys of all tenants.
+    /// Binds `app` to roles over the keys and blind indexes of all tenants.
     pub fn bind_app(&self, roles: &[&str]) -> Result<()> {
         let principal = self.principal("app");
-        self.bind(&Binding { id: "app", roles, principals: &[&principal], tenants: &["*"], keys: &["*"] })
+        let indexes: &[&str] = if roles.iter().any(|role| ON_INDEXES.contains(role)) { &["*"] } else { &[] };
+        self.bind(&Binding { id: "app", roles, principals: &[&principal], tenants: &["*"], keys: &["*"], indexes })
     }
 
     /// Returns `kms-server <command> --config kms.toml`, where a command may have several words, to be run or added to.

@@ -106,6 +106,7 @@ impl Demo {
                 principals: &[&site.principal(&party.application())],
                 tenants: &[party.name()],
                 keys: &[KEY],
+                indexes: &[],
             })?;
         }
         let principal = site.principal(&self.stays.application());

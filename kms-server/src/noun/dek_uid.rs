@@ -6,6 +6,7 @@
 //! Keys that are made together lie together in the store, the oldest first. Not secret.
 
 use std::fmt;
+use std::str::FromStr;
 
 use super::{UnixMillis, uid::write_hex};
 
@@ -52,6 +53,22 @@ impl fmt::Display for DekUid {
     }
 }
 
+/// A text that is no uid.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("must be 32 of 0-9 a-f")]
+pub struct InvalidDekUid;
+
+impl FromStr for DekUid {
+    type Err = InvalidDekUid;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDekUid> {
+        let mut bytes = [0; 16];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| InvalidDekUid)?;
+        // One way to write it.
+        if text.bytes().any(|byte| byte.is_ascii_uppercase()) { Err(InvalidDekUid) } else { Ok(Self(bytes)) }
+    }
+}
+
 impl fmt::Debug for DekUid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
@@ -72,6 +89,16 @@ mod tests {
         assert_eq!(DekUid::from_slice(uid.as_bytes()), Some(uid));
         assert!(uid < DekUid::of(0x0199_aabb_ccde, [0; 6], 0));
         assert!(uid < DekUid::of(0x0199_aabb_ccdd, [0x84, 0xd6, 0x71, 0xbd, 0xe8, 0x3c], 256));
+    }
+
+    #[test]
+    fn a_uid_is_written_in_one_way() {
+        let uid = DekUid::of(7, [0xab; 6], 1);
+        assert_eq!(uid.to_string().parse(), Ok(uid));
+        let text = uid.to_string();
+        for bad in ["", &text[1..], &text.to_uppercase(), &format!("{text}0"), &text.replace('a', "g")] {
+            assert_eq!(bad.parse::<DekUid>(), Err(InvalidDekUid), "{bad}");
+        }
     }
 
     #[test]

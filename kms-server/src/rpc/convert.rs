@@ -2,8 +2,8 @@
 
 use kms_proto::v1;
 
-use crate::keyring::{KeyPurpose, KeyState, KeyView, TenantState, TenantView, VersionView};
-use crate::noun::UnixMillis;
+use crate::keyring::{DataKeyView, KeyPurpose, KeyState, KeyView, TenantState, TenantView, VersionView};
+use crate::noun::{KeyVersion, UnixMillis};
 
 pub(super) fn timestamp(ms: UnixMillis) -> prost_types::Timestamp {
     prost_types::Timestamp {
@@ -93,4 +93,15 @@ pub(super) fn version(key: &str, view: &VersionView) -> v1::KeyVersion {
 
 pub(super) fn version_of(key: &KeyView, view: &VersionView) -> v1::KeyVersion {
     version(&key_name(key), view)
+}
+
+pub(super) fn data_key(view: &DataKeyView) -> v1::ManagedDataKey {
+    let state = if view.destroyed.is_some() { v1::KeyState::Destroyed } else { v1::KeyState::Enabled };
+    v1::ManagedDataKey {
+        uid: view.uid.as_bytes().to_vec(),
+        state: state.into(),
+        key_version: view.version.map_or(0, KeyVersion::get),
+        create_time: Some(timestamp(view.uid.created_ms())),
+        destroy_time: view.destroyed.map(timestamp),
+    }
 }

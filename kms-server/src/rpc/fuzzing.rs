@@ -10,6 +10,7 @@ use super::{
     caller_identity, cancel_key_destruction, create_key, create_tenant, decrypt, decrypt_data_key, destroy_tenant,
     encrypt, generate_data_key,
 };
+use super::{create_data_key, destroy_data_key, get_data_key, list_data_keys};
 use super::{generate_mac, get_index_key, set_key_state, tenant_state, update_key, update_tenant, verify_mac};
 use super::{
     get_key, get_status, get_tenant, list_key_versions, list_keys, list_tenants, re_encrypt, rotate_key,
@@ -27,7 +28,7 @@ pub(crate) fn request(data: &[u8]) {
     parse(message);
 }
 
-type Operations = [(&'static str, fn(&[u8])); 35];
+type Operations = [(&'static str, fn(&[u8])); 42];
 
 macro_rules! operations {
     ($($Operation:path,)*) => { [$((<$Operation as Operation>::NAME, take::<$Operation>),)*] };
@@ -40,6 +41,9 @@ pub(crate) const OPERATIONS: Operations = operations! {
     re_encrypt::ReEncrypt,
     generate_data_key::GenerateDataKey,
     decrypt_data_key::DecryptDataKey,
+    create_data_key::CreateDataKey,
+    get_data_key::GetDataKey,
+    destroy_data_key::DestroyDataKey,
     generate_mac::GenerateMac,
     verify_mac::VerifyMac,
     get_index_key::GetIndexKey,
@@ -48,6 +52,9 @@ pub(crate) const OPERATIONS: Operations = operations! {
     Batch<re_encrypt::BatchReEncrypt>,
     Batch<generate_data_key::BatchGenerateDataKeys>,
     Batch<decrypt_data_key::BatchDecryptDataKeys>,
+    create_data_key::BatchCreateDataKeys,
+    get_data_key::BatchGetDataKeys,
+    destroy_data_key::BatchDestroyDataKeys,
     Batch<generate_mac::BatchGenerateMacs>,
     Batch<verify_mac::BatchVerifyMacs>,
     create_tenant::CreateTenant,
@@ -68,6 +75,7 @@ pub(crate) const OPERATIONS: Operations = operations! {
     list_key_versions::ListKeyVersions,
     schedule_key_destruction::ScheduleKeyDestruction,
     cancel_key_destruction::CancelKeyDestruction,
+    list_data_keys::ListDataKeys,
     caller_identity::GetCallerIdentity,
     get_status::GetStatus,
 };

@@ -10,7 +10,7 @@ use super::pipeline::Call;
 use crate::crypto::context::hash_of_caller;
 use crate::crypto::{CallerPairs, ContextHash, Header, Kind, OpenError, PageTokenKey};
 use crate::keyring;
-use crate::noun::{IndexName, KeyName, KeyVersion, TenantName};
+use crate::noun::{DekUid, IndexName, KeyName, KeyVersion, TenantName};
 
 /// The longest plaintext that the service seals itself.
 const PLAINTEXT_BYTES_MAX: usize = 64 << 10;
@@ -84,6 +84,11 @@ pub(super) fn index(field: &'static str, text: &str) -> Result<(TenantName, Inde
         Some((tenant.parse().ok()?, index.parse().ok()?))
     };
     read().ok_or(Error::Field { field, rule })
+}
+
+/// Reads the uid of a managed data key.
+pub(super) fn dek_uid(field: &'static str, bytes: &[u8]) -> Result<DekUid, Error> {
+    DekUid::from_slice(bytes).ok_or(Error::Field { field, rule: "must be 16 bytes" })
 }
 
 /// Takes what the service seals, or makes a MAC of, if it is not too long.

@@ -74,6 +74,11 @@ pub(super) struct Failed {
 }
 
 impl Failed {
+    /// Failed with an error that the caller may not know. The record knows it.
+    pub(super) fn hidden(told: Error, known: &Error, leaf: Leaf) -> Self {
+        Self::new(told, Leaf { why: Some(status::why(known).into()), ..leaf })
+    }
+
     pub(super) fn new(error: impl Into<Error>, leaf: Leaf) -> Self {
         Self { error: error.into(), leaf: Box::new(leaf) }
     }
@@ -106,22 +111,47 @@ impl<R> Done<R> {
         Self { reply, record: Record::Remembered }
     }
 
-    /// Done by a change. One that was made has its record; one that was not made now gets one that
-    /// says so.
+    /// Done by a change.
     pub(super) fn changed(reply: R, changed: &keyring::Changed) -> Self {
-        let record = match changed.how {
-            How::Made(index) => Record::Written(index),
-            How::Before(intent) => {
-                let leaf = Leaf { ref_: Some(intent), why: Some("REPEATED".into()), ..Leaf::default() };
-                Record::Leaves(vec![leaf], None)
-            }
-            How::Rehearsed { .. } => {
-                Record::Leaves(vec![Leaf { why: Some("VALIDATED".into()), ..Leaf::default() }], None)
-            }
-        };
-        Self { reply, record }
+        match of_change(&changed.how) {
+            Ok(index) => Self::written(reply, index),
+            Err(leaf) => Self::said(reply, leaf),
+        }
+    }
+
+    /// Done without the use of a key, with a leaf that says how.
+    pub(super) fn said(reply: R, leaf: Leaf) -> Self {
+        Self { reply, record: Record::Leaves(vec![leaf], None) }
+    }
+
+    /// Done in words only: it was checked.
+    pub(super) fn rehearsed(reply: R) -> Self {
+        Self::said(reply, validated())
+    }
+
+    /// Done by what has an outcome that is durable already.
+    pub(super) fn written(reply: R, index: u64) -> Self {
+        Self { reply, record: Record::Written(index) }
     }
 }
+
+/// Returns the index of the record of a change that was made; one that was not made now gets one that
+/// says so.
+pub(super) fn of_change(how: &How) -> Result<u64, Leaf> {
+    match how {
+        How::Made(index) => Ok(*index),
+        How::Before(intent) => Err(Leaf { ref_: Some(*intent), why: Some(REPEATED.into()), ..Leaf::default() }),
+        How::Rehearsed { .. } => Err(validated()),
+    }
+}
+
+/// What the record says of a change that was checked and not made.
+fn validated() -> Leaf {
+    Leaf { why: Some("VALIDATED".into()), ..Leaf::default() }
+}
+
+/// What the record says of a change that was made before, under the same request id.
+pub(super) const REPEATED: &str = "REPEATED";
 
 /// A request on its way.
 pub(super) struct Call<'a> {
@@ -144,6 +174,16 @@ impl Call<'_> {
     /// the part used are to be let go of after this, and nothing may be awaited in between.
     pub(super) fn remember(&self, leaf: Leaf, outcome: Outcome) -> Result<(), Error> {
         append(self.api, self.connection, &self.who, self.op, joined(self.about, leaf).ended(outcome))
+    }
+
+    /// Lets the reply wait for a record that was written on the way.
+    pub(super) fn written(&self, index: u64) {
+        self.connection.hold.until_durable(index);
+    }
+
+    /// Returns what keeps the request's bytes of the budget, for work that may outlast it.
+    pub(super) fn held(&self) -> Box<dyn Send + Sync> {
+        Box::new(self.share.clone())
     }
 
     /// Tells whether the caller may do something else as well. It is not asked for, so that a no is no
@@ -288,8 +328,9 @@ fn remember<O: Operation>(
         Err(Failed { error, leaf }) => {
             let denied = matches!(error, Error::Denied | Error::NoIdentity(_));
             let end = if denied { Outcome::Denied } else { Outcome::Failed };
-            let leaf = Leaf { why: Some(status::why(&error).into()), ..joined(&about, *leaf) };
-            (vec![leaf.ended(end)], None, Err(error))
+            let leaf = joined(&about, *leaf);
+            let why = leaf.why.clone().unwrap_or_else(|| status::why(&error).into());
+            (vec![Leaf { why: Some(why), ..leaf }.ended(end)], None, Err(error))
         }
     };
     for leaf in leaves {
@@ -326,7 +367,8 @@ pub(super) fn about(resource: Option<&Resource>) -> Leaf {
 /// What was known before, and what came to be known.
 fn joined(about: &Leaf, more: Leaf) -> Leaf {
     let (ten, kn) = (more.ten.or_else(|| about.ten.clone()), more.kn.or_else(|| about.kn.clone()));
-    Leaf { ten, kn, kv: more.kv.or(about.kv), ..more }
+    let did = more.did.or_else(|| about.did.clone());
+    Leaf { ten, kn, kv: more.kv.or(about.kv), did, ..more }
 }
 
 fn with_request_id<R>(reply: R, request_id: &str) -> Response<R> {

@@ -17,6 +17,7 @@ use super::{
     caller_identity, cancel_key_destruction, create_key, create_tenant, decrypt, decrypt_data_key, destroy_tenant,
     encrypt, generate_data_key,
 };
+use super::{create_data_key, destroy_data_key, get_data_key, list_data_keys};
 use super::{generate_mac, get_index_key, set_key_state, tenant_state, update_key, update_tenant, verify_mac};
 use super::{
     get_key, get_status, get_tenant, list_key_versions, list_keys, list_tenants, re_encrypt, rotate_key,
@@ -33,7 +34,7 @@ pub(super) fn method_named(text: &str) -> Option<&'static str> {
 pub(super) struct Services(pub(super) Arc<Api>);
 
 macro_rules! service {
-    ($METHODS:ident $Service:ident { $($method:ident($Request:ident) -> $Response:ident = $Operation:path;)* $(@ $unbuilt:ident($URequest:ident) -> $UResponse:ident;)* }) => {
+    ($METHODS:ident $Service:ident { $($method:ident($Request:ident) -> $Response:ident = $Operation:path;)* }) => {
         const $METHODS: &[&str] = &[$(<$Operation as Operation>::NAME,)*];
 
         #[tonic::async_trait]
@@ -41,11 +42,6 @@ macro_rules! service {
             $(
                 async fn $method(&self, request: Request<$Request>) -> Result<Response<$Response>, Status> {
                     run::<$Operation>(&self.0, request).await
-                }
-            )*
-            $(
-                async fn $unbuilt(&self, _: Request<$URequest>) -> Result<Response<$UResponse>, Status> {
-                    Err(Status::unimplemented("not built yet"))
                 }
             )*
         }
@@ -68,12 +64,12 @@ service! { CRYPTO CryptoService {
     batch_decrypt_data_keys(BatchDecryptDataKeysRequest) -> BatchDecryptDataKeysResponse = Batch<decrypt_data_key::BatchDecryptDataKeys>;
     batch_generate_macs(BatchGenerateMacsRequest) -> BatchGenerateMacsResponse = Batch<generate_mac::BatchGenerateMacs>;
     batch_verify_macs(BatchVerifyMacsRequest) -> BatchVerifyMacsResponse = Batch<verify_mac::BatchVerifyMacs>;
-    @ create_data_key(CreateDataKeyRequest) -> CreateDataKeyResponse;
-    @ get_data_key(GetDataKeyRequest) -> GetDataKeyResponse;
-    @ destroy_data_key(DestroyDataKeyRequest) -> DestroyDataKeyResponse;
-    @ batch_create_data_keys(BatchCreateDataKeysRequest) -> BatchCreateDataKeysResponse;
-    @ batch_get_data_keys(BatchGetDataKeysRequest) -> BatchGetDataKeysResponse;
-    @ batch_destroy_data_keys(BatchDestroyDataKeysRequest) -> BatchDestroyDataKeysResponse;
+    create_data_key(CreateDataKeyRequest) -> CreateDataKeyResponse = create_data_key::CreateDataKey;
+    get_data_key(GetDataKeyRequest) -> GetDataKeyResponse = get_data_key::GetDataKey;
+    destroy_data_key(DestroyDataKeyRequest) -> DestroyDataKeyResponse = destroy_data_key::DestroyDataKey;
+    batch_create_data_keys(BatchCreateDataKeysRequest) -> BatchCreateDataKeysResponse = create_data_key::BatchCreateDataKeys;
+    batch_get_data_keys(BatchGetDataKeysRequest) -> BatchGetDataKeysResponse = get_data_key::BatchGetDataKeys;
+    batch_destroy_data_keys(BatchDestroyDataKeysRequest) -> BatchDestroyDataKeysResponse = destroy_data_key::BatchDestroyDataKeys;
 } }
 
 service! { TENANT TenantService {
@@ -98,7 +94,7 @@ service! { KEY KeyService {
     list_key_versions(ListKeyVersionsRequest) -> ListKeyVersionsResponse = list_key_versions::ListKeyVersions;
     schedule_key_destruction(ScheduleKeyDestructionRequest) -> ScheduleKeyDestructionResponse = schedule_key_destruction::ScheduleKeyDestruction;
     cancel_key_destruction(CancelKeyDestructionRequest) -> CancelKeyDestructionResponse = cancel_key_destruction::CancelKeyDestruction;
-    @ list_data_keys(ListDataKeysRequest) -> ListDataKeysResponse;
+    list_data_keys(ListDataKeysRequest) -> ListDataKeysResponse = list_data_keys::ListDataKeys;
 } }
 
 service! { ACCESS AccessService {

@@ -99,6 +99,13 @@ impl Tally {
         }
     }
 
+    /// Returns the leaf of a part that was about managed data keys, which are named by their uids.
+    pub(super) fn leaf_of_uids(self, used: Leaf) -> Leaf {
+        let [leaf] = <[Leaf; 1]>::try_from(self.leaves(&Ids::Given, used, Leaf::default()))
+            .expect("what names its items by what was given has one leaf");
+        leaf
+    }
+
     fn why(&self) -> String {
         let cause = |(cause, positions): (&String, &Vec<usize>)| {
             let positions: Vec<String> = positions.iter().map(usize::to_string).collect();
