@@ -8,13 +8,14 @@ use std::sync::LazyLock;
 use prost::Message;
 
 use super::answered::object_of;
+use super::data_key::DekRow;
 use super::state::{KeyState, TenantState};
 use super::terms::{Etag, RequestId};
 use super::view::{KeyPurpose, KeyView, TenantView, VersionView};
 use super::{Error, row, row_key};
 use crate::crypto::{RecordMacKey, TenantPlace, WrappedKey, record};
 use crate::fuzzing::{KEYS, VERSION};
-use crate::noun::{TenantName, Uid};
+use crate::noun::{DekUid, KeyName, TenantName, Uid};
 use crate::rows;
 use crate::store::RowKey;
 
@@ -26,6 +27,10 @@ pub(crate) fn row(data: &[u8]) {
     }
     drop(row::peek::<rows::Tenant>(data));
     assert!(row::open::<rows::Tenant>(&KEY, &row_key::tenant(UID), data).is_err(), "its MAC was forged");
+    // Rows of data keys have no MAC: what they say is believed once it is unwrapped.
+    if let Ok(DekRow::Living(dek)) = DekRow::parse(UID, data) {
+        assert_eq!(dek.to_bytes(), data);
+    }
     let Some((kind, protobuf)) = data.split_first() else { return };
     let (_, read) = READERS[usize::from(*kind) % READERS.len()];
     drop(read(protobuf));
@@ -35,7 +40,7 @@ pub(crate) fn row(data: &[u8]) {
 type Reader = fn(&[u8]) -> Result<(), Error>;
 
 /// Every kind of row, by its message. **Invariant:** none is missing; the test is `every_kind_of_row_is_fuzzed`.
-pub(crate) const READERS: [(&str, Reader); 12] = [
+pub(crate) const READERS: [(&str, Reader); 14] = [
     ("Epoch", |bytes| opened::<rows::Epoch>(row_key::position(), bytes).map(drop)),
     ("Cluster", |bytes| {
         let cluster: rows::Cluster = opened(row_key::cluster(), bytes)?;
@@ -74,6 +79,12 @@ pub(crate) const READERS: [(&str, Reader); 12] = [
         opened::<rows::Schedule>(row_key::schedule(row_key::ScheduleTarget::Tenant(UID)), bytes).map(drop)
     }),
     ("TenantCounters", |bytes| opened::<rows::TenantCounters>(row_key::tenant_counters(UID), bytes).map(drop)),
+    ("DekCount", |bytes| opened::<rows::DekCount>(row_key::dek_count(UID, UID, VERSION), bytes).map(drop)),
+    ("RewrapJob", |bytes| {
+        let job: rows::RewrapJob = opened(row_key::rewrap_job(UID, UID), bytes)?;
+        drop((job.tenant.parse::<TenantName>(), job.key.parse::<KeyName>(), DekUid::from_slice(&job.cursor)));
+        Ok(())
+    }),
     ("Answer", |bytes| object_of(&opened(row_key::answer(7, &[7; 16]), bytes)?).map(drop)),
 ];
 
