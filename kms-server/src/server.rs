@@ -8,10 +8,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::Log;
+use crate::audit::{Log, StoredLeaf};
 use crate::authn::inspect::inspect;
 use crate::backend;
 use crate::config::Settings;
@@ -161,7 +162,7 @@ pub fn serve(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (opened_store, salvaged_bytes) = store.open(&settings.store_dir()).context("the store cannot be opened")?;
     let opened = opening.block_on(open(settings, &opened_store, salvaged_bytes, &clock))?;
-    let Opened { keyring, mutator, data_keys, backend, clock_held, log_began, settled } = opened;
+    let Opened { keyring, mutator, data_keys, older_dek_destruction, backend, clock_held, log_began, settled } = opened;
     if clock_held {
         tracing::warn!("{HELD_MESSAGE}");
         warnings.push(HELD_MESSAGE.to_owned());
@@ -233,6 +234,12 @@ pub fn serve(
 
         let (older, dir, stop) = (Arc::clone(&log), settings.log_dir(), tokens.stop_accepting.clone());
         others.spawn_blocking(move || verify_older(&older, &dir, log_began, &stop));
+        if let Some(last) = older_dek_destruction {
+            let (tell, told) = mpsc::channel(OLDER_AT_ONCE);
+            let (log, dir) = (Arc::clone(&log), settings.log_dir());
+            others.spawn(Arc::clone(&keyring).carry_out_older(told, tokens.stop_accepting.clone()));
+            others.spawn_blocking(move || read_older_dek_destructions(&log, &dir, last, &tell));
+        }
         let failed = watch(&mut signals, &keyring, &healths).await;
         is_serving.store(false, Ordering::Release);
         for health in &mut healths {
@@ -410,6 +417,14 @@ fn verify_older(log: &Log, dir: &Path, began: u64, stop: &CancellationToken) {
     }
 }
 
+/// Hands out what the log tells of managed data keys that were destroyed, the newest first, until nobody wants it.
+fn read_older_dek_destructions(log: &Log, dir: &Path, last: u64, tell: &mpsc::Sender<StoredLeaf>) {
+    match log.dek_destructions(dir, last, |stored| tell.blocking_send(stored).is_ok()) {
+        Ok(count) => tracing::info!(count, "older destructions of data keys were held against the store"),
+        Err(error) => tracing::error!(%error, "older destructions of data keys cannot be held against the store"),
+    }
+}
+
 /// What is looked after every few seconds.
 struct Upkeep {
     metrics: metrics_exporter_prometheus::PrometheusHandle,
@@ -442,4 +457,6 @@ async fn watch(signals: &mut StopSignals, keyring: &Keyring, healths: &[Health; 
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const OPERATOR_CONNECTIONS: ConnectionLimits = ConnectionLimits { total: 64, per_peer: 16 };
+/// How many destructions of data keys are read ahead.
+const OLDER_AT_ONCE: usize = 16;
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);

@@ -173,6 +173,16 @@ impl Leaf {
         Self { op: Some(op.into()), ..Self::default() }
     }
 
+    /// Tells whether it is about managed data keys that are made, or given out again.
+    pub fn is_of_new_data_keys(&self) -> bool {
+        matches!(self.op.as_deref(), Some("CreateDataKey" | "BatchCreateDataKeys"))
+    }
+
+    /// Tells whether it is about the destruction of managed data keys.
+    pub fn is_of_destroyed_data_keys(&self) -> bool {
+        matches!(self.op.as_deref(), Some("DestroyDataKey" | "BatchDestroyDataKeys"))
+    }
+
     /// Says how it ended.
     pub fn ended(mut self, outcome: Outcome) -> Self {
         self.res = Some(outcome);

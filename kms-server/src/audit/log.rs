@@ -24,7 +24,7 @@ use crate::noun::{Clock, UnixMillis};
 
 use super::frame::FramePayload;
 use super::leaf::{LEAF_BYTES_MAX, Leaf, Outcome, StoredLeaf, write_leaf};
-use super::replay::{ReplayError, verify_before};
+use super::replay::{ReplayError, dek_destructions, verify_before};
 use super::segment::{SegmentWriter, Tail, make_spare};
 
 /// The log takes no more leaves, or not now.
@@ -229,6 +229,17 @@ impl Log {
     /// Returns the index of the first leaf in the segment now written to.
     pub fn segment_first(&self) -> u64 {
         self.segment.load(Ordering::Acquire)
+    }
+
+    /// Reads the chain of destructions of managed data keys backwards from leaf `last`; see
+    /// [`dek_destructions`]. Blocks.
+    pub fn dek_destructions(
+        &self,
+        dir: &Path,
+        last: u64,
+        each: impl FnMut(StoredLeaf) -> bool,
+    ) -> Result<usize, ReplayError> {
+        dek_destructions(dir, self.settings.origin_hash(), &self.key, last, each)
     }
 
     /// Proves that the log is of one piece before the segment that the start began with. Blocks.

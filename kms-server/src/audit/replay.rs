@@ -154,6 +154,46 @@ pub fn destructions(
     Ok(chain)
 }
 
+/// Reads the chain of destructions of managed data keys backwards, from leaf `last` by `px`, and hands
+/// out each, until `each` wants no more. Only the segments that hold them are read, one at a time.
+/// Returns how many there were.
+pub fn dek_destructions(
+    dir: &Path,
+    origin_hash: [u8; 32],
+    key: &FrameMacKey,
+    last: u64,
+    mut each: impl FnMut(StoredLeaf) -> bool,
+) -> Result<usize, ReplayError> {
+    let segments = segment::list(dir)?;
+    let mut of_segment = Vec::<StoredLeaf>::new();
+    let (mut wanted, mut count) = (Some(last), 0);
+    while let Some(index) = wanted {
+        let gone = || ReplayError::DestructionGone { leaf: index };
+        if of_segment.first().is_none_or(|first| first.index > index) {
+            let place = segments.iter().rposition(|first| *first <= index).ok_or_else(gone)?;
+            let is_last = place + 1 == segments.len();
+            let mut reader = Reader { keep: destroys_data_keys, ..Reader::new(key) };
+            reader.read_next(dir, origin_hash, segments[place], None, is_last)?;
+            of_segment = reader.kept;
+        }
+        let at = of_segment.binary_search_by_key(&index, |stored| stored.index).map_err(|_| gone())?;
+        let found = of_segment.swap_remove(at);
+        of_segment.truncate(at);
+        wanted = found.leaf.px;
+        count += 1;
+        if !each(found) {
+            break;
+        }
+    }
+    Ok(count)
+}
+
+/// Tells whether a leaf says that managed data keys were destroyed.
+pub fn destroys_data_keys(stored: &StoredLeaf) -> bool {
+    let leaf = &stored.leaf;
+    leaf.is_of_destroyed_data_keys() && leaf.in_.is_some() && matches!(leaf.res, Some(Outcome::Ok | Outcome::Recovered))
+}
+
 /// Proves that the log is of one piece before a segment, down to its first record, and returns how many segments that
 /// were; nothing if it was stopped. A start does not wait for it: it takes as long as the log is large. `stop` is asked
 /// before each segment.
@@ -334,7 +374,7 @@ impl<'a> Reader<'a> {
 /// Tells whether a leaf is of managed data keys that were made just then, and not given out again.
 fn makes_data_keys(stored: &StoredLeaf) -> bool {
     let leaf = &stored.leaf;
-    matches!(leaf.op.as_deref(), Some("CreateDataKey" | "BatchCreateDataKeys"))
+    leaf.is_of_new_data_keys()
         && leaf.res == Some(Outcome::Ok)
         && (leaf.did.is_some() || leaf.ids.is_some())
         && leaf.ref_.is_none()

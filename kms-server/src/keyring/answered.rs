@@ -323,6 +323,7 @@ impl VersionView {
             state: super::KeyState::of_row(answer.state)?,
             created: answer.created_ms,
             destroy: answer.destroy_ms,
+            data_keys: None,
             etag: etag(&answer.etag)?,
         })
     }

@@ -28,7 +28,6 @@ pub use rewrap::Rewrapper;
 pub use writer::DataKeyWriter;
 
 pub(super) use counts::Counting;
-pub(super) use destroy::destroys_data_keys;
 pub(super) use destroyed::DestroyedDeks;
 pub(super) use row::DekRow;
 pub(super) use settle::lost_data_keys;

@@ -1,5 +1,7 @@
 //! Lists tenants, keys and versions, a page at a time, destroyed ones included.
 
+use std::collections::HashMap;
+
 use crate::crypto::RecordMacKey;
 use crate::noun::{KeyName, KeyVersion, TenantName, Uid};
 use crate::rows;
@@ -7,7 +9,7 @@ use crate::rows;
 use super::load::OpenTenant;
 use super::row_key::KeyRow;
 use super::terms::Etag;
-use super::view::{KeyView, TenantView, VersionView};
+use super::view::{KeyPurpose, KeyView, TenantView, VersionView};
 use super::{Error, Keyring, row, row_key};
 
 /// A page of a listing.
@@ -62,7 +64,8 @@ impl Keyring {
         Ok(Listed { items, more: page.more })
     }
 
-    /// Lists a key's versions, oldest first, those after `after` only.
+    /// Lists a key's versions, oldest first, those after `after` only. Those of a key of purpose MANAGED
+    /// say how many data keys they wrap.
     pub async fn versions(
         &self,
         tenant: &TenantName,
@@ -72,6 +75,7 @@ impl Keyring {
     ) -> Result<Listed<VersionView>, Error> {
         let opened = self.open_tenant(tenant).await?;
         let (_, key) = self.read_key(&opened.record_mac, opened.uid, name).await?;
+        let is_managed = KeyPurpose::of_row(key.purpose)? == KeyPurpose::Managed;
         let key = row::uid(&key.uid)?;
         let prefix = row_key::key_versions(opened.uid, key);
         let after = after.map(|version| row_key::key_version(opened.uid, key, version).key);
@@ -80,8 +84,15 @@ impl Keyring {
             .rows
             .iter()
             .map(|(place, record)| version_of(&opened.record_mac, opened.uid, key, place, record))
-            .collect::<Result<_, Error>>()?;
-        Ok(Listed { items, more: page.more })
+            .collect::<Result<Vec<_>, Error>>()?;
+        let mut listed = Listed { items, more: page.more };
+        if is_managed {
+            let counts: HashMap<_, _> = self.deks_of_key(opened.uid, key).await?.into_iter().collect();
+            for version in &mut listed.items {
+                version.data_keys = Some(counts.get(&version.version).copied().unwrap_or(0));
+            }
+        }
+        Ok(listed)
     }
 }
 

@@ -40,6 +40,7 @@ pub mod state;
 mod terms;
 mod update_key;
 mod update_tenant;
+mod upkeep;
 mod view;
 mod who;
 

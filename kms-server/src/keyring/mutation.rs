@@ -30,7 +30,6 @@ use crate::store::{Batch, Precondition, StoreError, Write};
 
 use super::answered::Considered;
 use super::cache::Entry;
-use super::data_key::destroys_data_keys;
 use super::group::{GROUP_MAX, Job, next_group};
 use super::position::Position;
 use super::settle::destroys;
@@ -130,14 +129,14 @@ pub(super) enum After {
 
 /// Makes all changes, one group after the other.
 pub struct Mutator {
-    keyring: Arc<Keyring>,
+    pub(super) keyring: Arc<Keyring>,
     jobs: mpsc::Receiver<Job>,
-    position: Position,
+    pub(super) position: Position,
     ledger: Ledger,
-    looked_at_answers: Option<tokio::time::Instant>,
+    pub(super) looked_at_answers: Option<tokio::time::Instant>,
     /// The last leaf that nobody waited for.
-    appended: Option<u64>,
-    broken: bool,
+    pub(super) appended: Option<u64>,
+    pub(super) broken: bool,
 }
 
 /// A change of the group now being made.
@@ -421,7 +420,7 @@ impl Mutator {
         }
     }
 
-    fn break_off(&mut self) {
+    pub(super) fn break_off(&mut self) {
         self.broken = true;
         self.keyring.mark_broken();
     }
@@ -444,7 +443,7 @@ impl Mutator {
         leaf.ended(Outcome::Ok)
     }
 
-    fn next_position(&self, seq: u64, first_intent: Option<u64>) -> Position {
+    pub(super) fn next_position(&self, seq: u64, first_intent: Option<u64>) -> Position {
         // In this order: a segment that begins in between is followed once more, not once less.
         let segment = self.keyring.log.segment_first();
         let anchor = self.keyring.log.anchor();
@@ -463,61 +462,6 @@ impl Mutator {
         };
         let record = row::seal(&self.keyring.cluster.record_mac, self.keyring.cluster.secret_version, &place, &message);
         Position { rev: message.rev, seq, record, segment, ..self.position.clone() }
-    }
-
-    /// A closed segment moves the anchor, so that a start reads one segment and not all.
-    async fn follow_segments(&mut self) {
-        if self.position.segment != self.keyring.log.segment_first() {
-            self.move_anchor().await;
-        }
-    }
-
-    async fn move_anchor(&mut self) {
-        self.make_unrecorded(Vec::new()).await;
-    }
-
-    /// Removes answers that nobody may ask for again, a day at a time.
-    async fn forget_answers(&mut self) {
-        let now = tokio::time::Instant::now();
-        if self.broken || self.looked_at_answers.is_some_and(|last| now - last < FORGET_EVERY) {
-            return;
-        }
-        match self.keyring.outdated_answers().await {
-            // Perhaps more days: the next look is soon.
-            Ok(Some(day)) => self.make_unrecorded(vec![Write::DeletePrefix(day)]).await,
-            Ok(None) => self.looked_at_answers = Some(now),
-            Err(error) => {
-                tracing::error!(%error, "answers that are out of date could not be removed");
-                self.looked_at_answers = Some(now);
-            }
-        }
-    }
-
-    /// Makes writes that are no mutation, and moves the store's anchor to the log's end.
-    async fn make_unrecorded(&mut self, writes: Vec<Write>) {
-        if self.broken || self.keyring.log.check().is_err() || self.keyring.log.anchor().size == 0 {
-            return;
-        }
-        // The anchor may not pass what a group said at its end: an ABORTED that is not durable yet.
-        if let Some(last) = self.appended
-            && self.keyring.log.durable(last).await.is_err()
-        {
-            return;
-        }
-        let next = self.next_position(self.position.seq, None);
-        let mut batch = Batch { writes, ..Batch::default() };
-        next.join(&mut batch, &self.position);
-        pass(Point::AnchorDue);
-        match self.keyring.store.commit(batch).await {
-            Ok(()) => {
-                pass(Point::AnchorMoved);
-                self.position = next;
-            }
-            Err(error) => {
-                tracing::error!(%error, "the store's anchor could not be moved");
-                self.break_off();
-            }
-        }
     }
 }
 
@@ -577,7 +521,7 @@ impl Made {
     }
 
     fn destroys_deks(&self) -> bool {
-        self.intent.op.as_deref().is_some_and(destroys_data_keys)
+        self.intent.is_of_destroyed_data_keys()
     }
 
     fn settle_entry(&self) {
@@ -630,4 +574,3 @@ fn answer(reply: oneshot::Sender<Result<Changed, Error>>, answer: Result<Changed
 /// How long a change waits for those inside; they never wait for anything themselves.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const ANCHOR_EVERY: Duration = Duration::from_secs(1);
-const FORGET_EVERY: Duration = Duration::from_secs(3600);

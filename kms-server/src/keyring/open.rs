@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use tokio::sync::{Notify, Semaphore, mpsc};
 
-use crate::audit::replay::{ReplayError, destructions, read_unverified, replay};
+use crate::audit::replay::{ReplayError, destroys_data_keys, destructions, read_unverified, replay};
 use crate::audit::{Anchor, Leaf, Ledger, LedgerError, Log, LogSettings, Outcome};
 use crate::backend::{EpochContext, MasterKeyBackend, MasterKeyRef};
 use crate::crypto::EpochPlace;
@@ -178,6 +178,9 @@ pub struct Opened {
     pub clock_held: bool,
     /// The first segment of the log that was read: those before it are still to be verified.
     pub log_began: u64,
+    /// The last destruction of managed data keys before that: it and those before it are still to be
+    /// held against the store.
+    pub older_dek_destruction: Option<u64>,
     /// What was settled, for people.
     pub settled: Settled,
 }
@@ -260,6 +263,8 @@ impl Opening<'_> {
         if let Some(index) = lost_data_keys(&*self.store, replayed.last_data_keys.values()).await? {
             return Err(OpenClusterError::DataKeysLost { index });
         }
+        let known = replayed.mutations.iter().find(|stored| destroys_data_keys(stored));
+        let older_dek_destruction = known.map_or(position.last_dek_destruction, |first| first.leaf.px);
         let story = Story::read(&replayed, position.seq)?;
         position.last_mutation = story.last_mutation.or(position.last_mutation);
         position.last_destruction = story.last_destruction.or(position.last_destruction);
@@ -336,7 +341,16 @@ impl Opening<'_> {
         (settled.recorded, settled.carried_out) = (recorded, mutator.carry_out().await?);
         settled.carried_out += mutator.carry_out_data_keys(&replayed.mutations).await?;
         let data_keys = DataKeyWriter::new(Arc::clone(&keyring), data_keys_waiting);
-        Ok(Opened { keyring, mutator, data_keys, backend, clock_held, log_began: replayed.began, settled })
+        Ok(Opened {
+            keyring,
+            mutator,
+            data_keys,
+            older_dek_destruction,
+            backend,
+            clock_held,
+            log_began: replayed.began,
+            settled,
+        })
     }
 
     async fn row_or_unfinished(&self, place: &crate::store::RowKey) -> Result<Vec<u8>, OpenClusterError> {

@@ -9,7 +9,6 @@ use crate::audit::{Leaf, Ledger, Log, Outcome, Phase, StoredLeaf};
 use crate::kill_point::{Point, pass};
 use crate::noun::UnixMillis;
 
-use super::data_key::destroys_data_keys;
 use super::destroy_tenant::SCHEDULED;
 use super::open::OpenClusterError;
 use super::position::Position;
@@ -57,7 +56,7 @@ impl Story {
                 if is_destruction(stored) {
                     last_destruction = Some(stored.index);
                 }
-                if leaf.op.as_deref().is_some_and(destroys_data_keys) {
+                if leaf.is_of_destroyed_data_keys() {
                     last_dek_destruction = Some(stored.index);
                 }
             }
@@ -96,7 +95,7 @@ impl Story {
             if fenced {
                 outcome.pd = position.last_destruction;
             }
-            let destroys_deks = intent.leaf.op.as_deref().is_some_and(destroys_data_keys);
+            let destroys_deks = intent.leaf.is_of_destroyed_data_keys();
             if destroys_deks {
                 outcome.px = position.last_dek_destruction;
             }

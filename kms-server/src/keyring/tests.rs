@@ -121,6 +121,7 @@ struct Running {
     mutator: tokio::task::JoinHandle<()>,
     data_keys: tokio::task::JoinHandle<()>,
     clock_held: bool,
+    older_dek_destruction: Option<u64>,
     settled: Settled,
 }
 
@@ -200,11 +201,12 @@ impl World {
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             rng,
         };
-        let Opened { keyring, mutator, data_keys, clock_held, settled, .. } = opening.run().await?;
+        let Opened { keyring, mutator, data_keys, clock_held, older_dek_destruction, settled, .. } =
+            opening.run().await?;
         let stop = CancellationToken::new();
         let mutator = tokio::spawn(mutator.run(stop.clone()));
         let data_keys = tokio::spawn(data_keys.run(stop.clone()));
-        Ok(Running { keyring, stop, mutator, data_keys, clock_held, settled })
+        Ok(Running { keyring, stop, mutator, data_keys, clock_held, older_dek_destruction, settled })
     }
 
     async fn start(&self) -> Running {

@@ -153,6 +153,8 @@ pub struct VersionView {
     pub created: UnixMillis,
     /// When it will be destroyed, while that is scheduled.
     pub destroy: Option<UnixMillis>,
+    /// How many managed data keys it wraps; known in listings of keys of purpose MANAGED.
+    pub data_keys: Option<u64>,
     /// Its state among all it had.
     pub etag: Etag,
 }
@@ -164,6 +166,7 @@ impl VersionView {
             state: KeyState::of_row(version.state)?,
             created: version.created_ms,
             destroy: version.destroy_ms,
+            data_keys: None,
             etag,
         })
     }

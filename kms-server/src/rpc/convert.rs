@@ -87,7 +87,7 @@ pub(super) fn version(key: &str, view: &VersionView) -> v1::KeyVersion {
         create_time: Some(timestamp(view.created)),
         destroy_time: view.destroy.map(timestamp),
         etag: view.etag.to_string(),
-        data_key_count: None,
+        data_key_count: view.data_keys,
     }
 }
 

@@ -74,13 +74,8 @@ pub struct DataKeysToDestroy {
 impl DataKeysToDestroy {
     /// The operation, in the log.
     pub fn operation(&self) -> &'static str {
-        if self.is_batch { BATCH } else { SINGLE }
+        if self.is_batch { "BatchDestroyDataKeys" } else { "DestroyDataKey" }
     }
-}
-
-/// Tells by the name of an operation whether it destroys managed data keys.
-pub(in crate::keyring) fn destroys_data_keys(operation: &str) -> bool {
-    [SINGLE, BATCH].contains(&operation)
 }
 
 impl Keyring {
@@ -233,6 +228,3 @@ impl DestroyedPart {
         Ok(Self { at: answer.destroyed_ms, fates })
     }
 }
-
-const SINGLE: &str = "DestroyDataKey";
-const BATCH: &str = "BatchDestroyDataKeys";

@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use crate::audit::{Outcome, StoredLeaf};
+use crate::audit::StoredLeaf;
+use crate::audit::replay::destroys_data_keys;
 use crate::noun::{DekUid, KeyName, TenantName, Uid};
 use crate::rows;
 use crate::store::{Store, StoreError};
@@ -14,8 +17,7 @@ use crate::store::{Store, StoreError};
 use super::super::mutation::Mutator;
 use super::super::open::OpenClusterError;
 use super::super::state::KeyState;
-use super::super::{Change, Error, Keyring, Who, row, row_key};
-use super::destroy::destroys_data_keys;
+use super::super::{Change, Error, Keyring, Terms, Who, row, row_key};
 use super::{DataKeysToDestroy, DekRow, ITEMS_PER_LEAF};
 
 /// Returns the index of a leaf that tells of managed data keys which the store lacks. Given are the
@@ -92,11 +94,7 @@ impl Mutator {
         told: &[StoredLeaf],
     ) -> Result<usize, OpenClusterError> {
         let mut carried_out = 0;
-        for stored in told {
-            let done = matches!(stored.leaf.res, Some(Outcome::Ok | Outcome::Recovered));
-            if !done || !stored.leaf.op.as_deref().is_some_and(destroys_data_keys) {
-                continue;
-            }
+        for stored in told.iter().filter(|stored| destroys_data_keys(stored)) {
             let failed = |source| OpenClusterError::CarryOut { index: stored.index, source };
             let Some(back) = self.keyring().data_keys_back(stored).await.map_err(failed)? else { continue };
             tracing::warn!(
@@ -119,6 +117,27 @@ impl Mutator {
 }
 
 impl Keyring {
+    /// Holds older destructions of managed data keys against the store, and destroys again what came
+    /// back, until nobody sends any more, or until `stop`. A start does not wait for this: there may be
+    /// very many.
+    pub async fn carry_out_older(self: Arc<Self>, mut told: mpsc::Receiver<StoredLeaf>, stop: CancellationToken) {
+        while let Some(Some(stored)) = stop.run_until_cancelled(told.recv()).await {
+            let index = stored.index;
+            let carried_out = async {
+                let Some(back) = self.data_keys_back(&stored).await? else { return Ok(()) };
+                tracing::warn!(
+                    index,
+                    count = back.uids.len(),
+                    "destroyed data keys have come back in the store: they are destroyed again"
+                );
+                self.change(Change::DestroyDataKeys(back), Terms::default(), Who::service()).await.map(drop)
+            };
+            if let Err(error) = carried_out.await {
+                tracing::error!(index, %error, "whether destroyed data keys have come back is not known, or they cannot be destroyed again");
+            }
+        }
+    }
+
     /// Returns those of a destruction's managed data keys that live.
     async fn data_keys_back(&self, stored: &StoredLeaf) -> Result<Option<DataKeysToDestroy>, Error> {
         let Some(told) = Told::of(stored) else { return Ok(None) };

@@ -534,3 +534,40 @@ async fn whoever_hangs_up_loses_only_the_reply() {
 fn a_data_key_has_32_bytes() {
     assert_eq!(Dek::generate(&OsRandom::new()).expose_to_caller().len(), 32);
 }
+
+#[tokio::test]
+async fn older_destructions_are_held_against_the_store_too() {
+    let world = World::new().await;
+    let mut running = world.start().await;
+    running.tenant_with_managed_key("acme").await;
+    let made = uids(&running.create("acme", 6).await.unwrap());
+    let rows = world.store.inner.list(Family::Dek, &[], None, 100).await.unwrap().rows;
+    for uid in &made[..4] {
+        running.destroy_keys("acme", &[*uid]).await.unwrap();
+        // The log goes on to other segments.
+        for _ in 0..400 {
+            let index = running.keyring.log().append(Leaf::of("Filler")).unwrap();
+            running.keyring.log().durable(index).await.unwrap();
+        }
+        running.change(Change::SuspendTenant { tenant: name("acme") }).await.unwrap();
+        running.change(Change::ResumeTenant { tenant: name("acme") }).await.unwrap();
+    }
+    running.stop().await;
+    let back = rows[..4].iter().map(|(place, row)| Write::Put(RowKey::new(Family::Dek, place.clone()), row.clone()));
+    world.store.inner.commit(Batch { preconditions: vec![], writes: back.collect() }).await.unwrap();
+    running = world.start().await;
+    let last = running.older_dek_destruction.expect("some lie before what a start reads");
+    let (tell, told) = tokio::sync::mpsc::channel(1);
+    let (keyring, log, dir) = (Arc::clone(&running.keyring), Arc::clone(running.keyring.log()), world.log_dir());
+    let reading = tokio::task::spawn_blocking(move || {
+        log.dek_destructions(&dir, last, |stored| tell.blocking_send(stored).is_ok()).unwrap()
+    });
+    keyring.carry_out_older(told, CancellationToken::new()).await;
+    assert_eq!(reading.await.unwrap() + running.settled.carried_out, 4);
+    for uid in &made[..4] {
+        assert!(matches!(running.get("acme", *uid).await, Err(Error::DataKeyDestroyed)));
+    }
+    assert_eq!(running.counted("acme").await, [(1, 2)]);
+    running.check_counters("acme").await;
+    running.stop().await;
+}
