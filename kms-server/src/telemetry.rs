@@ -57,6 +57,9 @@ pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
     );
     metrics::describe_counter!("kms_audit_write_failures_total", "failed writes of the audit log; one stops the node");
     metrics::describe_counter!("kms_audit_damage_total", "starts that found the older part of the audit log damaged");
+    metrics::describe_counter!("kms_store_damage_total", "managed data keys, or their counters, found damaged");
+    metrics::describe_gauge!("kms_rewrap_jobs", "keys whose managed data keys are being moved to a newer version");
+    metrics::describe_counter!("kms_rewrapped_total", "managed data keys moved to a newer version");
     metrics::describe_gauge!("kms_build_info", "always 1, with the version");
     metrics::gauge!("kms_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)

@@ -142,9 +142,9 @@ impl Keyring {
         }
         match self.commit_data_keys(&makings).await {
             Ok(()) => {}
-            // Somebody's answer row came in between, in another tenant under the same id: who it was
-            // is found one by one.
-            Err(Error::Conflict) if makings.len() > 1 => {
+            // What is wrong with one is not the others' fault: perhaps an answer came in between, in
+            // another tenant under the same id. Who it was is found one by one.
+            Err(Error::Conflict | Error::Damaged(_)) if makings.len() > 1 => {
                 for making in makings {
                     match self.commit_data_keys(std::slice::from_ref(&making)).await {
                         Ok(()) => self.tell_of_data_keys(making),
