@@ -185,6 +185,8 @@ async fn every_rpc_asks_policy_and_leaves_a_record() -> Result<()> {
             let end = leaves.iter().filter(of_it).filter_map(|leaf| leaf.leaf.res).next_back();
             let rule = leaves.iter().find(of_it).and_then(|leaf| leaf.leaf.rule.clone());
             let right = match &got {
+                // What a batch was to do may be done already: it is answered all the same.
+                Ok(_) if method.name.starts_with("Batch") && place > 0 => end.is_some_and(|end| end != Outcome::Denied),
                 Ok(_) => end == Some(Outcome::Ok),
                 Err(refused) => place > 0 && !refused.is("POLICY_DENIED") && end == Some(Outcome::Failed),
             };

@@ -13,7 +13,7 @@ use kms_server::config::Settings;
 use kms_server::crypto::Header;
 use kms_server::crypto::context::hash_of_caller;
 use kms_server::keyring::open::OpenClusterError;
-use kms_server::keyring::{Change, Error, Keyring, Terms, Want, Which, Who};
+use kms_server::keyring::{Change, Error, KeyPurpose, Keyring, Terms, Want, Which, Who};
 use kms_server::noun::{KeyName, TenantName};
 use kms_tests::damage::{Action, Expected, Trial};
 
@@ -184,7 +184,7 @@ async fn look_at_keys(keyring: &Keyring, expected: &Expected) -> Result<(), Wron
 
 async fn open(keyring: &Keyring, tenant: &TenantName, key: &KeyName, blob: &[u8]) -> Result<Vec<u8>, Error> {
     let which = Which::Of(Header::parse(blob)?);
-    let in_use = keyring.enter(tenant, &[Want { key, which }]).await?;
+    let in_use = keyring.enter(tenant, &[Want { key, purpose: KeyPurpose::Encrypt, which }]).await?;
     let one = in_use.key();
     let context = hash_of_caller(tenant.as_str(), b"", []).expect("no pairs are a context");
     let opened = one.kek().open_data(one.uid(), one.version(), &context, blob)?;
