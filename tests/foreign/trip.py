@@ -11,6 +11,8 @@ where `admin` is what the files of a certificate and its key are called without 
 """
 
 import argparse
+import hashlib
+import hmac
 import uuid
 
 import grpc
@@ -21,6 +23,7 @@ from grpc_status import rpc_status
 
 from kms.v1 import access_service_pb2 as access
 from kms.v1 import access_service_pb2_grpc as access_grpc
+from kms.v1 import crypto_batch_pb2 as batches
 from kms.v1 import crypto_service_pb2 as crypto
 from kms.v1 import crypto_service_pb2_grpc as crypto_grpc
 from kms.v1 import key_service_pb2 as keys
@@ -174,6 +177,87 @@ def trip(admin, app, check):
     wrong_kind = (grpc.StatusCode.INVALID_ARGUMENT, "WRONG_KIND")
     wrapped = crypto.DecryptRequest(key=key, ciphertext=seen.wrapped_data_key, **bound)
     check.refused("a data key for data", *wrong_kind, app.crypto.Decrypt, wrapped)
+
+    # Many at once: one key and one set of pairs, an aad and a result for each. One that is wrong spoils no other.
+    shared = {"encryption_context": {"table": "users"}}
+    values = [batches.BatchEncryptItem(plaintext=b"%d" % n, aad=b"row %d" % n) for n in range(1500)]
+    many = app.crypto.BatchEncrypt(batches.BatchEncryptRequest(key=key, items=values, **shared), **ask).results
+    blobs = [batches.BatchDecryptItem(ciphertext=made.ciphertext, aad=b"row %d" % n) for n, made in enumerate(many)]
+    blobs[7].aad = b"row 8"
+    found = app.crypto.BatchDecrypt(batches.BatchDecryptRequest(key=key, items=blobs, **shared), **ask).results
+    wrong = [(n, got.error.reason) for n, got in enumerate(found) if got.plaintext != b"%d" % n]
+    check.equal("1,500 values, one in another row", wrong, [(7, types.ERROR_REASON_DECRYPT_FAILED)])
+    blobs = [batches.BatchReEncryptItem(ciphertext=made.ciphertext, aad=b"row %d" % n) for n, made in enumerate(many[:3])]
+    found = app.crypto.BatchReEncrypt(batches.BatchReEncryptRequest(key=key, items=blobs, **shared), **ask).results
+    check.equal("moved together", [(got.source_key_version, got.HasField("error")) for got in found], [(1, False)] * 3)
+    wanted = batches.BatchGenerateDataKeysRequest(key=key, items=[batches.BatchGenerateDataKeysItem()] * 3, **shared)
+    made = app.crypto.BatchGenerateDataKeys(wanted, **ask)
+    wrapped = [batches.BatchDecryptDataKeysItem(wrapped_data_key=one.wrapped_data_key) for one in made.results]
+    unwrap_many = batches.BatchDecryptDataKeysRequest(key=key, items=wrapped, **shared)
+    found = app.crypto.BatchDecryptDataKeys(unwrap_many, **ask)
+    plain = [one.plaintext for one in made.results]
+    check.equal("data keys together", [one.plaintext for one in found.results], plain)
+    check.equal("how long they may be held", (made.lease.seconds, found.lease.seconds), (300, 300))
+
+    # Data keys that the service keeps. Its own request id makes one that is made twice, because its answer was lost, one.
+    keep = f"{tenant}/keys/keep"
+    request = keys.CreateKeyRequest(parent=tenant, key_id="keep", purpose=types.KEY_PURPOSE_MANAGED)
+    check.equal("a key for them", admin.keys.CreateKey(request, **ask).key.purpose, types.KEY_PURPOSE_MANAGED)
+    create = crypto.CreateDataKeyRequest(key=keep, request_id=str(uuid.uuid4()), **bound)
+    kept = app.crypto.CreateDataKey(create, **ask)
+    check.equal("a kept data key", (len(kept.plaintext), len(kept.uid), kept.key_version), (32, 16, 1))
+    again = app.crypto.CreateDataKey(create, **ask)
+    check.equal("the same again", (again.uid, again.plaintext), (kept.uid, kept.plaintext))
+    get = crypto.GetDataKeyRequest(key=keep, uid=kept.uid, **bound)
+    check.equal("given out", app.crypto.GetDataKey(get, **ask).plaintext, kept.plaintext)
+    check.refused("in another row", *closed, app.crypto.GetDataKey, crypto.GetDataKeyRequest(key=keep, uid=kept.uid, **other))
+    wanted = batches.BatchCreateDataKeysRequest(key=keep, items=[batches.BatchCreateDataKeysItem()] * 3, **shared)
+    made = app.crypto.BatchCreateDataKeys(wanted, **ask).results
+    wanted = [batches.BatchGetDataKeysItem(uid=one.uid) for one in made]
+    found = app.crypto.BatchGetDataKeys(batches.BatchGetDataKeysRequest(key=keep, items=wanted, **shared), **ask).results
+    check.equal("given out together", [one.plaintext for one in found], [one.plaintext for one in made])
+    listed = pages(admin.keys.ListDataKeys, keys.ListDataKeysRequest(parent=keep, page_size=2), "data_keys")
+    check.equal("listed, by twos", sorted(one.uid for one in listed), sorted([kept.uid] + [one.uid for one in made]))
+    purpose = (grpc.StatusCode.INVALID_ARGUMENT, "PURPOSE_NOT_SUPPORTED")
+    check.refused("data under it", *purpose, app.crypto.Encrypt, crypto.EncryptRequest(key=keep, plaintext=b"x"))
+    gone = app.crypto.DestroyDataKey(crypto.DestroyDataKeyRequest(key=keep, uid=kept.uid), **ask)
+    check.equal("until when somebody may hold it", gone.lease_end_time.seconds - gone.destroy_time.seconds in (299, 300, 301), True)
+    missing = (grpc.StatusCode.NOT_FOUND, "DATA_KEY_NOT_FOUND")
+    check.refused("one that was destroyed", *missing, app.crypto.GetDataKey, get)
+    wanted = [batches.BatchDestroyDataKeysItem(uid=one.uid) for one in made] + [batches.BatchDestroyDataKeysItem(uid=kept.uid)]
+    found = app.crypto.BatchDestroyDataKeys(batches.BatchDestroyDataKeysRequest(key=keep, items=wanted), **ask).results
+    check.equal("destroyed together, but one", [one.HasField("error") for one in found], [False, False, False, True])
+    listed = pages(admin.keys.ListDataKeys, keys.ListDataKeysRequest(parent=keep), "data_keys")
+    check.equal("what is left of them", {one.state for one in listed}, {types.KEY_STATE_DESTROYED})
+
+    # Message authentication codes, and the key of a blind index, with which equal values are found.
+    sign = f"{tenant}/keys/sign"
+    request = keys.CreateKeyRequest(parent=tenant, key_id="sign", purpose=types.KEY_PURPOSE_MAC)
+    check.equal("a key for MACs", admin.keys.CreateKey(request, **ask).key.purpose, types.KEY_PURPOSE_MAC)
+    mac = app.crypto.GenerateMac(crypto.GenerateMacRequest(key=sign, message=b"an event"), **ask).mac
+    verified = app.crypto.VerifyMac(crypto.VerifyMacRequest(key=sign, message=b"an event", mac=mac), **ask)
+    check.equal("a MAC", (len(mac), verified.key_version, verified.stale), (56, 1, False))
+    invalid = (grpc.StatusCode.INVALID_ARGUMENT, "MAC_INVALID")
+    forged = crypto.VerifyMacRequest(key=sign, message=b"another", mac=mac)
+    check.refused("a MAC of another message", *invalid, app.crypto.VerifyMac, forged)
+    messages = [b"a", b"b"]
+    wanted = [batches.BatchGenerateMacsItem(message=message) for message in messages]
+    made = app.crypto.BatchGenerateMacs(batches.BatchGenerateMacsRequest(key=sign, items=wanted), **ask).results
+    wanted = [batches.BatchVerifyMacsItem(message=message, mac=one.mac) for message, one in zip(messages, reversed(made))]
+    wanted.append(batches.BatchVerifyMacsItem(message=b"a", mac=made[0].mac))
+    found = app.crypto.BatchVerifyMacs(batches.BatchVerifyMacsRequest(key=sign, items=wanted), **ask).results
+    check.equal("MACs, the wrong way round and right", [one.HasField("error") for one in found], [True, True, False])
+    index = crypto.GetIndexKeyRequest(index=f"{tenant}/indexes/ssn")
+    index_key = app.crypto.GetIndexKey(index, **ask)
+    token = hmac.new(index_key.plaintext, b"078-05-1120", hashlib.sha256).digest()
+    again = app.crypto.GetIndexKey(index, **ask).plaintext
+    check.equal("the same value again", hmac.new(again, b"078-05-1120", hashlib.sha256).digest(), token)
+    lease = tenants.UpdateTenantRequest(
+        tenant=types.Tenant(name=tenant, data_key_lease=duration_pb2.Duration(seconds=60)),
+        update_mask=field_mask_pb2.FieldMask(paths=["data_key_lease"]),
+    )
+    check.equal("a shorter lease", admin.tenants.UpdateTenant(lease, **ask).tenant.data_key_lease.seconds, 60)
+    check.equal("which holds at once", app.crypto.GetIndexKey(index, **ask).lease.seconds, 60)
 
     # A new version, and the data moved to it without being shown.
     rotated = admin.keys.RotateKey(keys.RotateKeyRequest(name=key), **ask)
