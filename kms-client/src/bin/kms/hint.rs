@@ -146,7 +146,7 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
         }
         ErrorReason::StoreUnavailable => "operators look at `kms status` and at the server's log".to_owned(),
         ErrorReason::BackendUnavailable => "operators look at `kms status` and at what holds the master key".to_owned(),
-        ErrorReason::DataKeyNotFound => format!("`kms data-key list --key {key}` shows all"),
+        ErrorReason::DataKeyNotFound => format!("`kms data-key list --key {key}` shows all, to whoever has the role `auditor`"),
         ErrorReason::DataKeyDestroyed => {
             "this is final: what was sealed with this data key cannot be opened again".to_owned()
         }
@@ -187,7 +187,9 @@ fn roles_of(action: &str) -> &'static str {
         "ReEncrypt" => "`reencrypter` (to another key or context: `decrypter` there, `encrypter` here)",
         "GetTenant" => "`tenant-admin`, `key-admin` or `auditor`",
         "ListTenants" => "`tenant-admin` or `auditor`, for all tenants,",
-        "GetKey" | "ListKeys" | "ListKeyVersions" | "ListDataKeys" => "`key-admin` or `auditor`",
+        "GetKey" | "ListKeys" | "ListKeyVersions" => "`key-admin` or `auditor`",
+        "ListDataKeys" => "`auditor`",
+        "DestroyDataKey" => "`eraser` or `key-admin`",
         "GetStatus" => "`operator`",
         _ if action.contains("Tenant") => "`tenant-admin`",
         _ => "`key-admin`",
@@ -244,6 +246,6 @@ mod tests {
         assert_eq!(roles_of("ScheduleKeyDestruction"), "`key-admin`");
         assert_eq!(roles_of("DecryptDataKey"), "`decrypter`");
         assert_eq!(roles_of(action_of("BatchGetDataKeys")), "`decrypter`");
-        assert_eq!(roles_of("DestroyDataKey"), "`key-admin`");
+        assert_eq!(roles_of(action_of("BatchDestroyDataKeys")), "`eraser` or `key-admin`");
     }
 }
