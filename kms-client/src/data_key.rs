@@ -124,8 +124,8 @@ pub struct GivenDataKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DestroyedDataKey {
-    /// When it was destroyed.
-    pub destroy_time: SystemTime,
+    /// When it was destroyed. `None` in an answer to [`Destruction::validate_only`].
+    pub destroy_time: Option<SystemTime>,
     /// From then on, nobody who keeps to leases holds it. `None` if the server does not say it.
     pub lease_end_time: Option<SystemTime>,
 }
@@ -465,7 +465,7 @@ pub(crate) fn read_given(
 impl DestroyedDataKey {
     pub(crate) fn from_wire(answer: v1::DestroyDataKeyResponse) -> Result<Self, Error> {
         Ok(Self {
-            destroy_time: time(answer.destroy_time, "destroy_time")?,
+            destroy_time: time_or_none(answer.destroy_time, "destroy_time")?,
             lease_end_time: time_or_none(answer.lease_end_time, "lease_end_time")?,
         })
     }
@@ -478,7 +478,10 @@ pub(crate) fn read_destroyed(
     let lease_end_time = time_or_none(answer.lease_end_time, "lease_end_time")?;
     read_all(answer.results, count, |result| match ItemError::from_wire(result.error) {
         Some(error) => Ok(Err(error)),
-        None => Ok(Ok(DestroyedDataKey { destroy_time: time(result.destroy_time, "destroy_time")?, lease_end_time })),
+        None => Ok(Ok(DestroyedDataKey {
+            destroy_time: time_or_none(result.destroy_time, "destroy_time")?,
+            lease_end_time,
+        })),
     })
 }
 

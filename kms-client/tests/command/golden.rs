@@ -141,6 +141,7 @@ async fn the_json_of_every_command_is_as_it_was() {
         ("data-key-get", &format!("data-key get {UID} --key people"), b""),
         ("data-key-get-many", &format!("data-key get {UID} {OTHER_UID} --key people"), b""),
         ("data-key-destroy", &format!("data-key destroy {UID} --key people --yes --name people"), b""),
+        ("data-key-destroy-dry-run", &format!("data-key destroy {UID} --key people --dry-run"), b""),
         ("data-key-destroy-many", &format!("data-key destroy {UID} {OTHER_UID} --key people --yes --name people"), b""),
         ("data-key-list", "data-key list --key people --limit 2", b""),
         ("mac-generate", "mac generate --key app", b"hello"),

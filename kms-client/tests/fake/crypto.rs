@@ -166,7 +166,8 @@ impl CryptoService for Rules {
         let r = self.meet(request).await?;
         verdict(&r.key).await?;
         found(&r.uid, &Pairs::new())?;
-        Ok(Response::new(DestroyDataKeyResponse { destroy_time: Some(TIME), lease_end_time: Some(LEASE_END) }))
+        let destroy_time = (!r.validate_only).then_some(TIME);
+        Ok(Response::new(DestroyDataKeyResponse { destroy_time, lease_end_time: Some(LEASE_END) }))
     }
 
     async fn generate_mac(
@@ -330,7 +331,7 @@ impl CryptoService for Rules {
         verdict(&r.key).await?;
         let results = results(&r.key, r.items, |item| match found(&item.uid, &Pairs::new()) {
             Err(status) => BatchDestroyDataKeysResult { error: item_error(status), ..Default::default() },
-            Ok(_) => BatchDestroyDataKeysResult { destroy_time: Some(TIME), error: None },
+            Ok(_) => BatchDestroyDataKeysResult { destroy_time: (!r.validate_only).then_some(TIME), error: None },
         });
         Ok(Response::new(BatchDestroyDataKeysResponse { lease_end_time: Some(LEASE_END), results }))
     }

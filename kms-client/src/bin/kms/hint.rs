@@ -146,7 +146,9 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
         }
         ErrorReason::StoreUnavailable => "operators look at `kms status` and at the server's log".to_owned(),
         ErrorReason::BackendUnavailable => "operators look at `kms status` and at what holds the master key".to_owned(),
-        ErrorReason::DataKeyNotFound => format!("`kms data-key list --key {key}` shows all, to whoever has the role `auditor`"),
+        ErrorReason::DataKeyNotFound => {
+            format!("`kms data-key list --key {key}` shows all, to whoever has the role `auditor`")
+        }
         ErrorReason::DataKeyDestroyed => {
             "this is final: what was sealed with this data key cannot be opened again".to_owned()
         }

@@ -200,9 +200,8 @@ impl Destroy {
                 [uid] => (format!("the data key {uid}"), uid.to_string(), key.key().to_owned()),
                 _ => (format!("{} data keys", self.uids.len()), key.key().to_owned(), key.to_string()),
             };
-            let effect = format!(
-                "This destroys {what} of {key} now.\nThen nothing that was sealed with it can be opened again."
-            );
+            let effect =
+                format!("This destroys {what} of {key} now.\nThen what was sealed with it cannot be opened again.");
             let place = &*app.settings.place();
             self.confirm.check(&What { effect: &effect, short: &short, full: &full, place })?;
         }
@@ -212,7 +211,7 @@ impl Destroy {
             app.output.show_change(&json::DestroyedDataKey::from(&destroyed), || {
                 fields([
                     ("uid", uid.to_string()),
-                    ("destroyed", time_text(destroyed.destroy_time)),
+                    ("destroyed", destroyed.destroy_time.map(time_text).unwrap_or_default()),
                     ("leases end", destroyed.lease_end_time.map(time_text).unwrap_or_default()),
                 ])
             })?;
@@ -225,7 +224,7 @@ impl Destroy {
             let good = self.uids.iter().zip(&results).filter_map(|(uid, result)| Some((uid, result.as_ref().ok()?)));
             let row = |(uid, destroyed): (&DataKeyUid, &kms_client::DestroyedDataKey)| {
                 let lease_end = destroyed.lease_end_time.map(time_text).unwrap_or_default();
-                [uid.to_string(), time_text(destroyed.destroy_time), lease_end]
+                [uid.to_string(), destroyed.destroy_time.map(time_text).unwrap_or_default(), lease_end]
             };
             rows(["UID", "DESTROYED", "LEASES-END"], good.map(row))
         })?;
