@@ -30,12 +30,7 @@ pub struct Change<T> {
     run: Run<T>,
 }
 
-/// The creation of an object. It happens when this is awaited. As [`Change`], but without an etag: there is nothing yet
-/// that could have one.
-#[must_use = "a change is made when it is awaited"]
-pub struct Creation<T>(Change<T>);
-
-type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
+pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 type Run<T> = Box<dyn FnOnce(Said) -> Answer<T> + Send>;
 
 #[derive(Debug, Default)]
@@ -87,22 +82,69 @@ impl<T> Change<T> {
     }
 }
 
-impl<T> Creation<T> {
-    pub(crate) fn new<F>(run: impl FnOnce(Said) -> F + Send + 'static) -> Self
-    where
-        F: Future<Output = Result<T, Error>> + Send + 'static,
-    {
-        Self(Change::new(run))
-    }
+macro_rules! without_etag {
+    ($(#[$doc:meta])* $Name:ident) => {
+        $(#[$doc])*
+        #[must_use = "a change is made when it is awaited"]
+        pub struct $Name<T>(Change<T>);
 
-    /// See [`Change::request_id`].
-    pub fn request_id(self, id: RequestId) -> Self {
-        Self(self.0.request_id(id))
-    }
+        impl<T> $Name<T> {
+            pub(crate) fn new<F>(run: impl FnOnce(Said) -> F + Send + 'static) -> Self
+            where
+                F: Future<Output = Result<T, Error>> + Send + 'static,
+            {
+                Self(Change::new(run))
+            }
 
-    /// See [`Change::validate_only`].
-    pub fn validate_only(self) -> Self {
-        Self(self.0.validate_only())
+            /// See [`Change::request_id`].
+            pub fn request_id(self, id: RequestId) -> Self {
+                Self(self.0.request_id(id))
+            }
+
+            /// See [`Change::validate_only`].
+            pub fn validate_only(self) -> Self {
+                Self(self.0.validate_only())
+            }
+        }
+
+        impl<T: 'static> IntoFuture for $Name<T> {
+            type Output = Result<T, Error>;
+            type IntoFuture = Answer<T>;
+
+            fn into_future(self) -> Answer<T> {
+                self.0.into_future()
+            }
+        }
+
+        impl<T> fmt::Debug for $Name<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($Name)).field(&self.0.say).finish()
+            }
+        }
+    };
+}
+
+without_etag! {
+    /// The creation of an object. It happens when this is awaited. As [`Change`], but without an etag: there is nothing yet
+    /// that could have one.
+    Creation
+}
+
+without_etag! {
+    /// The destruction of managed data keys. It happens when this is awaited. As [`Change`], but without an etag: they have
+    /// none, since nothing else ever happens to them.
+    Destruction
+}
+
+impl<T: 'static> Creation<T> {
+    /// Reads the answer further.
+    pub(crate) fn and_then<U>(self, then: impl FnOnce(T) -> Result<U, Error> + Send + 'static) -> Creation<U> {
+        let Change { say, run } = self.0;
+        let run = move |said| -> Answer<U> {
+            let answer = run(said);
+            Box::pin(async move { then(answer.await?) })
+        };
+        Creation(Change { say, run: Box::new(run) })
     }
 }
 
@@ -124,24 +166,9 @@ impl<T: 'static> IntoFuture for Change<T> {
     }
 }
 
-impl<T: 'static> IntoFuture for Creation<T> {
-    type Output = Result<T, Error>;
-    type IntoFuture = Answer<T>;
-
-    fn into_future(self) -> Answer<T> {
-        self.0.into_future()
-    }
-}
-
 impl<T> fmt::Debug for Change<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Change").field(&self.say).finish()
-    }
-}
-
-impl<T> fmt::Debug for Creation<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Creation").field(&self.0.say).finish()
     }
 }
 

@@ -1,11 +1,11 @@
-//! What the service gives to be stored elsewhere: opaque bytes, of which two kinds must not be mixed up.
+//! What the service gives to be stored elsewhere: opaque bytes, of kinds that must not be mixed up.
 
 use std::fmt;
 
 macro_rules! blob {
-    ($(#[$doc:meta])* $Blob:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash)]
+    ($(#[$attribute:meta])* $Blob:ident) => {
+        $(#[$attribute])*
+        #[derive(Clone)]
         pub struct $Blob(Vec<u8>);
 
         impl $Blob {
@@ -49,13 +49,24 @@ macro_rules! blob {
 
 blob! {
     /// A value sealed by [`Client::encrypt`](crate::Client::encrypt). Not secret; 96 bytes longer than what it seals.
+    #[derive(PartialEq, Eq, Hash)]
     Ciphertext
 }
 
 blob! {
     /// A data key wrapped by [`Client::generate_data_key`](crate::Client::generate_data_key): 128 bytes, not secret,
     /// to be kept beside the data that the data key sealed.
+    #[derive(PartialEq, Eq, Hash)]
     WrappedDataKey
+}
+
+blob! {
+    /// A message authentication code made by [`Client::generate_mac`](crate::Client::generate_mac): 56 bytes, to be kept
+    /// beside the message.
+    ///
+    /// It cannot be compared with `==`, which would tell by its time how much of a forged one is right:
+    /// [`Client::verify_mac`](crate::Client::verify_mac) says whether one is right.
+    Mac
 }
 
 #[cfg(test)]
@@ -68,5 +79,6 @@ mod tests {
         assert_eq!(blob.as_bytes(), b"canary");
         assert_eq!(format!("{blob:?}"), "Ciphertext([6 bytes])");
         assert_eq!(blob.into_bytes(), b"canary");
+        assert_eq!(format!("{:?}", Mac::from(b"canary".to_vec())), "Mac([6 bytes])");
     }
 }

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 use crate::call::{Attempt, Caller};
 use crate::connect::LastBreak;
 use crate::guard::guarded;
+use crate::lease::{Began, Clock, Leased, SystemClock};
 use crate::tls::Credentials;
 use crate::{ClientBuilder, Error};
 
@@ -25,6 +26,8 @@ struct Inner {
     service: Caller<Arc<Target>>,
     operator: Option<Caller<Arc<Target>>>,
     credentials: Arc<Credentials>,
+    /// Of leases.
+    clock: Arc<dyn Clock>,
 }
 
 /// One listener of the server.
@@ -46,7 +49,8 @@ impl Client {
         operator: Option<Caller<Arc<Target>>>,
         credentials: Arc<Credentials>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { service, operator, credentials }) }
+        let clock = Arc::new(SystemClock::new());
+        Self { inner: Arc::new(Inner { service, operator, credentials, clock }) }
     }
 
     /// Returns what is wrong with the certificate files as they are now. While this is not `None`, connections are made
@@ -68,6 +72,20 @@ impl Client {
         F: Future<Output = Result<Response<R>, Status>>,
     {
         self.call_at(&self.inner.service, operation, message, send).await
+    }
+
+    /// Calls the service for keys in the clear. Their leases count from here, before the first attempt.
+    pub(crate) async fn call_leased<M: Clone, R, F>(
+        &self,
+        operation: &'static str,
+        message: M,
+        send: impl Fn(Channel, Request<M>) -> F,
+    ) -> Result<Leased<R>, Error>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let began = Began::now(&self.inner.clock);
+        Ok(began.answered(self.call(operation, message, send).await?))
     }
 
     /// Calls the operator listener.
@@ -159,6 +177,7 @@ mod tests {
     use std::future::IntoFuture;
 
     use super::*;
+    use crate::lease::tests::Set;
     use crate::{Context, KeyRef, PageRequest, VersionNumber};
 
     #[test]
@@ -177,9 +196,36 @@ mod tests {
         check::<crate::Key>();
         check::<crate::RequestId>();
         check::<crate::Etag>();
+        check::<crate::Lease>();
+        check::<crate::CreatedDataKey>();
+        check::<crate::GivenIndexKey>();
+        check::<crate::ItemError>();
         fn sent<T: Send + std::fmt::Debug + 'static>() {}
         sent::<crate::Change<crate::Key>>();
+        sent::<crate::Creation<crate::Tenant>>();
+        sent::<crate::DataKeyCreation<crate::CreatedDataKey, VersionNumber>>();
+        sent::<crate::Destruction<crate::DestroyedDataKey>>();
         sent::<crate::ClientBuilder>();
+    }
+
+    #[tokio::test]
+    async fn a_lease_counts_from_before_the_first_attempt_so_that_a_slow_answer_shortens_it() {
+        let made = rcgen::generate_simple_self_signed(["kms".to_owned()]).unwrap();
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let builder = Client::builder("https://kms:8443").ca_pem(certificate.as_str());
+        let mut kms = builder.identity_pem(certificate.as_str(), key).connect_lazy().unwrap();
+        let clock = Arc::new(Set::default());
+        Arc::get_mut(&mut kms.inner).unwrap().clock = clock.clone();
+        let send = |_, request: Request<()>| {
+            clock.advance(Duration::from_secs(3));
+            let is_first = request.metadata().get("grpc-previous-rpc-attempts").is_none();
+            async move { if is_first { Err(Status::unavailable("not now")) } else { Ok(Response::new(())) } }
+        };
+        let ((), began) = kms.call_leased("GetDataKey", (), send).await.unwrap().into_parts();
+        let lease = began.lease(Some(prost_types::Duration { seconds: 10, nanos: 0 })).unwrap();
+        assert_eq!((lease.length().as_secs(), lease.remaining().as_secs()), (10, 4));
+        clock.advance(Duration::from_secs(4));
+        assert!(lease.is_over());
     }
 
     /// Compiled, not run: every call can be awaited on any thread.
@@ -191,6 +237,12 @@ mod tests {
         check(client.list_all_keys(key.tenant(), 10, None));
         check(client.disable_key_version(key, VersionNumber::new(1).unwrap()).into_future());
         check(client.create_key(key, crate::KeyPurpose::Encrypt, crate::Labels::new()).validate_only().into_future());
+        check(client.encrypt_batch(key, context, [&b""[..]]));
+        check(client.re_encrypt_to_batch(key, context, Vec::<crate::ReEncryptItem<'_>>::new(), key, context));
+        check(client.create_data_key(key, context).validate_only().into_future());
+        check(client.create_data_key_batch(key, context, [crate::NewDataKey::default()]).into_future());
+        check(client.get_data_key_batch(key, context, Vec::<crate::DataKeyUid>::new()));
+        check(client.destroy_data_key_batch(key, []).into_future());
         check(client.status());
         check(Client::builder("").connect());
     }

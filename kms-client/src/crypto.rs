@@ -1,10 +1,11 @@
-//! The data plane: sealing and opening small values; making, unwrapping and moving data keys.
+//! The data plane: sealing and opening small values; making, unwrapping and moving portable data keys.
 
 use kms_proto::v1;
 use kms_proto::v1::crypto_service_client::CryptoServiceClient;
 use tonic::transport::Channel;
 
 use crate::client::ANSWER_BYTES_MAX;
+use crate::lease::{Lease, Leased};
 use crate::wire::{required, version};
 use crate::{Ciphertext, Client, Context, DataKey, Error, KeyRef, Plaintext, VersionNumber, WrappedDataKey};
 
@@ -64,6 +65,8 @@ pub struct GeneratedDataKey {
     pub wrapped_data_key: WrappedDataKey,
     /// The version that wrapped it.
     pub key_version: VersionNumber,
+    /// How long the data key in the clear may be held.
+    pub lease: Lease,
 }
 
 /// Answer of [`Client::generate_wrapped_data_key`].
@@ -86,11 +89,13 @@ pub struct DecryptedDataKey {
     pub key_version: VersionNumber,
     /// True when that version is no longer primary: time to [`Client::re_encrypt_data_key`].
     pub stale: bool,
+    /// How long the data key may be held.
+    pub lease: Lease,
 }
 
 impl Client {
-    /// Seals a value of at most 64 KiB under the key's primary version. For more, or for many, use
-    /// [`generate_data_key`](Self::generate_data_key) and seal here.
+    /// Seals a value of at most 64 KiB under the key's primary version. For more, use
+    /// [`generate_data_key`](Self::generate_data_key) and seal here; for many, [`encrypt_batch`](Self::encrypt_batch).
     pub async fn encrypt(&self, key: &KeyRef, plaintext: &[u8], context: &Context) -> Result<Encrypted, Error> {
         let request = v1::EncryptRequest {
             key: key.to_string(),
@@ -184,16 +189,10 @@ impl Client {
         Ok(Moved(answer))
     }
 
-    /// Makes a data key: 32 random bytes to seal one object with, in the clear and wrapped. The service stores
-    /// neither.
+    /// Makes a portable data key: 32 random bytes to seal one object with, in the clear and wrapped. The service stores
+    /// neither. (For one that it stores, and can destroy alone, see [`create_data_key`](Self::create_data_key).)
     pub async fn generate_data_key(&self, key: &KeyRef, context: &Context) -> Result<GeneratedDataKey, Error> {
-        let answer = self.generate_data_key_call(key, context, false).await?;
-        let data_key = required(DataKey::take(answer.plaintext), "plaintext")?;
-        Ok(GeneratedDataKey {
-            data_key,
-            wrapped_data_key: answer.wrapped_data_key.into(),
-            key_version: version(answer.key_version, "key_version")?,
-        })
+        GeneratedDataKey::from_wire(self.generate_data_key_call(key, context, false).await?)
     }
 
     /// Makes a data key and returns it only wrapped, for a caller that prepares a record which another will seal.
@@ -202,7 +201,7 @@ impl Client {
         key: &KeyRef,
         context: &Context,
     ) -> Result<GeneratedWrappedDataKey, Error> {
-        let answer = self.generate_data_key_call(key, context, true).await?;
+        let (answer, _) = self.generate_data_key_call(key, context, true).await?.into_parts();
         Ok(GeneratedWrappedDataKey {
             wrapped_data_key: answer.wrapped_data_key.into(),
             key_version: version(answer.key_version, "key_version")?,
@@ -214,14 +213,15 @@ impl Client {
         key: &KeyRef,
         context: &Context,
         omit_plaintext: bool,
-    ) -> Result<v1::GenerateDataKeyResponse, Error> {
+    ) -> Result<Leased<v1::GenerateDataKeyResponse>, Error> {
         let request = v1::GenerateDataKeyRequest {
             key: key.to_string(),
             omit_plaintext,
             encryption_context: context.pairs.clone(),
             aad: context.aad.clone(),
         };
-        self.call("GenerateDataKey", request, |c, r| async move { stub(c).generate_data_key(r).await }).await
+        let send = |c, r| async move { stub(c).generate_data_key(r).await };
+        self.call_leased("GenerateDataKey", request, send).await
     }
 
     /// Unwraps a data key, under any enabled version of the key.
@@ -237,10 +237,30 @@ impl Client {
             encryption_context: context.pairs.clone(),
             aad: context.aad.clone(),
         };
-        let answer =
-            self.call("DecryptDataKey", request, |c, r| async move { stub(c).decrypt_data_key(r).await }).await?;
+        let send = |c, r| async move { stub(c).decrypt_data_key(r).await };
+        DecryptedDataKey::from_wire(self.call_leased("DecryptDataKey", request, send).await?)
+    }
+}
+
+impl GeneratedDataKey {
+    pub(crate) fn from_wire(leased: Leased<v1::GenerateDataKeyResponse>) -> Result<Self, Error> {
+        let (answer, began) = leased.into_parts();
         let data_key = required(DataKey::take(answer.plaintext), "plaintext")?;
-        Ok(DecryptedDataKey { data_key, key_version: version(answer.key_version, "key_version")?, stale: answer.stale })
+        Ok(Self {
+            data_key,
+            wrapped_data_key: answer.wrapped_data_key.into(),
+            key_version: version(answer.key_version, "key_version")?,
+            lease: began.lease(answer.lease)?,
+        })
+    }
+}
+
+impl DecryptedDataKey {
+    pub(crate) fn from_wire(leased: Leased<v1::DecryptDataKeyResponse>) -> Result<Self, Error> {
+        let (answer, began) = leased.into_parts();
+        let data_key = required(DataKey::take(answer.plaintext), "plaintext")?;
+        let key_version = version(answer.key_version, "key_version")?;
+        Ok(Self { data_key, key_version, stale: answer.stale, lease: began.lease(answer.lease)? })
     }
 }
 
@@ -264,6 +284,6 @@ impl Moved {
     }
 }
 
-fn stub(channel: Channel) -> CryptoServiceClient<Channel> {
+pub(crate) fn stub(channel: Channel) -> CryptoServiceClient<Channel> {
     CryptoServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
 }

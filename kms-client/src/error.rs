@@ -108,7 +108,7 @@ impl Error {
     }
 
     /// Returns the call that failed, such as `Encrypt`: the name of its RPC, which is also the name of its action in
-    /// policies.
+    /// policies. (A batch, such as `BatchEncrypt`, has the action of its single form.)
     pub fn operation(&self) -> Option<&str> {
         self.0.operation
     }
@@ -126,8 +126,8 @@ impl Error {
     /// Returns whether the failure may pass by itself, so that the same call may succeed a little later. The library
     /// has tried as often as it does by itself.
     ///
-    /// It does not say that nothing was done. The calls of the data plane (encrypt, decrypt and data keys) may always
-    /// be repeated; a change with the [`change_id`](Self::change_id) that it had.
+    /// It does not say that nothing was done. The calls of the data plane (encrypt, decrypt, data keys and MACs) may
+    /// always be repeated; a change, such as creating or destroying managed data keys, with the [`change_id`](Self::change_id) that it had.
     pub fn is_retryable(&self) -> bool {
         self.0.retryable
     }
@@ -168,6 +168,25 @@ impl Error {
 
     pub(crate) fn invalid_name(name: &str, form: &str) -> Self {
         Self::invalid(format!("{name:?} is not of the form {form}"))
+    }
+
+    /// A batch has too few or too many items. As the server would say it, which was not asked.
+    pub(crate) fn batch_count(operation: &'static str, what: &str) -> Self {
+        let message = format!("{what}: a batch has 1 to 10,000");
+        Self::batch(operation, ErrorKind::InvalidArgument, "FIELD_INVALID", message)
+    }
+
+    /// A batch is too large. As the server would say it, which was not asked.
+    pub(crate) fn batch_size(operation: &'static str) -> Self {
+        let message = "the batch has more than 4 MiB, which is the most for one request";
+        Self::batch(operation, ErrorKind::ResourceExhausted, "MESSAGE_TOO_LARGE", message)
+    }
+
+    fn batch(operation: &'static str, kind: ErrorKind, reason: &str, message: impl Into<String>) -> Self {
+        let mut error = Self::new(kind, message).with_hint("nothing was sent: make several batches of it");
+        error.0.operation = Some(operation);
+        error.0.reason = Some(reason.to_owned());
+        error
     }
 
     /// The answer lacks something, or has something that cannot be.
@@ -290,7 +309,7 @@ impl Error {
     }
 }
 
-fn kind_of(code: Code) -> ErrorKind {
+pub(crate) fn kind_of(code: Code) -> ErrorKind {
     match code {
         Code::InvalidArgument | Code::OutOfRange => ErrorKind::InvalidArgument,
         Code::Unauthenticated => ErrorKind::Unauthenticated,

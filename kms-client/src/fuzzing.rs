@@ -1,6 +1,8 @@
 //! What fuzzing calls: one function for each decoder of what a server answers, and of names. Each takes any bytes and must
 //! come back. The server's side is `kms-server/src/fuzzing.rs`, and how they are run is said there.
 
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kms_proto::v1;
@@ -8,8 +10,13 @@ use prost::Message;
 use tonic::codegen::http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::{Code, Status};
 
+use crate::data_key::Made;
+use crate::lease::{Began, Clock, Leased, SystemClock};
 use crate::wire::{time_or_none, version};
-use crate::{CallerIdentity, Error, Key, KeyRef, KeyVersion, Page, Tenant, TenantRef};
+use crate::{
+    CallerIdentity, DestroyedDataKey, Error, GivenDataKey, GivenIndexKey, IndexRef, ItemError, Key, KeyRef, KeyVersion,
+    Page, Tenant, TenantRef, Withdrawn, crypto_batch, data_key, mac,
+};
 
 /// A decoder: its name is that of its program and of its folder of seeds.
 pub type Target = (&'static str, fn(&[u8]));
@@ -34,7 +41,7 @@ fn answer(data: &[u8]) {
 
 type Answer = fn(&[u8]) -> Option<Result<(), Error>>;
 
-const ANSWERS: [Answer; 7] = [
+const ANSWERS: [Answer; 21] = [
     |bytes| decoded(bytes, |answer: v1::GetKeyResponse| Key::from_wire(answer.key).map(drop)),
     |bytes| {
         decoded(bytes, |answer: v1::EnableKeyResponse| {
@@ -57,7 +64,98 @@ const ANSWERS: [Answer; 7] = [
         let time = prost_types::Timestamp::decode(bytes).ok()?;
         Some(time_or_none(Some(time), "time").map(drop))
     },
+    |bytes| {
+        decoded(bytes, |answer: v1::ScheduleKeyDestructionResponse| {
+            Withdrawn::new(Key::from_wire(answer.key)?, answer.lease_end_time).map(drop)
+        })
+    },
+    |bytes| decoded(bytes, |answer: v1::ListDataKeysResponse| data_key::read_page(answer).map(drop)),
+    |bytes| {
+        decoded(bytes, |answer: v1::CreateDataKeyResponse| {
+            look_at(Made::one(leased(answer.clone())).rehearsed());
+            look_at(Made::one(leased(answer.clone())).uids());
+            Made::one(leased(answer)).created().map(drop)
+        })
+    },
+    |bytes| decoded(bytes, |answer| GivenDataKey::from_wire(leased(answer)).map(drop)),
+    |bytes| decoded(bytes, |answer| DestroyedDataKey::from_wire(answer).map(drop)),
+    |bytes| decoded(bytes, |answer| GivenIndexKey::from_wire(leased(answer)).map(drop)),
+    |bytes| batch(bytes, |answer: v1::BatchEncryptResponse| answer.results.len(), crypto_batch::read_encrypted),
+    |bytes| batch(bytes, |answer: v1::BatchDecryptResponse| answer.results.len(), crypto_batch::read_decrypted),
+    |bytes| {
+        batch(
+            bytes,
+            |answer: v1::BatchReEncryptResponse| answer.results.len(),
+            |answer, count| crypto_batch::read_moved(answer, count, crypto_batch::into_ciphertext),
+        )
+    },
+    |bytes| {
+        batch(
+            bytes,
+            |answer: v1::BatchGenerateDataKeysResponse| answer.results.len(),
+            |answer, count| {
+                look_at(crypto_batch::read_generated_wrapped(leased(answer.clone()), count));
+                crypto_batch::read_generated(leased(answer), count)
+            },
+        )
+    },
+    |bytes| {
+        batch(
+            bytes,
+            |answer: v1::BatchDecryptDataKeysResponse| answer.results.len(),
+            |answer, count| crypto_batch::read_unwrapped(leased(answer), count),
+        )
+    },
+    |bytes| {
+        batch(
+            bytes,
+            |answer: v1::BatchCreateDataKeysResponse| answer.results.len(),
+            |answer, count| {
+                look_at(Made::batch(leased(answer.clone()), count).uids());
+                Made::batch(leased(answer), count).created()
+            },
+        )
+    },
+    |bytes| {
+        batch(
+            bytes,
+            |answer: v1::BatchGetDataKeysResponse| answer.results.len(),
+            |answer, count| data_key::read_given(leased(answer), count),
+        )
+    },
+    |bytes| {
+        batch(bytes, |answer: v1::BatchDestroyDataKeysResponse| answer.results.len(), data_key::read_destroyed)?.ok();
+        batch(bytes, |answer: v1::BatchGenerateMacsResponse| answer.results.len(), mac::read_generated)?.ok();
+        batch(bytes, |answer: v1::BatchVerifyMacsResponse| answer.results.len(), mac::read_verified)
+    },
 ];
+
+/// An answer that came at once.
+fn leased<R>(answer: R) -> Leased<R> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    Began::now(&clock).answered(answer)
+}
+
+/// The answer of a batch, read for as many items as it has results, and for one more, which it must refuse.
+fn batch<M: Message + Default + Clone, T: Debug>(
+    bytes: &[u8],
+    count: impl Fn(M) -> usize,
+    read: impl Fn(M, usize) -> Result<Vec<Result<T, ItemError>>, Error>,
+) -> Option<Result<(), Error>> {
+    decoded(bytes, |answer: M| {
+        let count = count(answer.clone());
+        assert!(read(answer.clone(), count + 1).is_err());
+        let results = read(answer, count)?;
+        assert_eq!(results.len(), count);
+        look_at(Ok::<_, Error>(results));
+        Ok(())
+    })
+}
+
+/// What is read is shown to people, without what is secret in it.
+fn look_at<T: Debug>(read: Result<T, Error>) {
+    drop(format!("{read:?}"));
+}
 
 fn decoded<M: Message + Default>(bytes: &[u8], read: impl FnOnce(M) -> Result<(), Error>) -> Option<Result<(), Error>> {
     let message = M::decode(bytes).ok()?;
@@ -83,7 +181,7 @@ fn error(data: &[u8]) {
     }
 }
 
-/// The name of a tenant or key, each of which is written in one way only.
+/// The name of a tenant, key or index, or the uid of a data key, each of which is written in one way only.
 fn name(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(name) = text.parse::<TenantRef>() {
@@ -91,6 +189,12 @@ fn name(data: &[u8]) {
     }
     if let Ok(name) = text.parse::<KeyRef>() {
         assert_eq!(name.to_string(), text);
+    }
+    if let Ok(name) = text.parse::<IndexRef>() {
+        assert_eq!(name.to_string(), text);
+    }
+    if let Ok(uid) = text.parse::<crate::DataKeyUid>() {
+        assert_eq!(uid.to_string(), text.to_ascii_lowercase());
     }
     if let Err(error) = TenantRef::new(text) {
         drop(error.to_string());

@@ -13,10 +13,10 @@ use tonic::transport::Channel;
 use crate::change::Said;
 use crate::client::ANSWER_BYTES_MAX;
 use crate::page::collect;
-use crate::wire::{required, time, time_or_none, version, wait as wire_wait};
+use crate::wire::{duration, required, time, time_or_none, version};
 use crate::{
     Change, Client, Creation, Error, Etag, KeyPurpose, KeyRef, KeyState, Page, PageRequest, PageToken, TenantRef,
-    VersionNumber,
+    VersionNumber, Withdrawn,
 };
 
 /// Labels of a key, by name. For inventory; the service gives them no meaning.
@@ -64,6 +64,9 @@ pub struct KeyVersion {
     pub destroy_time: Option<SystemTime>,
     /// Says which state of it this is. `None` in an answer to [`Change::validate_only`].
     pub etag: Option<Etag>,
+    /// How many managed data keys it wraps, exact at every moment. `None` where it is not told: in answers to changes, and for
+    /// keys of another purpose.
+    pub data_key_count: Option<u64>,
 }
 
 /// A version that a call has changed, with its key.
@@ -109,6 +112,7 @@ impl KeyVersion {
             create_time: time(wire.create_time, "version.create_time")?,
             destroy_time: time_or_none(wire.destroy_time, "version.destroy_time")?,
             etag: Etag::from_wire(wire.etag),
+            data_key_count: wire.data_key_count,
         })
     }
 }
@@ -213,18 +217,21 @@ impl Client {
     }
 
     /// Disables an enabled key: once this returns, it refuses every use.
-    pub fn disable_key(&self, key: &KeyRef) -> Change<Key> {
+    pub fn disable_key(&self, key: &KeyRef) -> Change<Withdrawn<Key>> {
         let call = self.disable_call(key.to_string());
-        Change::new(|said| async move { Key::from_wire(call(said).await?.key) })
+        Change::new(|said| async move {
+            let answer = call(said).await?;
+            Withdrawn::new(Key::from_wire(answer.key)?, answer.lease_end_time)
+        })
     }
 
     /// Disables an enabled version. A key whose primary version is disabled opens with the others and seals with
     /// none. An etag is the version's.
-    pub fn disable_key_version(&self, key: &KeyRef, version: VersionNumber) -> Change<KeyAndVersion> {
+    pub fn disable_key_version(&self, key: &KeyRef, version: VersionNumber) -> Change<Withdrawn<KeyAndVersion>> {
         let call = self.disable_call(version_name(key, version));
         Change::new(|said| async move {
             let answer = call(said).await?;
-            KeyAndVersion::from_wire(answer.key, answer.version)
+            Withdrawn::new(KeyAndVersion::from_wire(answer.key, answer.version)?, answer.lease_end_time)
         })
     }
 
@@ -239,7 +246,8 @@ impl Client {
         }
     }
 
-    /// Adds a version to a key and makes it primary. Earlier versions go on opening.
+    /// Adds a version to a key and makes it primary. Earlier versions go on opening. The service moves the
+    /// key's managed data keys to the new version in the background: [`KeyVersion::data_key_count`] tells how many are left.
     pub fn rotate_key(&self, key: &KeyRef) -> Change<KeyAndVersion> {
         let (client, name) = (self.clone(), key.to_string());
         Change::new(move |said| async move {
@@ -278,9 +286,12 @@ impl Client {
     /// Sets a key to be destroyed after a wait, `None` for the server's default; it refuses every use at once. A wait
     /// of zero, where the server allows it, destroys it before this returns. **Irreversible after the wait**: what
     /// was sealed or wrapped under it can never be opened again.
-    pub fn schedule_key_destruction(&self, key: &KeyRef, wait: Option<Duration>) -> Change<Key> {
+    pub fn schedule_key_destruction(&self, key: &KeyRef, wait: Option<Duration>) -> Change<Withdrawn<Key>> {
         let call = self.schedule_destruction_call(key.to_string(), wait);
-        Change::new(|said| async move { Key::from_wire(call(said).await?.key) })
+        Change::new(|said| async move {
+            let answer = call(said).await?;
+            Withdrawn::new(Key::from_wire(answer.key)?, answer.lease_end_time)
+        })
     }
 
     /// Sets one version to be destroyed, as [`schedule_key_destruction`](Self::schedule_key_destruction) does a key.
@@ -290,11 +301,11 @@ impl Client {
         key: &KeyRef,
         version: VersionNumber,
         wait: Option<Duration>,
-    ) -> Change<KeyAndVersion> {
+    ) -> Change<Withdrawn<KeyAndVersion>> {
         let call = self.schedule_destruction_call(version_name(key, version), wait);
         Change::new(|said| async move {
             let answer = call(said).await?;
-            KeyAndVersion::from_wire(answer.key, answer.version)
+            Withdrawn::new(KeyAndVersion::from_wire(answer.key, answer.version)?, answer.lease_end_time)
         })
     }
 
@@ -307,7 +318,7 @@ impl Client {
         move |said| {
             let Said { etag, request_id, validate_only } = said;
             let request =
-                v1::ScheduleKeyDestructionRequest { name, wait: wire_wait(wait), etag, request_id, validate_only };
+                v1::ScheduleKeyDestructionRequest { name, wait: duration(wait), etag, request_id, validate_only };
             Box::pin(async move {
                 let send = |c, r| async move { stub(c).schedule_key_destruction(r).await };
                 client.call("ScheduleKeyDestruction", request, send).await
@@ -354,7 +365,7 @@ impl Client {
 /// A call under way, of which both the key and the version are of interest.
 type Calling<R> = Pin<Box<dyn Future<Output = Result<R, Error>> + Send>>;
 
-fn stub(channel: Channel) -> KeyServiceClient<Channel> {
+pub(crate) fn stub(channel: Channel) -> KeyServiceClient<Channel> {
     KeyServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
 }
 
@@ -373,6 +384,7 @@ mod tests {
                 create_time,
                 destroy_time: None,
                 etag: String::new(),
+                data_key_count: None,
             }))
         };
         assert_eq!(wire("tenants/a/keys/b/versions/3", 3).unwrap().version.get(), 3);

@@ -45,11 +45,11 @@ impl KeyState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyPurpose {
-    /// Seals small values and wraps data keys; the service stores nothing.
+    /// Seals small values and wraps portable data keys; the service stores nothing.
     Encrypt,
-    /// Wraps managed data keys, which the service stores. Not offered yet.
+    /// Wraps managed data keys, which the service stores: the caller keeps their uids.
     Managed,
-    /// Makes and verifies message authentication codes. Not offered yet.
+    /// Makes and verifies message authentication codes.
     Mac,
     /// One that this version of the library does not know, with its number.
     Unknown(i32),

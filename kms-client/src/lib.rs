@@ -27,10 +27,13 @@
 //! - The connection is mutual TLS. There is no way to ask for less.
 //! - No limit of the API is checked here (sizes, contexts, labels): the server answers, so that there
 //!   is one source of truth and an older client does not refuse what a newer server allows. Only
-//!   names are parsed, because a name with a slash in it would silently name something else.
+//!   names are parsed, because a name with a slash in it would silently name something else, and
+//!   batches are bounded before they are copied and sent ([`BatchItem`]).
 //! - What may pass is repeated by itself, three times in all with growing waits, within the one time limit and as long
 //!   as not too much fails. That is safe for changes too: each has a `request_id` ([`RequestId`]), the same in every
 //!   attempt, and the service carries it out once. [`Error::attempts`] tells how often it was tried.
+//! - Every key that is given out in the clear comes with a [`Lease`]: how long it may be held, counted from before it was
+//!   asked for.
 //! - Plaintext and data keys are wiped when dropped and never printed. Copies inside the transport
 //!   are freed without being wiped; a program that minds sets an allocator that wipes what it frees,
 //!   as the `kms` command does.
@@ -40,6 +43,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may"))]
 
 mod access;
+mod batch;
 mod builder;
 mod call;
 mod change;
@@ -48,14 +52,19 @@ mod client;
 mod connect;
 mod context;
 mod crypto;
+mod crypto_batch;
+mod data_key;
 mod endpoints;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
+mod index_key;
 mod key;
 mod key_state;
+mod lease;
+mod mac;
 mod name;
 mod page;
 mod random;
@@ -67,23 +76,33 @@ mod time;
 mod tls;
 mod trouble;
 mod wire;
+mod withdrawn;
 
 pub use access::{AuthMethod, Binding, CallerIdentity};
+pub use batch::{BatchItem, ItemError, NewDataKey};
 pub use builder::ClientBuilder;
-pub use change::{Change, Creation, Etag, RequestId};
-pub use ciphertext::{Ciphertext, WrappedDataKey};
+pub use change::{Change, Creation, Destruction, Etag, RequestId};
+pub use ciphertext::{Ciphertext, Mac, WrappedDataKey};
 pub use client::Client;
 pub use context::Context;
 pub use crypto::{
     Decrypted, DecryptedDataKey, Encrypted, GeneratedDataKey, GeneratedWrappedDataKey, ReEncrypted, ReEncryptedDataKey,
 };
+pub use crypto_batch::ReEncryptItem;
+pub use data_key::{
+    CreatedDataKey, CreatedDataKeyUid, DataKeyCreation, DataKeyUid, DestroyedDataKey, GivenDataKey, ManagedDataKey,
+};
 pub use error::{Error, ErrorKind};
+pub use index_key::GivenIndexKey;
 pub use key::{Key, KeyAndVersion, KeyVersion, Labels};
 pub use key_state::{KeyPurpose, KeyState};
-pub use name::{KeyRef, TenantRef, VersionNumber};
+pub use lease::Lease;
+pub use mac::{GeneratedMac, VerifiedMac};
+pub use name::{IndexRef, KeyRef, TenantRef, VersionNumber};
 pub use page::{Page, PageRequest, PageToken};
-pub use secret::{DataKey, Plaintext};
+pub use secret::{DataKey, IndexKey, Plaintext};
 pub use status::{
     AuditLogStatus, BackendStatus, CacheStatus, EpochStatus, MemoryStatus, ServerState, Status, StoreStatus,
 };
-pub use tenant::{Tenant, TenantState};
+pub use tenant::{Tenant, TenantSettings, TenantState};
+pub use withdrawn::Withdrawn;

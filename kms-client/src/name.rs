@@ -29,6 +29,12 @@ impl TenantRef {
         check_part("key", key)?;
         Ok(KeyRef { tenant: self.clone(), key: key.into() })
     }
+
+    /// Makes the name of a blind index of this tenant.
+    pub fn index(&self, index: &str) -> Result<IndexRef, Error> {
+        check_part("index", index)?;
+        Ok(IndexRef { tenant: self.clone(), index: index.into() })
+    }
 }
 
 impl fmt::Display for TenantRef {
@@ -87,6 +93,49 @@ impl FromStr for KeyRef {
         match name.split('/').collect::<Vec<_>>()[..] {
             ["tenants", tenant, "keys", key] => Self::new(tenant, key),
             _ => Err(Error::invalid_name(name, "tenants/{tenant}/keys/{key}")),
+        }
+    }
+}
+
+/// The name of a blind index, `tenants/{tenant}/indexes/{index}`.
+///
+/// Both parts match `[A-Za-z0-9][A-Za-z0-9._~-]{0,63}`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IndexRef {
+    tenant: TenantRef,
+    index: Box<str>,
+}
+
+impl IndexRef {
+    /// Makes the name of an index from its parts, such as `acme` and `users.email`.
+    pub fn new(tenant: &str, index: &str) -> Result<Self, Error> {
+        TenantRef::new(tenant)?.index(index)
+    }
+
+    /// Returns the tenant that the index belongs to.
+    pub fn tenant(&self) -> &TenantRef {
+        &self.tenant
+    }
+
+    /// Returns the last part, such as `users.email`.
+    pub fn index(&self) -> &str {
+        &self.index
+    }
+}
+
+impl fmt::Display for IndexRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/indexes/{}", self.tenant, self.index)
+    }
+}
+
+impl FromStr for IndexRef {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name.split('/').collect::<Vec<_>>()[..] {
+            ["tenants", tenant, "indexes", index] => Self::new(tenant, index),
+            _ => Err(Error::invalid_name(name, "tenants/{tenant}/indexes/{index}")),
         }
     }
 }
@@ -157,6 +206,9 @@ mod tests {
         assert_eq!(key.to_string(), "tenants/acme/keys/app-1.v~2_X");
         assert_eq!(key, KeyRef::new("acme", "app-1.v~2_X").unwrap());
         assert_eq!("tenants/acme".parse::<TenantRef>().unwrap(), *key.tenant());
+        let index: IndexRef = "tenants/acme/indexes/users.email".parse().unwrap();
+        assert_eq!((index.tenant(), index.index()), (key.tenant(), "users.email"));
+        assert_eq!(index.to_string(), "tenants/acme/indexes/users.email");
     }
 
     #[test]
@@ -168,6 +220,7 @@ mod tests {
             let error = TenantRef::new(bad).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad:?}");
             KeyRef::new("acme", bad).unwrap_err();
+            IndexRef::new("acme", bad).unwrap_err();
         }
     }
 
@@ -176,6 +229,9 @@ mod tests {
         for bad in ["app", "tenants/acme", "tenants/acme/keys/", "tenants/acme/keys/a/versions/1", "/tenants/a/keys/b"]
         {
             assert!(bad.parse::<KeyRef>().is_err(), "{bad}");
+        }
+        for bad in ["email", "tenants/acme/keys/email", "tenants/acme/indexes/", "tenants/acme/indexes/a/b"] {
+            assert!(bad.parse::<IndexRef>().is_err(), "{bad}");
         }
         for bad in ["acme", "tenants/", "tenants/acme/", "tenants/acme/keys/app", "Tenants/acme"] {
             assert!(bad.parse::<TenantRef>().is_err(), "{bad}");

@@ -1,4 +1,4 @@
-//! Plaintext and data keys: wiped on drop, never printed, never compared, read only by saying `expose`.
+//! Plaintext, data keys and keys of indexes: wiped on drop, never printed, never compared, read only by saying `expose`.
 
 use std::fmt;
 
@@ -34,35 +34,49 @@ impl fmt::Debug for Plaintext {
     }
 }
 
-/// A data key in the clear: 32 bytes to seal one object with. Wiped when dropped; its `Debug` shows nothing of it.
-// Boxed, so that moving it leaves no copy on the stack.
-pub struct DataKey(Box<Zeroizing<[u8; DATA_KEY_BYTES]>>);
+macro_rules! secret_key {
+    ($(#[$doc:meta])* $Key:ident) => {
+        $(#[$doc])*
+        // Boxed, so that moving it leaves no copy on the stack.
+        pub struct $Key(Box<Zeroizing<[u8; KEY_BYTES]>>);
 
-impl DataKey {
-    /// Takes over the bytes of an answer. Nothing if they are not 32.
-    pub(crate) fn take(mut bytes: Vec<u8>) -> Option<Self> {
-        let mut key = Box::new(Zeroizing::new([0; DATA_KEY_BYTES]));
-        let fits = bytes.len() == DATA_KEY_BYTES;
-        if fits {
-            key.copy_from_slice(&bytes);
+        impl $Key {
+            /// Takes over the bytes of an answer. Nothing if they are not 32.
+            pub(crate) fn take(mut bytes: Vec<u8>) -> Option<Self> {
+                let mut key = Box::new(Zeroizing::new([0; KEY_BYTES]));
+                let fits = bytes.len() == KEY_BYTES;
+                if fits {
+                    key.copy_from_slice(&bytes);
+                }
+                bytes.zeroize();
+                fits.then_some(Self(key))
+            }
+
+            /// Returns the bytes. Whoever copies them looks after the copy.
+            pub fn expose(&self) -> &[u8; KEY_BYTES] {
+                &self.0
+            }
         }
-        bytes.zeroize();
-        fits.then_some(Self(key))
-    }
 
-    /// Returns the bytes. Whoever copies them looks after the copy.
-    pub fn expose(&self) -> &[u8; DATA_KEY_BYTES] {
-        &self.0
-    }
+        impl fmt::Debug for $Key {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($Key), "([32 bytes])"))
+            }
+        }
+    };
 }
 
-impl fmt::Debug for DataKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DataKey([32 bytes])")
-    }
+secret_key! {
+    /// A data key in the clear: 32 bytes to seal one object with. Wiped when dropped; its `Debug` shows nothing of it.
+    DataKey
 }
 
-const DATA_KEY_BYTES: usize = 32;
+secret_key! {
+    /// The key of a blind index: 32 bytes for HMAC-SHA-256. Wiped when dropped; its `Debug` shows nothing of it.
+    IndexKey
+}
+
+const KEY_BYTES: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -72,6 +86,7 @@ mod tests {
     fn debug_shows_lengths_only() {
         assert_eq!(format!("{:?}", Plaintext::new(b"canary".to_vec())), "Plaintext([6 bytes])");
         assert_eq!(format!("{:?}", DataKey::take(vec![7; 32]).unwrap()), "DataKey([32 bytes])");
+        assert_eq!(format!("{:?}", IndexKey::take(vec![7; 32]).unwrap()), "IndexKey([32 bytes])");
     }
 
     #[test]

@@ -4,13 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use kms_proto::v1;
 use kms_proto::v1::tenant_service_client::TenantServiceClient;
+use prost_types::FieldMask;
 use tonic::transport::Channel;
 
 use crate::change::Said;
 use crate::client::ANSWER_BYTES_MAX;
 use crate::page::collect;
-use crate::wire::{required, time, time_or_none, wait as wire_wait};
-use crate::{Change, Client, Creation, Error, Etag, Page, PageRequest, PageToken, TenantRef};
+use crate::wire::{duration, duration_or_none, required, time, time_or_none};
+use crate::{Change, Client, Creation, Error, Etag, Page, PageRequest, PageToken, TenantRef, Withdrawn};
 
 /// A tenant. Everything below it is wrapped by its one tenant key, so destroying that key destroys the tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,38 @@ pub struct Tenant {
     pub fence_time: Option<SystemTime>,
     /// Says which state of it this is. `None` in an answer to [`Change::validate_only`].
     pub etag: Option<Etag>,
+    /// How long its data keys and index keys may be held by whoever gets one: see [`Lease`](crate::Lease). `None` once it is
+    /// fenced.
+    pub data_key_lease: Option<Duration>,
+}
+
+/// What is set of a tenant. What is not said keeps its value; at the creation it gets the service's.
+///
+/// ```
+/// use kms_client::TenantSettings;
+/// use std::time::Duration;
+///
+/// let settings = TenantSettings::new().data_key_lease(Duration::from_secs(600));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct TenantSettings {
+    data_key_lease: Option<Duration>,
+}
+
+impl TenantSettings {
+    /// Says nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets how long the tenant's data keys and index keys may be held: 0 to 24 hours, in whole milliseconds; 5 minutes in a
+    /// new tenant unless set. A longer one means fewer calls, and a later time until which keys may still be held when they
+    /// are taken out of use.
+    pub fn data_key_lease(mut self, lease: Duration) -> Self {
+        self.data_key_lease = Some(lease);
+        self
+    }
 }
 
 /// The life of a tenant.
@@ -90,6 +123,7 @@ impl Tenant {
             destroy_time: time_or_none(tenant.destroy_time, "tenant.destroy_time")?,
             fence_time: time_or_none(tenant.fence_time, "tenant.fence_time")?,
             etag: Etag::from_wire(tenant.etag),
+            data_key_lease: duration_or_none(tenant.data_key_lease, "tenant.data_key_lease")?,
         })
     }
 }
@@ -97,12 +131,36 @@ impl Tenant {
 impl Client {
     /// Creates a tenant with its tenant key, without keys.
     pub fn create_tenant(&self, tenant: &TenantRef) -> Creation<Tenant> {
+        self.create_tenant_with(tenant, TenantSettings::new())
+    }
+
+    /// Creates a tenant as [`create_tenant`](Self::create_tenant) does, with settings.
+    pub fn create_tenant_with(&self, tenant: &TenantRef, settings: TenantSettings) -> Creation<Tenant> {
         let (client, tenant_id) = (self.clone(), tenant.tenant().to_owned());
         Creation::new(move |said| async move {
             let Said { request_id, validate_only, .. } = said;
-            let request = v1::CreateTenantRequest { tenant_id, request_id, validate_only };
+            let data_key_lease = duration(settings.data_key_lease);
+            let request = v1::CreateTenantRequest { tenant_id, request_id, validate_only, data_key_lease };
             let send = |c, r| async move { stub(c).create_tenant(r).await };
             Tenant::from_wire(client.call("CreateTenant", request, send).await?.tenant)
+        })
+    }
+
+    /// Changes the settings of an active tenant. What they do not say stays. Leases that were given out before run on.
+    pub fn update_tenant(&self, tenant: &TenantRef, settings: TenantSettings) -> Change<Tenant> {
+        let (client, name) = (self.clone(), tenant.to_string());
+        Change::new(move |said| async move {
+            let Said { etag, request_id, validate_only } = said;
+            let paths: Vec<_> = settings.data_key_lease.iter().map(|_| "data_key_lease".to_owned()).collect();
+            let data_key_lease = duration(settings.data_key_lease);
+            let request = v1::UpdateTenantRequest {
+                tenant: Some(v1::Tenant { name, etag, data_key_lease, ..v1::Tenant::default() }),
+                update_mask: Some(FieldMask { paths }),
+                request_id,
+                validate_only,
+            };
+            let send = |c, r| async move { stub(c).update_tenant(r).await };
+            Tenant::from_wire(client.call("UpdateTenant", request, send).await?.tenant)
         })
     }
 
@@ -129,13 +187,14 @@ impl Client {
     }
 
     /// Suspends an active tenant: once this returns, it neither seals nor opens. Nothing is lost.
-    pub fn suspend_tenant(&self, tenant: &TenantRef) -> Change<Tenant> {
+    pub fn suspend_tenant(&self, tenant: &TenantRef) -> Change<Withdrawn<Tenant>> {
         let (client, name) = (self.clone(), tenant.to_string());
         Change::new(move |said| async move {
             let Said { etag, request_id, validate_only } = said;
             let request = v1::SuspendTenantRequest { name, etag, request_id, validate_only };
             let send = |c, r| async move { stub(c).suspend_tenant(r).await };
-            Tenant::from_wire(client.call("SuspendTenant", request, send).await?.tenant)
+            let answer = client.call("SuspendTenant", request, send).await?;
+            Withdrawn::new(Tenant::from_wire(answer.tenant)?, answer.lease_end_time)
         })
     }
 
@@ -153,13 +212,14 @@ impl Client {
     /// Sets a tenant to be destroyed after a wait, `None` for the server's default; it stops sealing and opening at
     /// once. A wait of zero, where the server allows it, fences it before this returns. **Irreversible after the
     /// wait.** [`TenantState`] tells how far it has come, up to that old backups open nothing of it either.
-    pub fn destroy_tenant(&self, tenant: &TenantRef, wait: Option<Duration>) -> Change<Tenant> {
+    pub fn destroy_tenant(&self, tenant: &TenantRef, wait: Option<Duration>) -> Change<Withdrawn<Tenant>> {
         let (client, name) = (self.clone(), tenant.to_string());
         Change::new(move |said| async move {
             let Said { etag, request_id, validate_only } = said;
-            let request = v1::DestroyTenantRequest { name, wait: wire_wait(wait), etag, request_id, validate_only };
+            let request = v1::DestroyTenantRequest { name, wait: duration(wait), etag, request_id, validate_only };
             let send = |c, r| async move { stub(c).destroy_tenant(r).await };
-            Tenant::from_wire(client.call("DestroyTenant", request, send).await?.tenant)
+            let answer = client.call("DestroyTenant", request, send).await?;
+            Withdrawn::new(Tenant::from_wire(answer.tenant)?, answer.lease_end_time)
         })
     }
 

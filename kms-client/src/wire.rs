@@ -27,11 +27,23 @@ pub(crate) fn version(field: u32, name: &'static str) -> Result<VersionNumber, E
     VersionNumber::new(field).map_err(|_| Error::malformed(name))
 }
 
-/// Encodes a wait. More than protobuf can say is more than any server allows, so it is cut off there.
-pub(crate) fn wait(wait: Option<Duration>) -> Option<prost_types::Duration> {
-    wait.map(|wait| prost_types::Duration {
-        seconds: wait.as_secs().min(DURATION_SECONDS_MAX) as i64,
-        nanos: wait.subsec_nanos() as i32,
+/// Takes a length of time, which is not negative.
+pub(crate) fn duration_or_none(
+    field: Option<prost_types::Duration>,
+    name: &'static str,
+) -> Result<Option<Duration>, Error> {
+    let Some(duration) = field else { return Ok(None) };
+    match (u64::try_from(duration.seconds), u32::try_from(duration.nanos)) {
+        (Ok(seconds @ ..=DURATION_SECONDS_MAX), Ok(nanos @ ..1_000_000_000)) => Ok(Some(Duration::new(seconds, nanos))),
+        _ => Err(Error::malformed(name)),
+    }
+}
+
+/// Encodes a length of time. More than protobuf can say is more than any server allows, so it is cut off there.
+pub(crate) fn duration(duration: Option<Duration>) -> Option<prost_types::Duration> {
+    duration.map(|duration| prost_types::Duration {
+        seconds: duration.as_secs().min(DURATION_SECONDS_MAX) as i64,
+        nanos: duration.subsec_nanos() as i32,
     })
 }
 
@@ -45,11 +57,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_keeps_its_nanoseconds_and_is_cut_off_at_what_protobuf_can_say() {
-        let nanos = wait(Some(Duration::new(7, 5))).unwrap();
+    fn a_length_of_time_keeps_its_nanoseconds_and_is_cut_off_at_what_protobuf_can_say() {
+        let nanos = duration(Some(Duration::new(7, 5))).unwrap();
         assert_eq!((nanos.seconds, nanos.nanos), (7, 5));
-        assert_eq!(wait(Some(Duration::MAX)).unwrap().seconds, 315_576_000_000);
-        assert_eq!(wait(None), None);
+        assert_eq!(duration(Some(Duration::MAX)).unwrap().seconds, 315_576_000_000);
+        assert_eq!(duration(None), None);
     }
 
     #[test]

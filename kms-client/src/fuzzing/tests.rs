@@ -69,9 +69,68 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         name: "tenants/acme/keys/app/versions/1".into(),
         version: 1,
         create_time: time,
+        data_key_count: Some(7),
         ..Default::default()
     };
-    let tenant = v1::Tenant { name: "tenants/acme".into(), create_time: time, ..Default::default() };
+    let lease = Some(prost_types::Duration { seconds: 300, nanos: 0 });
+    let tenant =
+        v1::Tenant { name: "tenants/acme".into(), create_time: time, data_key_lease: lease, ..Default::default() };
+    let (plaintext, uid, key_version) = (vec![7; 32], vec![7; 16], 1);
+    let error = Some(v1::ItemError { code: 5, reason: 43, message: "there is no such data key".into() });
+    let scheduled = v1::ScheduleKeyDestructionResponse { key: Some(key.clone()), version: None, lease_end_time: time };
+    let managed = v1::ManagedDataKey { uid: uid.clone(), state: 1, key_version, create_time: time, destroy_time: None };
+    let created = v1::CreateDataKeyResponse { plaintext: plaintext.clone(), uid: uid.clone(), key_version, lease };
+    let sealed = v1::BatchEncryptResponse {
+        key_version,
+        results: vec![v1::BatchEncryptResult { ciphertext: vec![0x92], error: None }, Default::default()],
+    };
+    let opened = v1::BatchDecryptResponse {
+        results: vec![
+            v1::BatchDecryptResult { plaintext: b"hello".into(), key_version, stale: true, error: None },
+            v1::BatchDecryptResult { error: error.clone(), ..Default::default() },
+        ],
+    };
+    let moved = v1::BatchReEncryptResponse {
+        key_version,
+        results: vec![v1::BatchReEncryptResult { ciphertext: vec![0x92], source_key_version: 1, error: None }],
+    };
+    let generated = v1::BatchGenerateDataKeysResponse {
+        key_version,
+        lease,
+        results: vec![v1::BatchGenerateDataKeysResult {
+            plaintext: plaintext.clone(),
+            wrapped_data_key: vec![0x92],
+            error: None,
+        }],
+    };
+    let unwrapped = v1::BatchDecryptDataKeysResponse {
+        lease,
+        results: vec![v1::BatchDecryptDataKeysResult {
+            plaintext: plaintext.clone(),
+            key_version,
+            stale: false,
+            error: None,
+        }],
+    };
+    let made = v1::BatchCreateDataKeysResponse {
+        key_version,
+        lease,
+        results: vec![
+            v1::BatchCreateDataKeysResult { plaintext: plaintext.clone(), uid, error: None },
+            v1::BatchCreateDataKeysResult { error: error.clone(), ..Default::default() },
+        ],
+    };
+    let given = v1::BatchGetDataKeysResponse {
+        lease,
+        results: vec![
+            v1::BatchGetDataKeysResult { plaintext: plaintext.clone(), key_version, error: None },
+            v1::BatchGetDataKeysResult { error, ..Default::default() },
+        ],
+    };
+    let destroyed = v1::BatchDestroyDataKeysResponse {
+        lease_end_time: time,
+        results: vec![v1::BatchDestroyDataKeysResult { destroy_time: time, error: None }],
+    };
     let binding = v1::Binding { id: "app".into(), expire_time: time, ..Default::default() };
     let status = v1::GetStatusResponse {
         start_time: time,
@@ -87,6 +146,23 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         ("caller", v1::GetCallerIdentityResponse { bindings: vec![binding], ..Default::default() }.encode_to_vec()),
         ("status", status.encode_to_vec()),
         ("time", moment.encode_to_vec()),
+        ("scheduled", scheduled.encode_to_vec()),
+        (
+            "data_keys",
+            v1::ListDataKeysResponse { data_keys: vec![managed], next_page_token: String::new() }.encode_to_vec(),
+        ),
+        ("data_key_created", created.encode_to_vec()),
+        ("data_key_given", v1::GetDataKeyResponse { plaintext: plaintext.clone(), key_version, lease }.encode_to_vec()),
+        ("data_key_destroyed", v1::DestroyDataKeyResponse { destroy_time: time, lease_end_time: time }.encode_to_vec()),
+        ("index_key", v1::GetIndexKeyResponse { plaintext, lease }.encode_to_vec()),
+        ("batch_sealed", sealed.encode_to_vec()),
+        ("batch_opened", opened.encode_to_vec()),
+        ("batch_moved", moved.encode_to_vec()),
+        ("batch_generated", generated.encode_to_vec()),
+        ("batch_unwrapped", unwrapped.encode_to_vec()),
+        ("batch_created", made.encode_to_vec()),
+        ("batch_given", given.encode_to_vec()),
+        ("batch_destroyed", destroyed.encode_to_vec()),
     ];
     let mut seeds = Vec::new();
     for (number, (name, message)) in answers.into_iter().enumerate() {
@@ -101,8 +177,14 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         seeds.push(("client_error", name.to_owned(), [&[code as i32 as u8][..], status.details()].concat()));
     }
     seeds.push(("client_error", "bare".into(), vec![14]));
-    for (name, text) in [("tenant", "tenants/acme"), ("key", "tenants/acme/keys/app"), ("part", "acme"), ("bad", "a/b")]
-    {
+    for (name, text) in [
+        ("tenant", "tenants/acme"),
+        ("key", "tenants/acme/keys/app"),
+        ("part", "acme"),
+        ("bad", "a/b"),
+        ("index", "tenants/acme/indexes/users.email"),
+        ("uid", "07000000000000000000000000000001"),
+    ] {
         seeds.push(("client_name", name.to_owned(), text.as_bytes().to_vec()));
     }
     seeds

@@ -84,7 +84,7 @@ async fn data_keys_are_made_in_files_or_on_stdout_and_unwrapped() {
     let clear = BASE64_STANDARD.encode([7; 32]);
     let shown = world.run("data-key generate --key app").await.text();
     assert!(shown.starts_with(&format!("data key     {clear}\nwrapped      kms1")), "{shown}");
-    assert!(shown.ends_with("\nkey version  1\n"), "{shown}");
+    assert!(shown.ends_with("\nkey version  1\nlease        5m\n"), "{shown}");
 
     let quiet = world.run("data-key generate --key app --data-key-out dek --wrapped-out wrapped").await;
     assert_eq!(quiet.text(), "");

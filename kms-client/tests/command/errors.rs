@@ -71,6 +71,11 @@ async fn destroying_without_a_terminal_needs_the_name() {
         ("key destroy app --version 3", "in a script, give --yes --name app/versions/3"),
         ("tenant destroy acme --yes --name other", "nothing was done"),
         ("key destroy app --version 3 --yes --name app", "nothing was done"),
+        (
+            "data-key destroy 09000000000000000000000000000000 --key app",
+            "--yes --name 09000000000000000000000000000000",
+        ),
+        ("data-key destroy 09000000000000000000000000000000 --key app --yes --name other", "nothing was done"),
     ] {
         // What stdin has is not taken for an answer.
         let ran = world.run_with(line, b"acme\napp\n").await;
@@ -135,6 +140,7 @@ async fn a_dry_run_is_the_servers_and_asks_nobody() {
     let world = World::new().await;
     for line in [
         "tenant create acme",
+        "tenant update acme --data-key-lease 1h",
         "tenant suspend acme",
         "tenant resume acme",
         "tenant destroy acme",
@@ -147,6 +153,8 @@ async fn a_dry_run_is_the_servers_and_asks_nobody() {
         "key destroy app",
         "key destroy app --version 2",
         "key cancel-destruction app",
+        "data-key destroy 09000000000000000000000000000000 --key app",
+        "data-key destroy 09000000000000000000000000000000 09000000000000000000000000000001 --key app",
     ] {
         let ran = world.run(&format!("{line} --dry-run --request-id c-1")).await;
         assert_eq!((ran.code, &*ran.stderr), (0, "note: this was a dry run: nothing was changed\n"), "{line}");
@@ -154,6 +162,21 @@ async fn a_dry_run_is_the_servers_and_asks_nobody() {
         assert_eq!(calls.len(), 1, "{line}");
         let asked = &calls[0].request;
         assert!(asked.contains("validate_only: true") && asked.contains("request_id: \"c-1\""), "{line}: {asked}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_makes_no_data_key() {
+    let world = World::new().await;
+    for (line, shown) in [
+        ("data-key create --key people", "key version  1\n"),
+        ("data-key create --key people --uid-only", "key version  1\n"),
+        ("data-key create --key people --count 2", ""),
+    ] {
+        let ran = world.run(&format!("{line} --dry-run")).await;
+        assert_eq!((ran.code, &*ran.stderr), (0, "note: this was a dry run: nothing was changed\n"), "{line}");
+        assert_eq!(String::from_utf8(ran.stdout).unwrap(), shown, "{line}");
+        assert!(world.fake.take_calls()[0].request.contains("validate_only: true"), "{line}");
     }
 }
 

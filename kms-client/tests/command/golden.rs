@@ -8,6 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::World;
+use crate::data_keys::{MISSING_UID, OTHER_UID, UID};
 
 /// The files of one folder, of which each is compared once.
 struct Golden {
@@ -98,10 +99,13 @@ async fn the_json_of_every_command_is_as_it_was() {
     let mut golden = Golden::of("json");
     let sealed = world.run_with("encrypt --key app", b"hello").await.data();
     let wrapped = world.run("data-key generate-wrapped --key app").await.data();
+    let mac = world.run_with("mac generate --key app --raw", b"hello").await.data();
+    world.write("mac", &mac);
     for (name, line, stdin) in [
         ("tenant-create", "tenant create acme", &b""[..]),
         ("tenant-get", "tenant get acme", b""),
         ("tenant-list", "tenant list --limit 2", b""),
+        ("tenant-update", "tenant update acme --data-key-lease 250ms", b""),
         ("tenant-suspend", "tenant suspend acme", b""),
         ("tenant-resume", "tenant resume acme", b""),
         ("tenant-destroy", "tenant destroy acme --yes --name acme", b""),
@@ -116,6 +120,8 @@ async fn the_json_of_every_command_is_as_it_was() {
         ("key-disable", "key disable app", b""),
         ("key-rotate", "key rotate app", b""),
         ("key-versions", "key versions app", b""),
+        ("key-versions-managed", "key versions managed --limit 2", b""),
+        ("key-disable-version", "key disable app --version 2", b""),
         ("key-destroy", "key destroy app --yes --name app", b""),
         ("key-destroy-version", "key destroy app --version 2 --yes --name app/versions/2", b""),
         ("key-cancel-destruction", "key cancel-destruction app", b""),
@@ -125,12 +131,33 @@ async fn the_json_of_every_command_is_as_it_was() {
         ("data-key-generate", "data-key generate --key app", b""),
         ("data-key-generate-wrapped", "data-key generate-wrapped --key app", b""),
         ("data-key-decrypt", "data-key decrypt --key app", &wrapped),
+        ("data-key-generate-many", "data-key generate --key app --count 2", b""),
+        ("data-key-generate-wrapped-many", "data-key generate-wrapped --key app --count 2", b""),
+        ("data-key-create", "data-key create --key people", b""),
+        ("data-key-create-uid-only", "data-key create --key people --uid-only", b""),
+        ("data-key-create-dry-run", "data-key create --key people --dry-run", b""),
+        ("data-key-create-many", "data-key create --key people --count 2", b""),
+        ("data-key-create-many-dry-run", "data-key create --key people --count 2 --dry-run", b""),
+        ("data-key-get", &format!("data-key get {UID} --key people"), b""),
+        ("data-key-get-many", &format!("data-key get {UID} {OTHER_UID} --key people"), b""),
+        ("data-key-destroy", &format!("data-key destroy {UID} --key people --yes --name people"), b""),
+        ("data-key-destroy-dry-run", &format!("data-key destroy {UID} --key people --dry-run"), b""),
+        ("data-key-destroy-many", &format!("data-key destroy {UID} {OTHER_UID} --key people --yes --name people"), b""),
+        ("data-key-list", "data-key list --key people --limit 2", b""),
+        ("mac-generate", "mac generate --key app", b"hello"),
+        ("mac-verify", "mac verify --key app --mac-file mac", b"hello"),
+        ("index-key-get", "index-key get users.email", b""),
         ("status", "status", b""),
         ("whoami", "whoami", b""),
     ] {
         let ran = world.run_with(&format!("--output json {line}"), stdin).await;
         golden.is(&format!("{name}.json"), &ran.text());
     }
+    let partly = format!("--output json data-key get {UID} {MISSING_UID} --key people");
+    let ran = world.run(&partly).await;
+    assert_eq!(ran.code, 7);
+    golden.is("data-key-get-partly.json", &String::from_utf8(ran.stdout).unwrap());
+    golden.is("error-partly.json", &ran.stderr);
     for (name, line) in [
         ("error-usage", "key enable app --version 0"),
         ("error-settings", "whoami --profile none"),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod data;
+mod data_keys;
 mod errors;
 mod exit_codes;
 #[path = "../fake/mod.rs"]

@@ -7,8 +7,8 @@ async fn a_tenant_is_shown() {
     let world = World::new().await;
     assert_eq!(
         world.run("tenant create acme").await.text(),
-        "name     tenants/acme\nuid      00000000000000000000000000000000\nstate    ACTIVE\ncreated  \
-         2026-01-02T03:04:05Z\netag     e1\n"
+        "name     tenants/acme\nuid      00000000000000000000000000000000\nstate    ACTIVE\nlease    5m\n\
+         created  2026-01-02T03:04:05Z\netag     e1\n"
     );
     assert_eq!(
         world.run("tenant get tenants/acme --output json").await.text(),
@@ -17,11 +17,18 @@ async fn a_tenant_is_shown() {
   "uid": "00000000000000000000000000000000",
   "state": "TENANT_STATE_ACTIVE",
   "createTime": "2026-01-02T03:04:05Z",
-  "etag": "e1"
+  "etag": "e1",
+  "dataKeyLease": "300s"
 }
 "#
     );
-    assert!(world.run("tenant suspend acme").await.text().contains("SUSPENDED"));
+    assert!(world.run("tenant create acme --data-key-lease 10m").await.text().contains("\nlease    10m\n"));
+    assert!(world.run("tenant update acme --data-key-lease 1s500ms").await.text().contains("\nlease    1s 500ms\n"));
+    let suspended = world.run("tenant suspend acme").await.text();
+    assert!(
+        suspended.contains("SUSPENDED") && suspended.contains("\nleases end  2026-01-02T03:09:05Z\n"),
+        "{suspended}"
+    );
     assert!(world.run("tenant resume acme").await.text().contains("ACTIVE"));
     assert!(world.run("tenant cancel-destruction acme").await.text().contains("SUSPENDED"));
 }
@@ -34,7 +41,13 @@ async fn a_tenant_is_destroyed_after_a_wait_or_at_once() {
     assert_eq!(pending.stderr, "note: until then, `kms tenant cancel-destruction acme` takes it back\n");
     let fenced = world.run("tenant destroy acme --wait 0s --yes --name tenants/acme --output json").await.text();
     assert!(fenced.contains("\"state\": \"TENANT_STATE_FENCED\""), "{fenced}");
-    assert!(fenced.ends_with("\"fenceTime\": \"2026-01-02T03:04:05Z\",\n  \"etag\": \"e1\"\n}\n"), "{fenced}");
+    assert!(
+        fenced.ends_with(
+            "\"fenceTime\": \"2026-01-02T03:04:05Z\",\n  \"etag\": \"e1\",\n  \"leaseEndTime\": \
+             \"2026-01-02T03:09:05Z\"\n}\n"
+        ),
+        "{fenced}"
+    );
     world.run("tenant destroy acme --yes --name acme").await;
     let seen = world.fake.requests().join("\n");
     assert!(seen.contains("seconds: 604800") && seen.contains("seconds: 0") && seen.contains("wait: None"), "{seen}");
@@ -120,7 +133,8 @@ async fn a_key_or_one_version_of_it_is_changed() {
     assert!(world.run("key enable app").await.text().contains("state            ENABLED\n"));
     assert_eq!(
         world.run("key disable app --version 2").await.text(),
-        "name     tenants/acme/keys/app/versions/2\nstate    DISABLED\ncreated  2026-01-02T03:04:05Z\netag     e1\n"
+        "name        tenants/acme/keys/app/versions/2\nstate       DISABLED\ncreated     2026-01-02T03:04:05Z\nleases \
+         end  2026-01-02T03:09:05Z\netag        e1\n"
     );
     assert!(world.run("key enable app --version 2").await.text().contains("ENABLED"));
     let pending = world.run("key destroy app --wait 12h --yes --name app").await;
@@ -130,6 +144,21 @@ async fn a_key_or_one_version_of_it_is_changed() {
     assert!(world.run("key destroy app --wait 0s --yes --name app").await.text().contains("DESTROYED"));
     assert!(world.run("key cancel-destruction app").await.text().contains("DISABLED"));
     assert!(world.run("key cancel-destruction app --version 2").await.text().contains("versions/2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_data_keys_that_each_version_wraps_are_shown_where_there_are_any() {
+    let world = World::new().await;
+    assert_eq!(
+        world.run("key versions managed --limit 2").await.stdout,
+        b"VERSION  STATE    CREATED               DESTRUCTION  DATA-KEYS\n1        ENABLED  2026-01-02T03:04:05Z  -    \
+          \x20       0\n2        ENABLED  2026-01-02T03:04:05Z  -            100\n"
+    );
+    let others = world.run("key versions app").await.text();
+    assert!(others.starts_with("VERSION  STATE    CREATED               DESTRUCTION\n"), "{others}");
+    let created = world.run("key create people --purpose managed").await.text();
+    assert!(created.contains("purpose          MANAGED\n"), "{created}");
+    assert!(world.run("key create receipts --purpose mac").await.text().contains("purpose          MAC\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

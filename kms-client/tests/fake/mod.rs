@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod crypto;
 pub mod refusing;
 pub mod wire;
 
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kms_proto::v1::access_service_server::{AccessService, AccessServiceServer};
-use kms_proto::v1::crypto_service_server::{CryptoService, CryptoServiceServer};
+use kms_proto::v1::crypto_service_server::CryptoServiceServer;
 use kms_proto::v1::key_service_server::{KeyService, KeyServiceServer};
 use kms_proto::v1::operator_service_server::{OperatorService, OperatorServiceServer};
 use kms_proto::v1::tenant_service_server::{TenantService, TenantServiceServer};
@@ -168,6 +169,10 @@ impl Fake {
 
 /// 2026-01-02T03:04:05Z
 pub const TIME: Timestamp = Timestamp { seconds: 1_767_323_045, nanos: 0 };
+/// 5 minutes later.
+pub const LEASE_END: Timestamp = Timestamp { seconds: 1_767_323_345, nanos: 0 };
+/// 5 minutes.
+pub const LEASE: prost_types::Duration = prost_types::Duration { seconds: 300, nanos: 0 };
 
 #[derive(Clone, Default)]
 struct Rules {
@@ -243,60 +248,6 @@ fn open(kind: u8, key: &str, pairs: &Pairs, aad: &[u8], blob: &[u8]) -> Result<V
     }
 }
 
-#[tonic::async_trait]
-impl CryptoService for Rules {
-    async fn encrypt(&self, request: Request<EncryptRequest>) -> Result<Response<EncryptResponse>, Status> {
-        let r = self.meet(request).await?;
-        verdict(&r.key).await?;
-        let key_version = if r.key.ends_with("/malformed") { 0 } else { 1 };
-        let ciphertext = seal(1, &r.key, &r.encryption_context, &r.aad, &r.plaintext);
-        Ok(Response::new(EncryptResponse { ciphertext, key_version }))
-    }
-
-    async fn decrypt(&self, request: Request<DecryptRequest>) -> Result<Response<DecryptResponse>, Status> {
-        let r = self.meet(request).await?;
-        verdict(&r.key).await?;
-        let plaintext = open(1, &r.key, &r.encryption_context, &r.aad, &r.ciphertext)?;
-        Ok(Response::new(DecryptResponse { plaintext, key_version: 1, stale: r.key.ends_with("/rotated") }))
-    }
-
-    async fn re_encrypt(&self, request: Request<ReEncryptRequest>) -> Result<Response<ReEncryptResponse>, Status> {
-        let r = self.meet(request).await?;
-        verdict(&r.key).await?;
-        let kind = r.ciphertext[4];
-        let plaintext = open(kind, &r.key, &r.encryption_context, &r.aad, &r.ciphertext)?;
-        let to =
-            r.destination.unwrap_or(Destination { key: r.key, encryption_context: r.encryption_context, aad: r.aad });
-        let ciphertext = seal(kind, &to.key, &to.encryption_context, &to.aad, &plaintext);
-        Ok(Response::new(ReEncryptResponse { ciphertext, key_version: 2, source_key_version: 1 }))
-    }
-
-    async fn generate_data_key(
-        &self,
-        request: Request<GenerateDataKeyRequest>,
-    ) -> Result<Response<GenerateDataKeyResponse>, Status> {
-        let r = self.meet(request).await?;
-        verdict(&r.key).await?;
-        let wrapped_data_key = seal(2, &r.key, &r.encryption_context, &r.aad, &[7; 32]);
-        let plaintext = match (r.omit_plaintext, r.key.ends_with("/malformed")) {
-            (true, _) => Vec::new(),
-            (false, true) => vec![7; 31],
-            (false, false) => vec![7; 32],
-        };
-        Ok(Response::new(GenerateDataKeyResponse { plaintext, wrapped_data_key, key_version: 1 }))
-    }
-
-    async fn decrypt_data_key(
-        &self,
-        request: Request<DecryptDataKeyRequest>,
-    ) -> Result<Response<DecryptDataKeyResponse>, Status> {
-        let r = self.meet(request).await?;
-        verdict(&r.key).await?;
-        let plaintext = open(2, &r.key, &r.encryption_context, &r.aad, &r.wrapped_data_key)?;
-        Ok(Response::new(DecryptDataKeyResponse { plaintext, key_version: 1, stale: false }))
-    }
-}
-
 fn tenant(name: &str, state: TenantState) -> Option<Tenant> {
     Some(Tenant {
         name: name.to_owned(),
@@ -306,6 +257,7 @@ fn tenant(name: &str, state: TenantState) -> Option<Tenant> {
         destroy_time: (state == TenantState::PendingDestruction).then_some(TIME),
         fence_time: (state == TenantState::Fenced).then_some(TIME),
         etag: "e1".to_owned(),
+        data_key_lease: (state != TenantState::Fenced).then_some(LEASE),
     })
 }
 
@@ -318,7 +270,9 @@ impl TenantService for Rules {
         let r = self.meet(request).await?;
         verdict(&r.tenant_id).await?;
         let name = format!("tenants/{}", r.tenant_id);
-        Ok(Response::new(CreateTenantResponse { tenant: tenant(&name, TenantState::Active) }))
+        let mut made = tenant(&name, TenantState::Active).unwrap();
+        made.data_key_lease = r.data_key_lease.or(made.data_key_lease);
+        Ok(Response::new(CreateTenantResponse { tenant: Some(made) }))
     }
 
     async fn get_tenant(&self, request: Request<GetTenantRequest>) -> Result<Response<GetTenantResponse>, Status> {
@@ -337,12 +291,25 @@ impl TenantService for Rules {
         Ok(Response::new(ListTenantsResponse { tenants, next_page_token }))
     }
 
+    async fn update_tenant(
+        &self,
+        request: Request<UpdateTenantRequest>,
+    ) -> Result<Response<UpdateTenantResponse>, Status> {
+        let r = self.meet(request).await?;
+        assert_eq!(r.update_mask.unwrap().paths, ["data_key_lease"]);
+        let given = r.tenant.unwrap();
+        let tenant =
+            Tenant { data_key_lease: given.data_key_lease, ..tenant(&given.name, TenantState::Active).unwrap() };
+        Ok(Response::new(UpdateTenantResponse { tenant: Some(tenant) }))
+    }
+
     async fn suspend_tenant(
         &self,
         request: Request<SuspendTenantRequest>,
     ) -> Result<Response<SuspendTenantResponse>, Status> {
         let r = self.meet(request).await?;
-        Ok(Response::new(SuspendTenantResponse { tenant: tenant(&r.name, TenantState::Suspended) }))
+        let tenant = tenant(&r.name, TenantState::Suspended);
+        Ok(Response::new(SuspendTenantResponse { tenant, lease_end_time: Some(LEASE_END) }))
     }
 
     async fn resume_tenant(
@@ -360,7 +327,8 @@ impl TenantService for Rules {
         let r = self.meet(request).await?;
         let at_once = r.wait.is_some_and(|wait| wait.seconds == 0);
         let state = if at_once { TenantState::Fenced } else { TenantState::PendingDestruction };
-        Ok(Response::new(DestroyTenantResponse { tenant: tenant(&r.name, state) }))
+        let tenant = tenant(&r.name, state);
+        Ok(Response::new(DestroyTenantResponse { tenant, lease_end_time: Some(LEASE_END) }))
     }
 
     async fn cancel_tenant_destruction(
@@ -403,6 +371,7 @@ fn version(name: &str, state: KeyState) -> Option<KeyVersion> {
         create_time: Some(TIME),
         destroy_time: (state == KeyState::PendingDestruction).then_some(TIME),
         etag: "e1".to_owned(),
+        data_key_count: None,
     })
 }
 
@@ -419,7 +388,8 @@ impl KeyService for Rules {
         let r = self.meet(request).await?;
         verdict(&r.key_id).await?;
         let name = format!("{}/keys/{}", r.parent, r.key_id);
-        Ok(Response::new(CreateKeyResponse { key: key(&name, KeyState::Enabled, 1, r.labels) }))
+        let key = Key { purpose: r.purpose, ..key(&name, KeyState::Enabled, 1, r.labels).unwrap() };
+        Ok(Response::new(CreateKeyResponse { key: Some(key) }))
     }
 
     async fn get_key(&self, request: Request<GetKeyRequest>) -> Result<Response<GetKeyResponse>, Status> {
@@ -452,7 +422,7 @@ impl KeyService for Rules {
     async fn disable_key(&self, request: Request<DisableKeyRequest>) -> Result<Response<DisableKeyResponse>, Status> {
         let r = self.meet(request).await?;
         let (key, version) = changed(&r.name, KeyState::Disabled);
-        Ok(Response::new(DisableKeyResponse { key, version }))
+        Ok(Response::new(DisableKeyResponse { key, version, lease_end_time: Some(LEASE_END) }))
     }
 
     async fn rotate_key(&self, request: Request<RotateKeyRequest>) -> Result<Response<RotateKeyResponse>, Status> {
@@ -469,7 +439,12 @@ impl KeyService for Rules {
         let r = self.meet(request).await?;
         let (numbers, next_page_token) = page(r.page_size, &r.page_token);
         let name = |n| format!("{}/versions/{}", r.parent, n + 1);
-        let key_versions = numbers.filter_map(|n| version(&name(n), KeyState::Enabled)).collect();
+        let is_managed = r.parent.ends_with("/managed");
+        let with_count = |n| {
+            let data_key_count = is_managed.then_some(n as u64 * 100);
+            Some(KeyVersion { data_key_count, ..version(&name(n), KeyState::Enabled)? })
+        };
+        let key_versions = numbers.filter_map(with_count).collect();
         Ok(Response::new(ListKeyVersionsResponse { key_versions, next_page_token }))
     }
 
@@ -481,7 +456,7 @@ impl KeyService for Rules {
         let at_once = r.wait.is_some_and(|wait| wait.seconds == 0);
         let state = if at_once { KeyState::Destroyed } else { KeyState::PendingDestruction };
         let (key, version) = changed(&r.name, state);
-        Ok(Response::new(ScheduleKeyDestructionResponse { key, version }))
+        Ok(Response::new(ScheduleKeyDestructionResponse { key, version, lease_end_time: Some(LEASE_END) }))
     }
 
     async fn cancel_key_destruction(
@@ -491,6 +466,17 @@ impl KeyService for Rules {
         let r = self.meet(request).await?;
         let (key, version) = changed(&r.name, KeyState::Disabled);
         Ok(Response::new(CancelKeyDestructionResponse { key, version }))
+    }
+
+    async fn list_data_keys(
+        &self,
+        request: Request<ListDataKeysRequest>,
+    ) -> Result<Response<ListDataKeysResponse>, Status> {
+        let r = self.meet(request).await?;
+        verdict(&r.parent).await?;
+        let (numbers, next_page_token) = page(r.page_size, &r.page_token);
+        let data_keys = numbers.map(crypto::managed).collect();
+        Ok(Response::new(ListDataKeysResponse { data_keys, next_page_token }))
     }
 }
 

@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use kms_client::{
     AuthMethod, Client, Context, ErrorKind, KeyPurpose, KeyState, Labels, PageRequest, ServerState, TenantRef,
-    TenantState, VersionNumber,
+    TenantSettings, TenantState, VersionNumber,
 };
 
-use crate::fake::{Fake, TIME};
+use crate::fake::{Fake, LEASE_END, TIME};
 use crate::{builder, key};
 
 async fn start() -> (Fake, Client) {
@@ -86,11 +86,32 @@ async fn tenants_live_and_are_destroyed() {
     assert_eq!(kms.destroy_tenant(&acme, None).await.unwrap().state, TenantState::PendingDestruction);
     assert_eq!(kms.destroy_tenant(&acme, Some(Duration::ZERO)).await.unwrap().state, TenantState::Fenced);
     assert_eq!(kms.cancel_tenant_destruction(&acme).await.unwrap().state, TenantState::Suspended);
+    let lease_end = Some(SystemTime::try_from(LEASE_END).unwrap());
+    assert_eq!(pending.lease_end_time, lease_end);
+    assert_eq!(kms.suspend_tenant(&acme).await.unwrap().lease_end_time, lease_end);
 
     let waits: Vec<bool> = ["seconds: 604800", "wait: None", "seconds: 0"]
         .map(|wait| fake.requests().iter().any(|request| request.contains(wait)))
         .into();
     assert_eq!(waits, [true; 3], "no wait, a wait of zero and a wait are three things");
+}
+
+#[tokio::test]
+async fn the_lease_of_a_tenant_is_set_at_its_creation_and_later() {
+    let (fake, kms) = start().await;
+    let acme = TenantRef::new("acme").unwrap();
+    let minutes = |n: u64| Duration::from_secs(60 * n);
+    assert_eq!(kms.create_tenant(&acme).await.unwrap().data_key_lease, Some(minutes(5)));
+    let made = kms.create_tenant_with(&acme, TenantSettings::new().data_key_lease(minutes(7))).await.unwrap();
+    assert_eq!(made.data_key_lease, Some(minutes(7)));
+    let settings = TenantSettings::new().data_key_lease(Duration::from_millis(1_500));
+    let updated = kms.update_tenant(&acme, settings).etag("e7".parse().unwrap()).validate_only().await.unwrap();
+    assert_eq!(updated.data_key_lease, Some(Duration::from_millis(1_500)));
+    let asked = fake.requests().pop().unwrap();
+    assert!(asked.contains(r#"etag: "e7""#) && asked.contains("validate_only: true"), "{asked}");
+    assert!(asked.contains("seconds: 1, nanos: 500000000"), "{asked}");
+    let fenced = kms.destroy_tenant(&acme, Some(Duration::ZERO)).await.unwrap();
+    assert_eq!(fenced.data_key_lease, None);
 }
 
 #[tokio::test]
@@ -139,6 +160,18 @@ async fn keys_and_versions_change_apart() {
     assert_eq!(kms.cancel_key_destruction(&key("app")).await.unwrap().state, KeyState::Disabled);
     let cancelled = kms.cancel_key_version_destruction(&key("app"), two).await.unwrap();
     assert_eq!((cancelled.version.key, cancelled.version.version), (key("app"), two));
+
+    let lease_end = Some(SystemTime::try_from(LEASE_END).unwrap());
+    assert_eq!((disabled.lease_end_time, scheduled.lease_end_time), (lease_end, lease_end));
+    let managed = kms.create_key(&key("managed"), KeyPurpose::Managed, Labels::new()).await.unwrap();
+    assert_eq!(managed.purpose, KeyPurpose::Managed);
+    let kms = &kms;
+    let counts = async |name| {
+        let versions = kms.list_all_key_versions(&key(name), 2, None).await.unwrap().items;
+        versions.iter().map(|version| version.data_key_count).collect::<Vec<_>>()
+    };
+    assert_eq!(counts("managed").await, [Some(0), Some(100)]);
+    assert_eq!(counts("app").await, [None, None]);
 
     let named = r#"name: "tenants/acme/keys/app/versions/2""#;
     assert_eq!(fake.requests().iter().filter(|request| request.contains(named)).count(), 4);

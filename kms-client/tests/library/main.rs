@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod batches;
 mod calls;
 mod certificates;
 mod changes;
 mod connection;
+mod data_keys;
 mod endpoints;
 #[path = "../fake/mod.rs"]
 mod fake;
+mod macs;
 mod retries;
 mod tls;
 

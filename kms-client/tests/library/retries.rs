@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use kms_client::{
-    Client, Context, Error, ErrorKind, KeyPurpose, Labels, PageRequest, RequestId, TenantRef, VersionNumber,
+    Client, Context, DataKeyUid, Error, ErrorKind, KeyPurpose, Labels, NewDataKey, PageRequest, RequestId, TenantRef,
+    TenantSettings, VersionNumber,
 };
 use tonic::{Code, Status};
 
@@ -25,8 +26,10 @@ fn changes(kms: &Client) -> Vec<(&'static str, Calling<'_>)> {
         (name, Box::pin(async move { call.await.map(drop) }))
     }
     let (acme, app, two) = (TenantRef::new("acme").unwrap(), key("app"), VersionNumber::new(2).unwrap());
+    let (nothing, uid) = (Context::new(), DataKeyUid::from([0; 16]));
     vec![
         change("CreateTenant", kms.create_tenant(&acme)),
+        change("UpdateTenant", kms.update_tenant(&acme, TenantSettings::new().data_key_lease(Duration::from_secs(1)))),
         change("SuspendTenant", kms.suspend_tenant(&acme)),
         change("ResumeTenant", kms.resume_tenant(&acme)),
         change("DestroyTenant", kms.destroy_tenant(&acme, None)),
@@ -42,6 +45,13 @@ fn changes(kms: &Client) -> Vec<(&'static str, Calling<'_>)> {
         change("ScheduleKeyDestruction", kms.schedule_key_version_destruction(&app, two, None)),
         change("CancelKeyDestruction", kms.cancel_key_destruction(&app)),
         change("CancelKeyDestruction", kms.cancel_key_version_destruction(&app, two)),
+        change("CreateDataKey", kms.create_data_key(&app, &nothing)),
+        change("CreateDataKey", kms.create_data_key_uid(&app, &nothing)),
+        change("CreateDataKey", kms.create_data_key(&app, &nothing).validate_only()),
+        change("BatchCreateDataKeys", kms.create_data_key_batch(&app, &nothing, [NewDataKey::default()])),
+        change("BatchCreateDataKeys", kms.create_data_key_uid_batch(&app, &nothing, [NewDataKey::default()])),
+        change("DestroyDataKey", kms.destroy_data_key(&app, uid)),
+        change("BatchDestroyDataKeys", kms.destroy_data_key_batch(&app, [uid])),
     ]
 }
 
@@ -77,7 +87,7 @@ async fn a_change_is_repeated_with_the_id_that_it_had_and_each_change_has_its_ow
         assert_eq!(own.first().unwrap().len(), 36, "{name}: {own:?}");
         ids.extend(own);
     }
-    assert_eq!(ids.len(), 16);
+    assert_eq!(ids.len(), 24);
 }
 
 #[tokio::test]

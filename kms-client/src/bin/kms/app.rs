@@ -1,6 +1,6 @@
 //! What every command is given: the settings, the output, and how names are understood.
 
-use kms_client::{Client, KeyRef, TenantRef};
+use kms_client::{Client, IndexRef, KeyRef, TenantRef};
 
 use crate::config::Settings;
 use crate::error::Failure;
@@ -32,15 +32,24 @@ impl App<'_> {
 
     /// Understands `tenants/acme/keys/app`, and `app` of the settings' tenant.
     pub fn key(&self, name: &str) -> Result<KeyRef, Failure> {
-        let parsed = if name.contains('/') {
-            name.parse()
-        } else if self.settings.tenant.is_none() {
-            return Err(Failure::usage(format!("{name:?} is the key of which tenant?"))
-                .hint(format!("write tenants/TENANT/keys/{name}, or give --tenant TENANT or KMS_TENANT")));
-        } else {
-            self.default_tenant()?.key(name)
-        };
+        let parsed = if name.contains('/') { name.parse() } else { self.tenant_of("key", "keys", name)?.key(name) };
         parsed.map_err(|error| Failure::usage(error.message()))
+    }
+
+    /// Understands `tenants/acme/indexes/users.email`, and `users.email` of the settings' tenant.
+    pub fn index(&self, name: &str) -> Result<IndexRef, Failure> {
+        let parsed =
+            if name.contains('/') { name.parse() } else { self.tenant_of("index", "indexes", name)?.index(name) };
+        parsed.map_err(|error| Failure::usage(error.message()))
+    }
+
+    /// Returns the tenant of what is given without one.
+    fn tenant_of(&self, noun: &str, collection: &str, name: &str) -> Result<TenantRef, Failure> {
+        if self.settings.tenant.is_none() {
+            return Err(Failure::usage(format!("{name:?} is the {noun} of which tenant?"))
+                .hint(format!("write tenants/TENANT/{collection}/{name}, or give --tenant TENANT or KMS_TENANT")));
+        }
+        self.default_tenant()
     }
 }
 
@@ -62,5 +71,8 @@ mod tests {
         assert_eq!(app.key("app").unwrap().to_string(), "tenants/acme/keys/app");
         assert_eq!(app.key("tenants/other/keys/app").unwrap().tenant().tenant(), "other");
         assert!(app.key("keys/app").is_err());
+        assert_eq!(app.index("email").unwrap().to_string(), "tenants/acme/indexes/email");
+        assert_eq!(app.index("tenants/other/indexes/email").unwrap().tenant().tenant(), "other");
+        assert!(app.index("tenants/acme/keys/email").is_err());
     }
 }

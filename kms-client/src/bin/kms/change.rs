@@ -1,7 +1,9 @@
 //! What every command that changes something is given.
 
+use std::time::SystemTime;
+
 use clap::Args;
-use kms_client::{Change, Creation, Etag, RequestId};
+use kms_client::{Change, Creation, Destruction, Etag, RequestId, Withdrawn};
 
 use crate::app::App;
 use crate::interrupt;
@@ -33,6 +35,11 @@ impl CreationArgs {
         if self.dry_run { creation.validate_only() } else { creation }
     }
 
+    pub fn destruction<T>(&self, destruction: Destruction<T>) -> Destruction<T> {
+        let destruction = destruction.request_id(self.begin());
+        if self.dry_run { destruction.validate_only() } else { destruction }
+    }
+
     /// Says beside the result that nothing was changed.
     pub fn note(&self, app: &mut App<'_>) {
         if self.dry_run {
@@ -41,7 +48,7 @@ impl CreationArgs {
     }
 
     /// Chooses the id before the change is asked for: whoever interrupts it is told.
-    fn begin(&self) -> RequestId {
+    pub fn begin(&self) -> RequestId {
         let id = self.request_id.clone().unwrap_or_else(RequestId::random);
         if !self.dry_run {
             interrupt::change_begins(&id);
@@ -54,5 +61,22 @@ impl ChangeArgs {
     pub fn change<T>(&self, change: Change<T>) -> Change<T> {
         let change = change.request_id(self.change.begin()).etag_of(self.etag.as_ref());
         if self.change.dry_run { change.validate_only() } else { change }
+    }
+}
+
+/// What a change answers: the object, and for what takes it out of use, when the last lease from before ends.
+pub trait Outcome<T> {
+    fn into_parts(self) -> (T, Option<SystemTime>);
+}
+
+impl<T> Outcome<T> for T {
+    fn into_parts(self) -> (T, Option<SystemTime>) {
+        (self, None)
+    }
+}
+
+impl<T> Outcome<T> for Withdrawn<T> {
+    fn into_parts(self) -> (T, Option<SystemTime>) {
+        (self.object, self.lease_end_time)
     }
 }

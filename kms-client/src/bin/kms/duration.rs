@@ -26,6 +26,16 @@ pub fn text(duration: Duration) -> String {
     if parts.is_empty() { "less than 1s".to_owned() } else { parts.join(" ") }
 }
 
+/// Returns a duration as `parse` takes it, to the millisecond.
+pub fn exact(duration: Duration) -> String {
+    let whole = if duration.as_secs() == 0 { String::new() } else { text(duration) };
+    match duration.subsec_millis() {
+        0 if whole.is_empty() => "0s".to_owned(),
+        0 => whole,
+        millis => format!("{whole} {millis}ms").trim_start().to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +64,13 @@ mod tests {
         }
         assert_eq!(text(parse("36h").unwrap()), "1d 12h");
         assert_eq!(text(Duration::from_millis(1)), "less than 1s");
+    }
+
+    #[test]
+    fn an_exact_duration_keeps_its_milliseconds() {
+        for text in ["0s", "5m", "250ms", "1s 500ms", "1d 1ms"] {
+            assert_eq!(exact(parse(text).unwrap()), text);
+        }
     }
 
     #[test]

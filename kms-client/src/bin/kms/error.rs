@@ -53,6 +53,12 @@ impl Failure {
         Self::new(Exit::PipeClosed, "OTHER", "nobody reads the output")
     }
 
+    /// A batch was carried out, but not for all of its items.
+    pub fn partly(failed: usize, of: usize) -> Self {
+        Self::new(Exit::Partly, "PARTLY_FAILED", format!("{failed} of {of} failed"))
+            .hint("what is printed is good, and what failed is told with its reason")
+    }
+
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into().into());

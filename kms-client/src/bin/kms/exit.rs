@@ -12,6 +12,8 @@ pub enum Exit {
     NotFound,
     Conflict,
     Unavailable,
+    /// A batch was carried out, but not for all of its items.
+    Partly,
     Interrupted,
     /// Whoever read the output went away. Not a failure: `kms key list | head`.
     PipeClosed,
@@ -27,6 +29,7 @@ impl Exit {
             Self::NotFound => 4,
             Self::Conflict => 5,
             Self::Unavailable => 6,
+            Self::Partly => 7,
             Self::Interrupted => 130,
         }
     }
@@ -57,7 +60,7 @@ Exit codes:
     5  it exists already, it is not in a state that allows this, or somebody else changed it
     6  the server cannot be reached or is not the one that you trust, cannot answer now, or took
        too long; for `kms status`: it does not serve
-    7  finished, but some of it failed (no command has this yet)
+    7  finished, but some of it failed: several data keys were asked for, and not all could be had
     8  the server is locked (no server has this yet)
   130  interrupted by Ctrl-C
 ";
@@ -90,6 +93,7 @@ mod tests {
             assert!(HELP.contains(&format!("\n    {code}  ")), "{code} is not documented");
         }
         assert!(HELP.contains("\n  130  ") && Exit::Interrupted.code() == 130);
+        assert!(HELP.contains("\n    7  ") && Exit::Partly.code() == 7);
         assert_eq!((Exit::Ok.code(), Exit::PipeClosed.code(), Exit::Usage.code()), (0, 0, 2));
     }
 }

@@ -1,6 +1,6 @@
 //! What to do about each reason of the API: one line, with the command to type where there is one.
 
-use kms_client::{KeyRef, TenantRef, VersionNumber};
+use kms_client::{IndexRef, KeyRef, TenantRef, VersionNumber};
 use kms_proto::v1::ErrorReason;
 
 /// What a command was about.
@@ -9,6 +9,7 @@ pub struct Subject {
     tenant: Option<TenantRef>,
     key: Option<KeyRef>,
     version: Option<VersionNumber>,
+    index: Option<IndexRef>,
 }
 
 impl Subject {
@@ -21,7 +22,11 @@ impl Subject {
     }
 
     pub fn key(key: &KeyRef) -> Self {
-        Self { tenant: Some(key.tenant().clone()), key: Some(key.clone()), version: None }
+        Self { tenant: Some(key.tenant().clone()), key: Some(key.clone()), ..Self::default() }
+    }
+
+    pub fn index(index: &IndexRef) -> Self {
+        Self { tenant: Some(index.tenant().clone()), index: Some(index.clone()), ..Self::default() }
     }
 
     #[must_use]
@@ -39,7 +44,7 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
         ErrorReason::FieldInvalid => {
             "the message names the field; `--help` of the command says what it takes".to_owned()
         }
-        ErrorReason::ContextInvalid if operation == Some("ReEncrypt") => {
+        ErrorReason::ContextInvalid if operation.map(action_of) == Some("ReEncrypt") => {
             "at most 32 pairs and 8,192 bytes with the aad; a wrapped data key may not go to another context".to_owned()
         }
         ErrorReason::ContextInvalid => {
@@ -49,9 +54,14 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
         ErrorReason::PlaintextTooLarge => {
             format!("64 KiB is the most: for more, `kms data-key generate --key {key}` and seal on your side")
         }
-        ErrorReason::PurposeNotSupported => "only keys with the purpose `encrypt` are offered yet".to_owned(),
+        ErrorReason::PurposeNotSupported => format!(
+            "`kms key get {key}` shows its purpose: `encrypt` is for values and portable data keys, `managed` for \
+             `kms data-key create`, `mac` for `kms mac`"
+        ),
         ErrorReason::WrongKind => {
-            "`kms decrypt` opens what `kms encrypt` sealed, `kms data-key decrypt` unwraps data keys".to_owned()
+            "`kms decrypt` opens what `kms encrypt` sealed, `kms data-key decrypt` unwraps data keys, `kms mac verify` \
+             takes what `kms mac generate` made"
+                .to_owned()
         }
         ErrorReason::DecryptFailed => {
             "same key, context and aad as when it was encrypted? operators find the exact cause in the audit record"
@@ -70,9 +80,10 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
                 .to_owned()
         }
         ErrorReason::PolicyDenied => {
-            let action = operation.unwrap_or("this");
+            let action = operation.map_or("this", action_of);
             let roles = roles_of(action);
             let what = subject.key.as_ref().map(KeyRef::to_string);
+            let what = what.or(subject.index.as_ref().map(IndexRef::to_string));
             let what = what.or(subject.tenant.as_ref().map(TenantRef::to_string)).unwrap_or("this server".to_owned());
             format!(
                 "no binding of yours allows {action} on {what} (`kms whoami` lists them): an operator adds one with \
@@ -118,7 +129,7 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
         }
         ErrorReason::WaitTooLong => "give a shorter --wait; 365d is the longest".to_owned(),
         ErrorReason::Conflict => "nothing was done: look again, then repeat".to_owned(),
-        ErrorReason::MessageTooLarge => "4 MiB is the most for one request".to_owned(),
+        ErrorReason::MessageTooLarge => "4 MiB is the most for one request, and for its answer".to_owned(),
         ErrorReason::MessageInvalid | ErrorReason::MethodUnknown => {
             "are client and server of the same version, and is it the right address? `kms --version`, `kms status`"
                 .to_owned()
@@ -135,23 +146,54 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
         }
         ErrorReason::StoreUnavailable => "operators look at `kms status` and at the server's log".to_owned(),
         ErrorReason::BackendUnavailable => "operators look at `kms status` and at what holds the master key".to_owned(),
+        ErrorReason::DataKeyNotFound => {
+            format!("`kms data-key list --key {key}` shows all, to whoever has the role `auditor`")
+        }
+        ErrorReason::DataKeyDestroyed => {
+            "this is final: what was sealed with this data key cannot be opened again".to_owned()
+        }
+        ErrorReason::MacInvalid => "same message, key, context and aad as when it was made?".to_owned(),
+        ErrorReason::VersionInUse => format!(
+            "`kms key versions {key}` shows how many data keys each version wraps; after `kms key rotate` the server moves \
+             them to the new one: try again when none is left"
+        ),
         ErrorReason::Unspecified | ErrorReason::Internal => {
             "tell the operators the request's id: the server's log says more".to_owned()
         }
     }
 }
 
-/// Returns which of the shipped roles may do what a call does.
-fn roles_of(operation: &str) -> &'static str {
+/// Returns the action that policies know of a call: of a batch, that of its single form.
+fn action_of(operation: &str) -> &str {
     match operation {
-        "Encrypt" | "GenerateDataKey" => "`encrypter`",
-        "Decrypt" | "DecryptDataKey" => "`decrypter`",
+        "BatchEncrypt" => "Encrypt",
+        "BatchDecrypt" => "Decrypt",
+        "BatchReEncrypt" => "ReEncrypt",
+        "BatchGenerateDataKeys" => "GenerateDataKey",
+        "BatchDecryptDataKeys" => "DecryptDataKey",
+        "BatchCreateDataKeys" => "CreateDataKey",
+        "BatchGetDataKeys" => "GetDataKey",
+        "BatchDestroyDataKeys" => "DestroyDataKey",
+        "BatchGenerateMacs" => "GenerateMac",
+        "BatchVerifyMacs" => "VerifyMac",
+        single => single,
+    }
+}
+
+/// Returns which of the shipped roles may do what an action does.
+fn roles_of(action: &str) -> &'static str {
+    match action {
+        "Encrypt" | "GenerateDataKey" | "CreateDataKey" | "GenerateMac" => "`encrypter`",
+        "Decrypt" | "DecryptDataKey" | "GetDataKey" | "VerifyMac" => "`decrypter`",
+        "GetIndexKey" => "`encrypter` or `decrypter`, and the index in its `indexes`,",
         "ReEncrypt" => "`reencrypter` (to another key or context: `decrypter` there, `encrypter` here)",
         "GetTenant" => "`tenant-admin`, `key-admin` or `auditor`",
         "ListTenants" => "`tenant-admin` or `auditor`, for all tenants,",
         "GetKey" | "ListKeys" | "ListKeyVersions" => "`key-admin` or `auditor`",
+        "ListDataKeys" => "`auditor`",
+        "DestroyDataKey" => "`eraser` or `key-admin`",
         "GetStatus" => "`operator`",
-        _ if operation.contains("Tenant") => "`tenant-admin`",
+        _ if action.contains("Tenant") => "`tenant-admin`",
         _ => "`key-admin`",
     }
 }
@@ -167,7 +209,7 @@ mod tests {
     #[test]
     fn every_reason_has_a_hint_of_one_line_without_a_full_stop() {
         // The compiler holds `of` to all of them; this, that the list has no hole.
-        assert_eq!(reasons().len(), 42, "is the hint of the new reason what a person needs?");
+        assert_eq!(reasons().len(), 46, "is the hint of the new reason what a person needs?");
         for reason in reasons() {
             for operation in [None, Some("Encrypt"), Some("ReEncrypt"), Some("ListTenants")] {
                 let hint = of(reason, operation, &Subject::none());
@@ -192,9 +234,20 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_is_refused_and_permitted_as_its_single_form() {
+        let index = Subject::index(&IndexRef::new("acme", "email").unwrap());
+        let hint = of(ErrorReason::PolicyDenied, Some("GetIndexKey"), &index);
+        assert!(hint.contains("GetIndexKey on tenants/acme/indexes/email") && hint.contains("`indexes`"), "{hint}");
+        let hint = of(ErrorReason::PolicyDenied, Some("BatchEncrypt"), &Subject::none());
+        assert!(hint.contains("allows Encrypt on"), "{hint}");
+    }
+
+    #[test]
     fn every_call_has_a_role() {
         assert_eq!(roles_of("DestroyTenant"), "`tenant-admin`");
         assert_eq!(roles_of("ScheduleKeyDestruction"), "`key-admin`");
         assert_eq!(roles_of("DecryptDataKey"), "`decrypter`");
+        assert_eq!(roles_of(action_of("BatchGetDataKeys")), "`decrypter`");
+        assert_eq!(roles_of(action_of("BatchDestroyDataKeys")), "`eraser` or `key-admin`");
     }
 }

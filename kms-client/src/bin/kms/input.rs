@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use clap::Args;
-use kms_client::Context;
+use kms_client::{Context, DataKeyUid, Mac};
 use zeroize::Zeroizing;
 
 use crate::app::App;
@@ -26,6 +26,11 @@ impl DataIn {
     /// Reads plaintext, as it is.
     pub fn plaintext(&self, app: &mut App<'_>) -> Result<Zeroizing<Vec<u8>>, Failure> {
         self.read(app, "the plaintext")
+    }
+
+    /// Reads a message, as it is.
+    pub fn message(&self, app: &mut App<'_>) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        self.read(app, "the message")
     }
 
     /// Reads a ciphertext or a wrapped data key: raw bytes, or their base64.
@@ -53,7 +58,7 @@ impl DataIn {
         }
         .ok_or_else(|| {
             Failure::other(format!("{noun} is longer than the 4 MiB that a request may have"))
-                .hint("for more than 64 KiB, `kms data-key generate` and seal on your side")
+                .hint("64 KiB is the most for one value; for more, `kms data-key generate` and seal on your side")
         })
     }
 }
@@ -66,14 +71,42 @@ fn read_bounded(from: impl Read) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     Ok((bytes.len() as u64 <= INPUT_BYTES_MAX).then_some(bytes))
 }
 
+/// Reads a MAC from a file: raw bytes, or their base64.
+pub fn read_mac(file: &Path) -> Result<Mac, Failure> {
+    let unreadable = |error: io::Error| Failure::other(format!("cannot read {}: {error}", file.display()));
+    let bytes = File::open(file).and_then(read_bounded).map_err(unreadable)?;
+    bytes
+        .and_then(|bytes| decode_blob(&bytes))
+        .map(Mac::from)
+        .ok_or_else(|| Failure::other(format!("{} is no MAC: its base64 would begin with kms1", file.display())))
+}
+
+/// Parses a MAC in base64.
+pub fn mac(text: &str) -> Result<Mac, String> {
+    decode_blob(text.as_bytes()).map(Mac::from).ok_or_else(|| "a MAC in base64 begins with kms1".to_owned())
+}
+
+/// Parses the uid of a data key: 32 hexadecimal digits, or as JSON has it, 16 bytes in base64.
+pub fn uid(text: &str) -> Result<DataKeyUid, String> {
+    let of_base64 = || DataKeyUid::try_from(&*decode_base64(text.as_bytes())?).ok();
+    text.parse()
+        .ok()
+        .or_else(of_base64)
+        .ok_or_else(|| "the uid of a data key has 32 hexadecimal digits, or is its 16 bytes in base64".to_owned())
+}
+
 /// Understands raw bytes, which begin with the magic, and base64 with or without padding and line breaks.
 fn decode_blob(bytes: &[u8]) -> Option<Vec<u8>> {
     if bytes.starts_with(&MAGIC) {
         return Some(bytes.to_vec());
     }
+    decode_base64(bytes).filter(|blob| blob.starts_with(&MAGIC))
+}
+
+fn decode_base64(bytes: &[u8]) -> Option<Vec<u8>> {
     let text: Vec<u8> = bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    GeneralPurpose::new(&STANDARD, config).decode(text).ok().filter(|blob| blob.starts_with(&MAGIC))
+    GeneralPurpose::new(&STANDARD, config).decode(text).ok()
 }
 
 /// Every ciphertext begins with it, and so its base64 with `kms1`.
@@ -155,6 +188,33 @@ mod tests {
         for bytes in [&b""[..], b"hello", b"aGVsbG8=", b"kms1!", b"k", &[0x92, 0x6b]] {
             assert_eq!(decode_blob(bytes), None, "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn a_uid_is_understood_in_digits_and_as_json_has_it() {
+        let bytes: [u8; 16] = std::array::from_fn(|n| n as u8 * 16);
+        let expected = DataKeyUid::from(bytes);
+        assert_eq!(uid("00102030405060708090a0b0c0d0e0f0"), Ok(expected));
+        assert_eq!(uid(&BASE64_STANDARD.encode(bytes)), Ok(expected));
+        for bad in
+            ["", "00", "kms1", &"0".repeat(30), &BASE64_STANDARD.encode([0; 15]), &BASE64_STANDARD.encode([0; 17])]
+        {
+            assert!(uid(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_mac_is_what_begins_as_one() {
+        let blob = [&MAGIC[..], &[1, 7], &[0; 51]].concat();
+        assert_eq!(mac(&BASE64_STANDARD.encode(&blob)).unwrap().as_bytes(), blob);
+        assert!(mac("").is_err() && mac("aGVsbG8=").is_err());
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mac");
+        for (bytes, good) in [(blob, true), (b"hello".to_vec(), false)] {
+            std::fs::write(&file, bytes).unwrap();
+            assert_eq!(read_mac(&file).is_ok(), good);
+        }
+        assert!(read_mac(&folder.path().join("none")).is_err());
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //! bytes in base64, times in RFC 3339. Fields without presence are always printed; messages and times that are unset
 //! are left out. Scripts rely on it, so it changes only as the API does.
 
+mod data_key;
+
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -12,6 +14,8 @@ use jiff::fmt::temporal::DateTimePrinter;
 use kms_client as kms;
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
+
+pub use data_key::*;
 
 /// `kms.v1.Tenant`
 #[derive(Serialize)]
@@ -26,6 +30,24 @@ pub struct Tenant<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     fence_time: Option<Time>,
     etag: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_key_lease: Option<Length>,
+}
+
+/// An object that a call took out of use, with the end of its leases beside its fields
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Changed<T> {
+    #[serde(flatten)]
+    object: T,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_end_time: Option<Time>,
+}
+
+impl<T> Changed<T> {
+    pub fn new(object: T, lease_end_time: Option<SystemTime>) -> Self {
+        Self { object, lease_end_time: lease_end_time.map(Time) }
+    }
 }
 
 impl<'a> From<&'a kms::Tenant> for Tenant<'a> {
@@ -41,6 +63,7 @@ impl<'a> From<&'a kms::Tenant> for Tenant<'a> {
             destroy_time: tenant.destroy_time.map(Time),
             fence_time: tenant.fence_time.map(Time),
             etag: etag(&tenant.etag),
+            data_key_lease: tenant.data_key_lease.map(Length),
         }
     }
 }
@@ -93,6 +116,8 @@ pub struct KeyVersion<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     destroy_time: Option<Time>,
     etag: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_key_count: Option<Number64>,
 }
 
 impl<'a> From<&'a kms::KeyVersion> for KeyVersion<'a> {
@@ -104,6 +129,7 @@ impl<'a> From<&'a kms::KeyVersion> for KeyVersion<'a> {
             create_time: Time(version.create_time),
             destroy_time: version.destroy_time.map(Time),
             etag: etag(&version.etag),
+            data_key_count: version.data_key_count.map(Number64),
         }
     }
 }
@@ -174,7 +200,7 @@ pub struct Encrypted<'a> {
     pub key_version: u32,
 }
 
-/// `kms.v1.DecryptResponse`, and `kms.v1.DecryptDataKeyResponse`, which has the same fields
+/// `kms.v1.DecryptResponse`
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Decrypted<'a> {
@@ -190,15 +216,6 @@ pub struct ReEncrypted<'a> {
     pub ciphertext: Bytes<'a>,
     pub key_version: u32,
     pub source_key_version: u32,
-}
-
-/// `kms.v1.GenerateDataKeyResponse`
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct GeneratedDataKey<'a> {
-    pub plaintext: Bytes<'a>,
-    pub wrapped_data_key: Bytes<'a>,
-    pub key_version: u32,
 }
 
 /// `kms.v1.GetCallerIdentityResponse`
@@ -420,6 +437,21 @@ impl Serialize for Time {
     }
 }
 
+/// A length of time, in seconds with 0, 3, 6 or 9 digits behind the point.
+struct Length(Duration);
+
+impl Serialize for Length {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (seconds, nanos) = (self.0.as_secs(), self.0.subsec_nanos());
+        match nanos {
+            0 => serializer.collect_str(&format_args!("{seconds}s")),
+            _ if nanos % 1_000_000 == 0 => serializer.collect_str(&format_args!("{seconds}.{:03}s", nanos / 1_000_000)),
+            _ if nanos % 1_000 == 0 => serializer.collect_str(&format_args!("{seconds}.{:06}s", nanos / 1_000)),
+            _ => serializer.collect_str(&format_args!("{seconds}.{nanos:09}s")),
+        }
+    }
+}
+
 /// Returns a time for a table: RFC 3339, to the second.
 pub fn time_text(time: SystemTime) -> String {
     match Timestamp::try_from(time) {
@@ -452,6 +484,19 @@ mod tests {
     }
 
     #[test]
+    fn lengths_of_time_are_in_seconds() {
+        for (length, text) in [
+            (Duration::ZERO, "0s"),
+            (Duration::from_secs(300), "300s"),
+            (Duration::from_millis(1_500), "1.500s"),
+            (Duration::from_micros(1), "0.000001s"),
+            (Duration::from_nanos(1), "0.000000001s"),
+        ] {
+            assert_eq!(json(Length(length)), format!("{text:?}"));
+        }
+    }
+
+    #[test]
     fn large_numbers_are_strings_and_unknown_enums_are_numbers() {
         assert_eq!(json(Number64(u64::MAX)), r#""18446744073709551615""#);
         assert_eq!(json(Enum::name("KEY_STATE_", "ENABLED")), r#""KEY_STATE_ENABLED""#);
@@ -477,11 +522,6 @@ mod tests {
         assert_eq!(
             json(ReEncrypted { ciphertext: Bytes(&[0x92, 0x6b, 0x35]), key_version: 3, source_key_version: 2 }),
             r#"{"ciphertext":"kms1","keyVersion":3,"sourceKeyVersion":2}"#
-        );
-        let wrapped_data_key = Bytes(&[0x92, 0x6b, 0x35]);
-        assert_eq!(
-            json(GeneratedDataKey { plaintext: Bytes(b""), wrapped_data_key, key_version: 1 }),
-            r#"{"plaintext":"","wrappedDataKey":"kms1","keyVersion":1}"#
         );
     }
 }

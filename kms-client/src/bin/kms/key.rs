@@ -1,12 +1,12 @@
 //! `kms key`
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand, ValueEnum};
 use kms_client::{Change, Client, KeyAndVersion, KeyPurpose, KeyRef, KeyState, Labels, VersionNumber};
 
 use crate::app::App;
-use crate::change::{ChangeArgs, CreationArgs};
+use crate::change::{ChangeArgs, CreationArgs, Outcome};
 use crate::confirm::{Confirm, What};
 use crate::duration;
 use crate::error::{About, Failure};
@@ -97,11 +97,11 @@ struct Create {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Purpose {
-    /// Encrypts small values and wraps data keys
+    /// Encrypts small values and wraps data keys that you keep
     Encrypt,
-    /// Wraps data keys that the service keeps; not offered yet
+    /// Wraps data keys that the service keeps
     Managed,
-    /// Makes message authentication codes; not offered yet
+    /// Makes message authentication codes
     Mac,
 }
 
@@ -156,14 +156,14 @@ impl Key {
             Command::Get(named) => {
                 let key = app.key(&named.name)?;
                 let found = app.client()?.get_key(&key).await.about(&Subject::key(&key))?;
-                app.output.show(&json::Key::from(&found), || key_table(&found))
+                app.output.show(&json::Key::from(&found), || key_table(&found, None))
             }
             Command::List(paging) => list(app, &paging).await,
             Command::Update(command) => command.run(app).await,
             Command::Rotate(command) => {
                 let key = app.key(&command.key.name)?;
                 let rotated = command.change.change(app.client()?.rotate_key(&key)).await;
-                show_key(app, &rotated.about(&Subject::key(&key))?.key, &command.change.change)
+                show_key(app, rotated.about(&Subject::key(&key))?.key, &command.change.change).map(drop)
             }
             Command::Versions(command) => command.run(app).await,
             Command::Destroy(command) => command.run(app).await,
@@ -177,22 +177,22 @@ impl Key {
 }
 
 impl Changed {
-    async fn run(
+    async fn run<K: Outcome<kms_client::Key> + 'static, V: Outcome<KeyAndVersion> + 'static>(
         &self,
         app: &mut App<'_>,
-        change_key: fn(&Client, &KeyRef) -> Change<kms_client::Key>,
-        change_version: fn(&Client, &KeyRef, VersionNumber) -> Change<KeyAndVersion>,
+        change_key: fn(&Client, &KeyRef) -> Change<K>,
+        change_version: fn(&Client, &KeyRef, VersionNumber) -> Change<V>,
     ) -> Result<(), Failure> {
         let (client, key, subject) = self.target.prepare(app)?;
         let args = &self.change;
         match self.target.version {
             None => {
                 let changed = args.change(change_key(&client, &key)).await.about(&subject)?;
-                show_key(app, &changed, &args.change)
+                show_key(app, changed, &args.change).map(drop)
             }
             Some(version) => {
                 let changed = args.change(change_version(&client, &key, version)).await.about(&subject)?;
-                show_version(app, &changed.version, &args.change)
+                show_version(app, changed, &args.change).map(drop)
             }
         }
     }
@@ -216,7 +216,7 @@ impl Create {
         };
         let labels = unique("--label", &self.labels)?;
         let created = self.change.creation(app.client()?.create_key(&key, purpose, labels)).await;
-        show_key(app, &created.about(&Subject::key(&key))?, &self.change)
+        show_key(app, created.about(&Subject::key(&key))?, &self.change).map(drop)
     }
 }
 
@@ -226,7 +226,7 @@ impl Update {
         // With --no-labels there are none.
         let labels: Labels = unique("--label", &self.labels)?;
         let updated = self.change.change(app.client()?.update_labels(&key, labels)).await;
-        show_key(app, &updated.about(&Subject::key(&key))?, &self.change.change)
+        show_key(app, updated.about(&Subject::key(&key))?, &self.change.change).map(drop)
     }
 }
 
@@ -241,7 +241,18 @@ impl Versions {
                 let destruction = version.destroy_time.map(time_text).unwrap_or_default();
                 [version.version.to_string(), state(version.state), time_text(version.create_time), destruction]
             };
-            rows(["VERSION", "STATE", "CREATED", "DESTRUCTION"], page.items.iter().map(row))
+            let header = ["VERSION", "STATE", "CREATED", "DESTRUCTION"];
+            // Only keys of one purpose have them.
+            if page.items.iter().all(|version| version.data_key_count.is_none()) {
+                return rows(header, page.items.iter().map(row));
+            }
+            let with_count = |version: &kms_client::KeyVersion| {
+                let [number, state, created, destruction] = row(version);
+                let count = version.data_key_count.map(|count| count.to_string()).unwrap_or_default();
+                [number, state, created, destruction, count]
+            };
+            let [number, state, created, destruction] = header;
+            rows([number, state, created, destruction, "DATA-KEYS"], page.items.iter().map(with_count))
         })?;
         cut_off(app, &page);
         Ok(())
@@ -267,15 +278,13 @@ impl Destroy {
             None => {
                 let scheduled = client.schedule_key_destruction(&key, self.wait);
                 let destroyed = self.change.change(scheduled).await.about(&subject)?;
-                show_key(app, &destroyed, change)?;
-                destroyed.destroy_time.map(|_| format!("kms key cancel-destruction {key}"))
+                show_key(app, destroyed, change)?.destroy_time.map(|_| format!("kms key cancel-destruction {key}"))
             }
             Some(version) => {
                 let scheduled = client.schedule_key_version_destruction(&key, version, self.wait);
                 let destroyed = self.change.change(scheduled).await.about(&subject)?;
-                show_version(app, &destroyed.version, change)?;
                 let cancel = format!("kms key cancel-destruction {key} --version {version}");
-                destroyed.version.destroy_time.map(|_| cancel)
+                show_version(app, destroyed, change)?.destroy_time.map(|_| cancel)
             }
         };
         if let Some(cancel) = pending.filter(|_| !change.dry_run) {
@@ -308,13 +317,20 @@ async fn list(app: &mut App<'_>, paging: &Paging) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show_key(app: &mut App<'_>, key: &kms_client::Key, change: &CreationArgs) -> Result<(), Failure> {
-    app.output.show_change(&json::Key::from(key), || key_table(key))?;
+/// Shows what has become of a key, and returns it.
+fn show_key(
+    app: &mut App<'_>,
+    outcome: impl Outcome<kms_client::Key>,
+    change: &CreationArgs,
+) -> Result<kms_client::Key, Failure> {
+    let (key, lease_end) = outcome.into_parts();
+    let answer = json::Changed::new(json::Key::from(&key), lease_end);
+    app.output.show_change(&answer, || key_table(&key, lease_end))?;
     change.note(app);
-    Ok(())
+    Ok(key)
 }
 
-fn key_table(key: &kms_client::Key) -> String {
+fn key_table(key: &kms_client::Key, lease_end: Option<SystemTime>) -> String {
     let labels: Vec<String> = key.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     fields([
         ("name", key.name.to_string()),
@@ -326,25 +342,34 @@ fn key_table(key: &kms_client::Key) -> String {
         ("created", time_text(key.create_time)),
         ("updated", time_text(key.update_time)),
         ("destruction", key.destroy_time.map(time_text).unwrap_or_default()),
+        ("leases end", lease_end.map(time_text).unwrap_or_default()),
         ("etag", key.etag.as_ref().map(ToString::to_string).unwrap_or_default()),
     ])
 }
 
-fn show_version(app: &mut App<'_>, version: &kms_client::KeyVersion, change: &CreationArgs) -> Result<(), Failure> {
-    app.output.show_change(&json::KeyVersion::from(version), || {
+/// Shows what has become of a version, and returns it.
+fn show_version(
+    app: &mut App<'_>,
+    outcome: impl Outcome<KeyAndVersion>,
+    change: &CreationArgs,
+) -> Result<kms_client::KeyVersion, Failure> {
+    let (KeyAndVersion { version, .. }, lease_end) = outcome.into_parts();
+    let answer = json::Changed::new(json::KeyVersion::from(&version), lease_end);
+    app.output.show_change(&answer, || {
         fields([
             ("name", format!("{}/versions/{}", version.key, version.version)),
             ("state", state(version.state)),
             ("created", time_text(version.create_time)),
             ("destruction", version.destroy_time.map(time_text).unwrap_or_default()),
+            ("leases end", lease_end.map(time_text).unwrap_or_default()),
             ("etag", version.etag.as_ref().map(ToString::to_string).unwrap_or_default()),
         ])
     })?;
     change.note(app);
-    Ok(())
+    Ok(version)
 }
 
-fn state(state: KeyState) -> String {
+pub fn state(state: KeyState) -> String {
     match state {
         KeyState::Unknown(number) => number.to_string(),
         state => state.as_str().to_owned(),

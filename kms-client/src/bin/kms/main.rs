@@ -18,10 +18,12 @@ mod encrypt;
 mod error;
 mod exit;
 mod hint;
+mod index_key;
 mod input;
 mod interrupt;
 mod json;
 mod key;
+mod mac;
 mod output;
 mod profile;
 mod re_encrypt;
@@ -73,6 +75,8 @@ enum Command {
     Decrypt(decrypt::Decrypt),
     ReEncrypt(re_encrypt::ReEncrypt),
     DataKey(data_key::DataKey),
+    Mac(mac::Mac),
+    IndexKey(index_key::IndexKey),
     Status(status::Status),
     Whoami(whoami::Whoami),
     Profile(profile::ProfileCommand),
@@ -177,6 +181,8 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
         | Command::Decrypt(_)
         | Command::ReEncrypt(_)
         | Command::DataKey(_)
+        | Command::Mac(_)
+        | Command::IndexKey(_)
         | Command::Status(_)
         | Command::Whoami(_) => {}
     }
@@ -195,6 +201,8 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
             Command::Decrypt(command) => command.run(&mut app).await?,
             Command::ReEncrypt(command) => command.run(&mut app).await?,
             Command::DataKey(command) => command.run(&mut app).await?,
+            Command::Mac(command) => command.run(&mut app).await?,
+            Command::IndexKey(command) => command.run(&mut app).await?,
             Command::Status(command) => return command.run(&mut app).await,
             Command::Whoami(command) => command.run(&mut app).await?,
             // Done above.
@@ -229,8 +237,8 @@ mod tests {
     fn no_command_takes_plaintext_or_a_data_key_as_argument() {
         // What a value may be. A new noun is added here only if it may be read by every process of the machine.
         const HARMLESS: &[&str] = &[
-            "DURATION", "ETAG", "FIELD", "FILE", "FORMAT", "ID", "K=V", "KEY", "N", "NAME", "PROFILE", "PURPOSE",
-            "SHELL", "TENANT", "TOKEN", "URL",
+            "DURATION", "ETAG", "FIELD", "FILE", "FORMAT", "ID", "INDEX", "K=V", "KEY", "MAC", "N", "NAME", "PROFILE",
+            "PURPOSE", "SHELL", "TENANT", "TOKEN", "UID", "URL",
         ];
         let mut command = Cli::command();
         command.build();
@@ -244,7 +252,15 @@ mod tests {
             }
         });
         assert!(count > 100, "only {count} arguments were seen");
-        for data in ["encrypt", "decrypt", "re-encrypt", "data-key generate", "data-key decrypt"] {
+        for data in [
+            "encrypt",
+            "decrypt",
+            "re-encrypt",
+            "data-key generate",
+            "data-key decrypt",
+            "data-key create",
+            "mac generate",
+        ] {
             let line = ["kms", "--tenant", "acme"].into_iter().chain(data.split(' ')).chain(["--key", "app", "hello"]);
             assert_eq!(
                 Cli::try_parse_from(line).unwrap_err().kind(),
@@ -290,6 +306,23 @@ mod tests {
             "data-key generate --key app --data-key-out key --wrapped-out wrapped",
             "data-key generate-wrapped --key app --raw",
             "data-key decrypt --key app --context a=b --out key",
+            "data-key generate --key app --count 100",
+            "data-key generate-wrapped --key app --count 2 --out wrapped",
+            "data-key create --key people --context a=b --count 100 --output json",
+            "data-key create --key people --data-key-out key --request-id my-id",
+            "data-key create --key people --uid-only --dry-run",
+            "data-key get 00112233445566778899aabbccddeeff --key people --context a=b --out key",
+            "data-key get 00112233445566778899aabbccddeeff 0123456789abcdef0123456789ABCDEF --key people",
+            "data-key get ABEiM0RVZneImaq7zN3u/w== --key people --raw",
+            "data-key destroy 00112233445566778899aabbccddeeff --key people --yes --name people",
+            "data-key list --key people --limit 10 --page-token x",
+            "mac generate --key receipts --context a=b --in a --out b",
+            "mac verify --key receipts --in a --mac-file b",
+            "mac verify --key receipts --mac kms1AQcA",
+            "index-key get tenants/acme/indexes/users.email --raw",
+            "tenant update acme --data-key-lease 10m --etag 7",
+            "tenant create acme --data-key-lease 250ms",
+            "key create people --purpose managed",
             "status --output json",
             "whoami --profile admin",
             "tenant create acme --dry-run --request-id my-id",
@@ -324,6 +357,21 @@ mod tests {
             "key rotate app --request-id a/b",
             "key get app --dry-run",
             "completions tcsh",
+            "data-key create",
+            "data-key create --key people --count 0",
+            "data-key create --key people --count 10001",
+            "data-key create --key people --count 2 --data-key-out key",
+            "data-key generate --key app --count 2 --wrapped-out wrapped",
+            "data-key get --key people",
+            "data-key get 0011 --key people",
+            "data-key destroy --key people",
+            "data-key destroy 00112233445566778899aabbccddeeff --key people --yes",
+            "mac verify --key receipts",
+            "mac verify --key receipts --mac aGVsbG8=",
+            "mac verify --key receipts --mac kms1AQcA --mac-file b",
+            "index-key get",
+            "tenant update acme",
+            "tenant update acme --data-key-lease soon",
         ] {
             assert!(Cli::try_parse_from(std::iter::once("kms").chain(line.split(' '))).is_err(), "{line}");
         }

@@ -65,6 +65,13 @@ impl Output {
         }
     }
 
+    /// Tells why one item of a batch failed. Scripts that read JSON find it in the answer.
+    pub fn item_failure(&mut self, item: &str, error: &kms_client::ItemError) {
+        if self.format == Format::Table {
+            let _ = writeln!(io::stderr().lock(), "error: {item}: {}", printable(&error.to_string()));
+        }
+    }
+
     pub fn failure(&mut self, failure: &Failure) {
         if failure.exit == Exit::PipeClosed {
             return;

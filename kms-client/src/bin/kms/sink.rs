@@ -69,15 +69,40 @@ impl BinaryOut {
         bytes: &[u8],
         answer: &impl Serialize,
     ) -> Result<(), Failure> {
+        if app.output.field.is_some() || !self.raw {
+            return self.write_lines(app, secrecy, &base64_line(bytes), answer);
+        }
+        match app.output.format {
+            Format::Json => Err(Failure::usage("--raw and --output json exclude each other")),
+            Format::Table => write(self.out.as_deref(), secrecy, bytes, self.force),
+        }
+    }
+}
+
+impl BinaryOut {
+    /// Refuses what makes no sense for several, before they are asked for.
+    pub fn check_lines(&self) -> Result<(), Failure> {
+        if self.raw {
+            return Err(Failure::usage("--raw is for one: of several, nobody could tell where the next begins"));
+        }
+        Ok(())
+    }
+
+    /// Writes lines, or the answer as JSON.
+    pub fn write_lines(
+        &self,
+        app: &mut App<'_>,
+        secrecy: Secrecy,
+        lines: &str,
+        answer: &impl Serialize,
+    ) -> Result<(), Failure> {
         let out = self.out.as_deref();
         if app.output.field.is_some() {
             return show_field(out, app, answer);
         }
-        match (app.output.format, self.raw) {
-            (Format::Json, true) => Err(Failure::usage("--raw and --output json exclude each other")),
-            (Format::Json, false) => write(out, secrecy, &app.output.json_text(answer)?, true),
-            (Format::Table, true) => write(out, secrecy, bytes, self.force),
-            (Format::Table, false) => write(out, secrecy, base64_line(bytes).as_bytes(), true),
+        match app.output.format {
+            Format::Json => write(out, secrecy, &app.output.json_text(answer)?, true),
+            Format::Table => write(out, secrecy, lines.as_bytes(), true),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! `kms tenant`
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
-use kms_client::{Change, Client, Error, TenantRef};
+use kms_client::{Change, Client, Error, TenantRef, TenantSettings};
 
 use crate::app::App;
-use crate::change::{ChangeArgs, CreationArgs};
+use crate::change::{ChangeArgs, CreationArgs, Outcome};
 use crate::confirm::{Confirm, What};
 use crate::duration;
 use crate::error::{About, Failure};
@@ -33,6 +33,8 @@ enum Command {
     Get(Named),
     /// Lists all tenants, destroyed ones too
     List(Paging),
+    /// Changes the lease of the tenant's data keys
+    Update(Update),
     /// Suspends a tenant: it neither encrypts nor decrypts until it is resumed
     Suspend(Changed),
     /// Lets a suspended tenant work again
@@ -53,8 +55,22 @@ struct Named {
 struct Create {
     #[command(flatten)]
     tenant: Named,
+    /// How long a data key may be held by whoever gets one, such as 10m; at most 24h [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    data_key_lease: Option<Duration>,
     #[command(flatten)]
     change: CreationArgs,
+}
+
+#[derive(Debug, Args)]
+struct Update {
+    #[command(flatten)]
+    tenant: Named,
+    /// How long a data key may be held by whoever gets one, such as 10m; at most 24h
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    data_key_lease: Duration,
+    #[command(flatten)]
+    change: ChangeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -106,13 +122,23 @@ impl Tenant {
             Command::Destroy(command) => command.run(app).await,
             Command::Create(command) => {
                 let (client, tenant) = command.tenant.prepare(app)?;
-                let created = command.change.creation(client.create_tenant(&tenant)).await;
+                let mut settings = TenantSettings::new();
+                if let Some(lease) = command.data_key_lease {
+                    settings = settings.data_key_lease(lease);
+                }
+                let created = command.change.creation(client.create_tenant_with(&tenant, settings)).await;
                 finish(app, &tenant, created, &command.change)
+            }
+            Command::Update(command) => {
+                let (client, tenant) = command.tenant.prepare(app)?;
+                let settings = TenantSettings::new().data_key_lease(command.data_key_lease);
+                let updated = command.change.change(client.update_tenant(&tenant, settings)).await;
+                finish(app, &tenant, updated, &command.change.change)
             }
             Command::Get(named) => {
                 let (client, tenant) = named.prepare(app)?;
                 let found = client.get_tenant(&tenant).await.about(&Subject::tenant(&tenant))?;
-                app.output.show(&json::Tenant::from(&found), || table(&found))
+                app.output.show(&json::Tenant::from(&found), || table(&found, None))
             }
             Command::Suspend(changed) => changed.run(app, Client::suspend_tenant).await,
             Command::Resume(changed) => changed.run(app, Client::resume_tenant).await,
@@ -128,10 +154,10 @@ impl Named {
 }
 
 impl Changed {
-    async fn run(
+    async fn run<O: Outcome<kms_client::Tenant> + 'static>(
         &self,
         app: &mut App<'_>,
-        change: fn(&Client, &TenantRef) -> Change<kms_client::Tenant>,
+        change: fn(&Client, &TenantRef) -> Change<O>,
     ) -> Result<(), Failure> {
         let (client, tenant) = self.tenant.prepare(app)?;
         let changed = self.change.change(change(&client, &tenant)).await;
@@ -143,11 +169,12 @@ impl Changed {
 fn finish(
     app: &mut App<'_>,
     asked: &TenantRef,
-    result: Result<kms_client::Tenant, Error>,
+    result: Result<impl Outcome<kms_client::Tenant>, Error>,
     change: &CreationArgs,
 ) -> Result<(), Failure> {
-    let tenant = result.about(&Subject::tenant(asked))?;
-    app.output.show_change(&json::Tenant::from(&tenant), || table(&tenant))?;
+    let (tenant, lease_end) = result.about(&Subject::tenant(asked))?.into_parts();
+    let answer = json::Changed::new(json::Tenant::from(&tenant), lease_end);
+    app.output.show_change(&answer, || table(&tenant, lease_end))?;
     change.note(app);
     Ok(())
 }
@@ -196,13 +223,15 @@ pub fn cut_off<T>(app: &mut App<'_>, page: &kms_client::Page<T>) {
     }
 }
 
-fn table(tenant: &kms_client::Tenant) -> String {
+fn table(tenant: &kms_client::Tenant, lease_end: Option<SystemTime>) -> String {
     fields([
         ("name", tenant.name.to_string()),
         ("uid", tenant.uid.clone()),
         ("state", state(tenant)),
+        ("lease", tenant.data_key_lease.map(duration::exact).unwrap_or_default()),
         ("created", time_text(tenant.create_time)),
         ("destruction", destruction(tenant)),
+        ("leases end", lease_end.map(time_text).unwrap_or_default()),
         ("etag", tenant.etag.as_ref().map(ToString::to_string).unwrap_or_default()),
     ])
 }
