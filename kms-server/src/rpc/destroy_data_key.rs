@@ -13,8 +13,8 @@ use super::parse;
 use super::pipeline::{Call, Done, Failed, Operation, of_change};
 use super::tally::Tally;
 use crate::audit::{Leaf, Outcome};
-use crate::keyring::{self, DestroyedDataKeys, Gone, How, Terms};
-use crate::noun::{DekUid, KeyName, TenantName, UnixMillis};
+use crate::keyring::{self, DestroyedDataKeys, Gone, Terms};
+use crate::noun::{DekUid, KeyName, TenantName};
 use crate::policy::{Action, Resource};
 
 pub(super) struct DestroyDataKey {
@@ -50,7 +50,7 @@ impl Operation for DestroyDataKey {
         match (done.fates.pop(), done.parts.pop()) {
             (Some(Ok(at)), Some(Some(how))) => {
                 let reply = DestroyDataKeyResponse {
-                    destroy_time: was_destroyed(at, &how),
+                    destroy_time: Some(timestamp(at)),
                     lease_end_time: done.lease_end.map(timestamp),
                 };
                 Ok(match of_change(&how) {
@@ -61,14 +61,6 @@ impl Operation for DestroyDataKey {
             (Some(Err(gone)), _) => Err(refused(call, &tenant, &key, error_of(gone), Leaf::default())),
             (Some(Ok(_)) | None, _) => Err(keyring::Error::Damaged("a data key without a fate").into()),
         }
-    }
-}
-
-/// What is only checked is not destroyed at any time.
-fn was_destroyed(at: UnixMillis, how: &How) -> Option<prost_types::Timestamp> {
-    match how {
-        How::Made(_) | How::Before(_) => Some(timestamp(at)),
-        How::Rehearsed { .. } => None,
     }
 }
 
@@ -112,12 +104,8 @@ impl Operation for BatchDestroyDataKeys {
             uids => keyring.destroy_data_keys(&self.tenant, &self.key, uids, true, &self.terms, &call.who).await?,
         };
         remember(call, &uids, &done, &items)?;
-        // What is known of each: when, and in which part that was.
-        let mut fates = done.fates.iter().enumerate().map(|(place, fate)| {
-            let at = fate.map_err(error_of)?;
-            let how = done.parts.get(place / PART_ITEMS).and_then(Option::as_ref);
-            Ok(how.and_then(|how| was_destroyed(at, how)))
-        });
+        // What is known of each: when that was.
+        let mut fates = done.fates.iter().map(|fate| Ok(Some(timestamp(fate.map_err(error_of)?))));
         let result = |item: Result<DekUid, Error>| {
             let missing = || Err(keyring::Error::Damaged("a data key without a fate").into());
             let fated: Result<_, Error> = item.and_then(|_| fates.next().unwrap_or_else(missing));
