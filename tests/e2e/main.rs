@@ -24,6 +24,7 @@ mod config;
 mod crash;
 mod damage;
 mod damaged_log;
+mod data_keys;
 mod destruction;
 mod dev;
 mod every_bit;
