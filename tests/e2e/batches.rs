@@ -222,7 +222,7 @@ async fn what_concerns_the_whole_batch_fails_it_before_any_key_is_used() -> Resu
     }
     // What belongs to one purpose is refused by a key of another also where the blob is right.
     let blob = app.ask(encrypt(ACME_KEY, b"x", &[])).await?.ciphertext;
-    let got = app.ask(batch_decrypt(MAC_KEY, &[blob.clone()], &[])).await;
+    let got = app.ask(batch_decrypt(MAC_KEY, std::slice::from_ref(&blob), &[])).await;
     expected.refused("BatchDecrypt under a MAC key", InvalidArgument, purpose, got);
     let got = app.ask(move_to(ACME_KEY, &blob, &[], MANAGED_KEY, &[])).await;
     expected.refused("ReEncrypt to a key of another purpose", InvalidArgument, purpose, got);

@@ -79,10 +79,10 @@ async fn calls(caller: &Caller, theirs: &str, nobodys: &str) -> Vec<(&'static st
     both!("GenerateDataKey", |t: &str| generate_data_key(&key(t), &[]));
     both!("DecryptDataKey", |t: &str| decrypt_data_key(&key(t), &blob, &[]));
     both!("BatchEncrypt", |t: &str| batch_encrypt(&key(t), &[b"x"], &[]));
-    both!("BatchDecrypt", |t: &str| batch_decrypt(&key(t), &[blob.clone()], &[]));
-    both!("BatchReEncrypt", |t: &str| batch_re_encrypt(&key(t), &[blob.clone()], &[]));
+    both!("BatchDecrypt", |t: &str| batch_decrypt(&key(t), std::slice::from_ref(&blob), &[]));
+    both!("BatchReEncrypt", |t: &str| batch_re_encrypt(&key(t), std::slice::from_ref(&blob), &[]));
     both!("BatchGenerateDataKeys", |t: &str| batch_generate_data_keys(&key(t), 2, &[]));
-    both!("BatchDecryptDataKeys", |t: &str| batch_decrypt_data_keys(&key(t), &[blob.clone()], &[]));
+    both!("BatchDecryptDataKeys", |t: &str| batch_decrypt_data_keys(&key(t), std::slice::from_ref(&blob), &[]));
     both!("CreateDataKey", |t: &str| create_data_key(&key(t), &[]));
     both!("GetDataKey", |t: &str| get_data_key(&key(t), &[7; 16], &[]));
     both!("DestroyDataKey", |t: &str| destroy_data_key(&key(t), &[7; 16]));

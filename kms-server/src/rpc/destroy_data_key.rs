@@ -55,7 +55,7 @@ impl Operation for DestroyDataKey {
                 };
                 Ok(match of_change(&how) {
                     Ok(index) => Done::written(reply, index),
-                    Err(leaf) => Done::said(reply, leaf),
+                    Err(leaf) => Done::said(reply, *leaf),
                 })
             }
             (Some(Err(gone)), _) => Err(refused(call, &tenant, &key, error_of(gone), Leaf::default())),
@@ -133,7 +133,7 @@ fn remember(
         let all = part * PART_ITEMS..uids.len().min((part + 1) * PART_ITEMS);
         match how.as_ref().map(of_change) {
             Some(Ok(index)) => call.written(index),
-            Some(Err(leaf)) => call.remember(leaf, Outcome::Ok)?,
+            Some(Err(leaf)) => call.remember(*leaf, Outcome::Ok)?,
             None => {
                 let mut tally = Tally::new();
                 for (uid, fate) in uids[all.clone()].iter().zip(&done.fates[all]) {

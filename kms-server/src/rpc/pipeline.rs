@@ -115,7 +115,7 @@ impl<R> Done<R> {
     pub(super) fn changed(reply: R, changed: &keyring::Changed) -> Self {
         match of_change(&changed.how) {
             Ok(index) => Self::written(reply, index),
-            Err(leaf) => Self::said(reply, leaf),
+            Err(leaf) => Self::said(reply, *leaf),
         }
     }
 
@@ -137,11 +137,13 @@ impl<R> Done<R> {
 
 /// Returns the index of the record of a change that was made; one that was not made now gets one that
 /// says so.
-pub(super) fn of_change(how: &How) -> Result<u64, Leaf> {
+pub(super) fn of_change(how: &How) -> Result<u64, Box<Leaf>> {
     match how {
         How::Made(index) => Ok(*index),
-        How::Before(intent) => Err(Leaf { ref_: Some(*intent), why: Some(REPEATED.into()), ..Leaf::default() }),
-        How::Rehearsed { .. } => Err(validated()),
+        How::Before(intent) => {
+            Err(Box::new(Leaf { ref_: Some(*intent), why: Some(REPEATED.into()), ..Leaf::default() }))
+        }
+        How::Rehearsed { .. } => Err(Box::new(validated())),
     }
 }
 
