@@ -132,7 +132,9 @@ async fn a_data_key_wrapped_under_the_chain_opens_its_record_after_kill_9() -> R
     let got = world.app.ask(get_data_key(ROWS, &made.uid, ROW)).await?;
     assert_eq!(open(&got.plaintext, &sealed).as_deref(), Some(&b"Ada Lovelace, 12 St James's Square"[..]));
     assert_eq!(got.key_version, 1);
-    println!("plain sense: a record opens after kill -9 by its data key, of which {searched} bytes of data have no trace");
+    println!(
+        "plain sense: a record opens after kill -9 by its data key, of which {searched} bytes of data have no trace"
+    );
     world.finish().await
 }
 
@@ -326,10 +328,12 @@ async fn no_data_key_is_given_out_above_the_record_of_its_destruction() -> Resul
         load.more(20).await?;
         // One by one, or all at once.
         if round % 2 == 0 {
-            for uid in &uids {
+            let (last, others) = uids.split_last().context("there are some")?;
+            for uid in others {
                 world.app.ask(destroy_data_key(ROWS, uid)).await?;
                 load.more(4).await?;
             }
+            world.app.ask(destroy_data_key(ROWS, last)).await?;
         } else {
             world.app.ask(batch_destroy_data_keys(ROWS, &uids)).await?;
         }
@@ -416,7 +420,13 @@ async fn leases_are_told_and_the_longest_in_force_counts_when_keys_are_taken_awa
         ] {
             assert_eq!(lease(told), Some(in_force * 1000));
         }
-        let place = if set == 60 { 1 } else if set == 600 { 2 } else { 3 };
+        let place = if set == 60 {
+            1
+        } else if set == 600 {
+            2
+        } else {
+            3
+        };
         let before = SystemClock.now();
         let gone = world.app.ask(destroy_data_key(ROWS, &uid(place))).await?;
         let many = world.app.ask(batch_destroy_data_keys(ROWS, &[uid(place), vec![1; 16]])).await?;

@@ -89,9 +89,7 @@ impl StoredDataKeys {
             found.counted.insert((tenant, key, version), message::<rows::DekCount>(&record)?.deks);
         }
         for (place, record) in list(&store, Family::Ops, &[2]).await? {
-            found
-                .counted_of_tenants
-                .insert(place[1..17].try_into()?, message::<rows::TenantCounters>(&record)?.deks);
+            found.counted_of_tenants.insert(place[1..17].try_into()?, message::<rows::TenantCounters>(&record)?.deks);
         }
         found.jobs = list(&store, Family::Ops, &[5]).await?.len();
         store.close().await?;
@@ -154,9 +152,10 @@ impl StoredDataKeys {
             }
         }
         wrong.extend(
-            self.rows.keys().filter(|place| !before.rows.contains_key(*place)).map(|place| {
-                format!("{} is there, which was not", hex(&place[32..]))
-            }),
+            self.rows
+                .keys()
+                .filter(|place| !before.rows.contains_key(*place))
+                .map(|place| format!("{} is there, which was not", hex(&place[32..]))),
         );
         Ok(wrong)
     }

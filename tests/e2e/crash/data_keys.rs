@@ -68,7 +68,8 @@ impl DataKeys {
         let usable = tenants.iter().filter(|(name, tenant)| (!same || *name == changed) && tenant.gives_data_keys());
         let usable: Vec<&String> = usable.map(|(name, _)| name).collect();
         let tenant = (*self.random.one_of(&usable)?).clone();
-        let living: Vec<Vec<u8>> = self.of(&tenant).filter(|key| key.fate == Fate::Lives).map(|key| key.uid.clone()).collect();
+        let living: Vec<Vec<u8>> =
+            self.of(&tenant).filter(|key| key.fate == Fate::Lives).map(|key| key.uid.clone()).collect();
         self.asked += 1;
         let request_id = format!("dk{}-{}", self.number, self.asked);
         let key = key_of(&tenant);
@@ -196,7 +197,9 @@ impl DataKeys {
             let perhaps = keys.iter().filter(|key| key.fate == Fate::InDoubt).count();
             let unheard: usize = self.doubts.iter().filter(|doubt| doubt.tenant == name).map(Asking::creates).sum();
             if !(sure..=sure + perhaps + unheard).contains(&(counted as usize)) {
-                found.lost.push(format!("{name} counts {counted} data keys; {sure} live, {perhaps} or {unheard} more may"));
+                found
+                    .lost
+                    .push(format!("{name} counts {counted} data keys; {sure} live, {perhaps} or {unheard} more may"));
             }
         }
         if keys.is_empty() {
