@@ -5,6 +5,7 @@
 //! it is started again and held against the journals. `KMS_TESTS_SEED` makes a run again, as far as
 //! the choices go: when what is carried out remains with the machine.
 
+mod data_keys;
 mod journal;
 mod model;
 mod points;
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, ensure};
 use kms_server::audit::Phase;
 use kms_tests::records::Records;
+use kms_tests::stored::StoredDataKeys;
 use kms_tests::{Daemon, Random, Reply, Settings, Site, patiently, seed};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -33,6 +35,9 @@ struct Tally {
     in_doubt: usize,
     done_in_doubt: usize,
     opened: usize,
+    of_data_keys: usize,
+    repeated: usize,
+    given_out: usize,
     lost: usize,
     resurrected: usize,
     replies: usize,
@@ -49,6 +54,10 @@ impl Tally {
         println!(
             "{what}: writes without an answer {in_doubt}, of which done {done_in_doubt}; ciphertexts opened after a restart {opened}"
         );
+        println!(
+            "{what}: calls that made or destroyed managed data keys {}, without an answer and sent again {}; data keys given out after a restart {}",
+            self.of_data_keys, self.repeated, self.given_out
+        );
     }
 
     fn add(&mut self, other: Self) {
@@ -57,6 +66,9 @@ impl Tally {
         self.in_doubt += other.in_doubt;
         self.done_in_doubt += other.done_in_doubt;
         self.opened += other.opened;
+        self.of_data_keys += other.of_data_keys;
+        self.repeated += other.repeated;
+        self.given_out += other.given_out;
         self.lost += other.lost;
         self.resurrected += other.resurrected;
         self.replies += other.replies;
@@ -81,7 +93,7 @@ impl Campaign {
     async fn begin(mut random: Random) -> Result<(Self, Site)> {
         let site = Site::with(&Settings { segment_bytes: 1 << 16, ..Settings::default() })?;
         site.init().await?;
-        site.bind_app(&["encrypter", "decrypter"])?;
+        site.bind_app(&["encrypter", "decrypter", "eraser"])?;
         let journals = (0..WORKERS).map(|number| Journal::new(number, random.fork())).collect();
         Ok((Self { journals, random, tally: Tally::default(), wrongs: Vec::new() }, site))
     }
@@ -129,6 +141,9 @@ impl Campaign {
             self.tally.in_doubt += found.in_doubt;
             self.tally.done_in_doubt += found.done_in_doubt;
             self.tally.opened += found.opened;
+            self.tally.of_data_keys += found.acknowledged_of_data_keys;
+            self.tally.repeated += found.repeated;
+            self.tally.given_out += found.given_out;
             self.tally.lost += found.lost.len();
             self.tally.resurrected += found.resurrected.len();
             self.wrongs.extend(found.lost.into_iter().chain(found.resurrected));
@@ -141,6 +156,7 @@ impl Campaign {
     /// Stops the daemon, and holds the log against all replies and against itself.
     async fn finish(mut self, daemon: Daemon) -> Result<Tally> {
         let site = daemon.stop().await?;
+        StoredDataKeys::read(&site).await?.check_counters()?;
         let records = Records::read(&site)?;
         records.check_chains()?;
         check_settled(&records)?;
@@ -218,5 +234,6 @@ async fn nothing_acknowledged_is_lost_by_kill_9_under_load() -> Result<()> {
     total.print("crash");
     total.check();
     assert!(total.acknowledged > total.rounds * 10 && total.in_doubt > 0 && total.opened > total.rounds);
+    assert!(total.of_data_keys > total.rounds && total.repeated > 0 && total.given_out > total.rounds);
     Ok(())
 }

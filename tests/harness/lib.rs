@@ -24,6 +24,7 @@ pub mod records;
 pub mod request;
 mod rpc;
 mod site;
+pub mod stored;
 mod volume;
 pub mod wire;
 

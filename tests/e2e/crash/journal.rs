@@ -10,7 +10,9 @@ use kms_tests::request::*;
 use kms_tests::{Caller, Random, Refused, Rpc};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::model::{Key, Step, Tenant, choose};
+use super::data_keys::{self, DataKeys};
+use super::model::{Key, MANAGED, Step, Tenant, choose};
+use crate::data_keys::create_managed;
 
 /// Which changes are made.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,6 +49,7 @@ pub struct Journal {
     tenants: BTreeMap<String, Tenant>,
     blobs: Vec<Blob>,
     doubt: Option<Doubt>,
+    data_keys: DataKeys,
     acknowledged: usize,
     made: usize,
 }
@@ -58,19 +61,25 @@ pub struct Found {
     pub in_doubt: usize,
     pub done_in_doubt: usize,
     pub opened: usize,
+    /// Calls that made or destroyed managed data keys.
+    pub acknowledged_of_data_keys: usize,
+    /// Such calls that had no answer, and were sent again.
+    pub repeated: usize,
+    /// Managed data keys that were given out.
+    pub given_out: usize,
     pub lost: Vec<String>,
     pub resurrected: Vec<String>,
 }
 
 /// How a call ended.
-enum Ended<T> {
+pub enum Ended<T> {
     Done(T),
     Refused(Refused),
     /// The daemon is gone: nobody knows.
     Broken,
 }
 
-async fn call<R: Rpc>(caller: &Caller, request: R) -> Ended<R::Response> {
+pub async fn call<R: Rpc>(caller: &Caller, request: R) -> Ended<R::Response> {
     match caller.ask(request).await {
         Ok(reply) => Ended::Done(reply),
         Err(refused) if refused.reason.is_some() => Ended::Refused(refused),
@@ -79,9 +88,10 @@ async fn call<R: Rpc>(caller: &Caller, request: R) -> Ended<R::Response> {
 }
 
 impl Journal {
-    pub fn new(number: usize, random: Random) -> Self {
+    pub fn new(number: usize, mut random: Random) -> Self {
         let (tenants, blobs) = (BTreeMap::new(), Vec::new());
-        Self { number, random, tenants, blobs, doubt: None, acknowledged: 0, made: 0 }
+        let data_keys = DataKeys::new(number, random.fork());
+        Self { number, random, tenants, blobs, doubt: None, data_keys, acknowledged: 0, made: 0 }
     }
 
     /// Changes and uses tenants until the daemon is gone. Whatever else is refused is an error.
@@ -91,8 +101,15 @@ impl Journal {
             let after = Tenant::after(self.tenants.get(&name), &step);
             let sealing = self.choose_sealing(&name);
             let plaintext = self.random.next().to_be_bytes().to_vec();
-            let (changed, sealed) =
-                tokio::join!(make(admin, &name, &step), seal(app, sealing.as_ref(), plaintext.clone()));
+            let asking = self.data_keys.choose(&self.tenants, &name);
+            let (changed, sealed, told) = tokio::join!(
+                make(admin, &name, &step),
+                seal(app, sealing.as_ref(), plaintext.clone()),
+                data_keys::ask(app, asking.as_ref())
+            );
+            if let (Some(asking), Some(told)) = (asking, told) {
+                self.data_keys.hear(asking, told, &name)?;
+            }
 
             if let (Some((tenant, key)), Some(sealed)) = (sealing, sealed) {
                 match sealed {
@@ -219,6 +236,7 @@ impl Journal {
                 (_, Ended::Broken) => bail!("the daemon died"),
             }
         }
+        self.data_keys.verify(admin, app, &self.tenants, &mut found).await?;
         // The name of one that is destroyed is given to nobody.
         let destroyed = self.tenants.iter().filter(|(_, tenant)| tenant.state == TenantState::Fenced);
         let destroyed: Vec<&String> = destroyed.map(|(name, _)| name).collect();
@@ -270,6 +288,7 @@ async fn make(admin: &Caller, tenant: &str, step: &Step) -> Ended<()> {
         Step::ScheduleTenant => ask(admin, destroy_tenant(&name, None)).await,
         Step::CancelTenant => ask(admin, cancel_tenant_destruction(&name)).await,
         Step::CreateKey(key) => ask(admin, create_key(&name, key)).await,
+        Step::CreateManaged => ask(admin, create_managed(&name, MANAGED)).await,
         Step::Rotate(key) => ask(admin, rotate_key(&path(key, &None))).await,
         Step::Enable(key, version) => ask(admin, enable_key(&path(key, version))).await,
         Step::Disable(key, version) => ask(admin, disable_key(&path(key, version))).await,

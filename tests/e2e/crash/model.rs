@@ -20,6 +20,9 @@ pub struct Key {
     pub versions: Vec<KeyState>,
 }
 
+/// The name of a tenant's one key for managed data keys.
+pub const MANAGED: &str = "m";
+
 /// A change. Keys by name, versions by number.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Step {
@@ -30,6 +33,7 @@ pub enum Step {
     ScheduleTenant,
     CancelTenant,
     CreateKey(String),
+    CreateManaged,
     Rotate(String),
     Enable(String, Option<u32>),
     Disable(String, Option<u32>),
@@ -41,7 +45,7 @@ pub enum Step {
 impl Step {
     /// Whether nobody may be inside while it is made.
     pub fn closes_gate(&self) -> bool {
-        !matches!(self, Step::CreateTenant | Step::CreateKey(_) | Step::Rotate(_))
+        !matches!(self, Step::CreateTenant | Step::CreateKey(_) | Step::CreateManaged | Step::Rotate(_))
     }
 }
 
@@ -63,7 +67,18 @@ impl Tenant {
     /// Returns the keys that seal.
     pub fn sealing(&self) -> Vec<String> {
         let seals = |name: &&String| self.opens(name, self.keys[*name].versions.len() as u32);
-        self.keys.keys().filter(seals).cloned().collect()
+        self.keys.keys().filter(|name| *name != MANAGED).filter(seals).cloned().collect()
+    }
+
+    /// Returns whether managed data keys may be there, used or not.
+    pub fn has_data_keys(&self) -> bool {
+        self.keys.get(MANAGED).is_some_and(|key| key.state != KeyState::Destroyed)
+    }
+
+    /// Returns whether managed data keys are made and given out.
+    pub fn gives_data_keys(&self) -> bool {
+        // Its versions are all enabled: no step disables one.
+        self.opens(MANAGED, 1)
     }
 
     /// Returns every step that may be taken.
@@ -77,14 +92,22 @@ impl Tenant {
             _ => return Vec::new(),
         }
         let mut steps = vec![Step::Suspend, Step::DestroyTenant, Step::ScheduleTenant];
-        if self.keys.len() < KEYS_MAX {
-            let name = format!("k{}", self.keys.len());
+        if !self.keys.contains_key(MANAGED) {
+            steps.extend([Step::CreateManaged, Step::CreateManaged, Step::CreateManaged]);
+        }
+        let others = self.keys.keys().filter(|name| *name != MANAGED).count();
+        if others < KEYS_MAX {
+            let name = format!("k{others}");
             steps.extend([Step::CreateKey(name.clone()), Step::CreateKey(name)]);
         }
         for (name, key) in &self.keys {
             steps.extend(steps_of(name, None, key.state, false));
             if key.state == KeyState::Enabled && key.versions.len() < VERSIONS_MAX {
                 steps.extend([Step::Rotate(name.clone()), Step::Rotate(name.clone())]);
+            }
+            // Whether a version of it may go depends on how far its data keys are moved.
+            if name == MANAGED {
+                continue;
             }
             for (number, state) in (1..).zip(&key.versions) {
                 let is_primary = number as usize == key.versions.len();
@@ -110,6 +133,7 @@ impl Tenant {
             Step::CreateKey(name) => {
                 next.keys.insert(name.clone(), Key { state: KeyState::Enabled, versions: vec![KeyState::Enabled] });
             }
+            Step::CreateManaged => next = next.with_managed(),
             Step::Rotate(name) => next.key(name).versions.push(KeyState::Enabled),
             Step::Enable(name, version) => next.set(name, *version, KeyState::Enabled),
             Step::Disable(name, version) | Step::Cancel(name, version) => next.set(name, *version, KeyState::Disabled),
@@ -122,6 +146,12 @@ impl Tenant {
             }
         }
         next
+    }
+
+    fn with_managed(mut self) -> Self {
+        let key = Key { state: KeyState::Enabled, versions: vec![KeyState::Enabled] };
+        self.keys.insert(MANAGED.to_owned(), key);
+        self
     }
 
     fn key(&mut self, name: &str) -> &mut Key {

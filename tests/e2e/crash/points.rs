@@ -27,9 +27,11 @@ async fn die_at_work(campaign: &mut Campaign, site: Site, point: Point, count: u
     let before = deaths(&site, point);
     let daemon = match Daemon::start_armed(site, &format!("{}:{count}", point.name())).await? {
         Ok(daemon) => daemon,
-        // The log is written to by a start as well: a segment that was half full gets its spare then.
+        // The log is written to by a start as well: a segment that was half full gets its spare then. And data keys are
+        // moved from the start on.
         Err(site) => {
-            let died = point.stage() == Stage::Log && deaths(&site, point) == before + 1;
+            let by_itself = matches!(point.stage(), Stage::Log | Stage::Rewrap);
+            let died = by_itself && deaths(&site, point) == before + 1;
             ensure!(died, "it died before it served, and not at {point:?}");
             return Ok(site);
         }
@@ -58,6 +60,15 @@ async fn die(campaign: &mut Campaign, site: Site, point: Point, round: usize) ->
         Stage::Destruction => {
             let count = up_to(3);
             die_at_work(campaign, site, point, count, Mix::Gates).await
+        }
+        Stage::DataKeys => {
+            let count = up_to(12);
+            die_at_work(campaign, site, point, count, mix).await
+        }
+        Stage::Rewrap => {
+            // Passed once for each rotation of a key that has some, and at its end.
+            let count = up_to(2);
+            die_at_work(campaign, site, point, count, Mix::NoGates).await
         }
         Stage::Log => {
             // A frame is written at every turn, a segment ends after hundreds.
