@@ -377,9 +377,11 @@ fn makes_data_keys(stored: &StoredLeaf) -> bool {
     leaf.is_of_new_data_keys()
         && leaf.res == Some(Outcome::Ok)
         && (leaf.did.is_some() || leaf.ids.is_some())
-        && leaf.ref_.is_none()
-        && leaf.why.as_deref() != Some("REPEATED")
+        && !leaf.why.as_deref().is_some_and(|why| why.starts_with(REPEATED))
 }
+
+/// How the `why` begins of a leaf that tells of what was made before.
+const REPEATED: &str = "REPEATED";
 
 /// Reads any bytes as the last segment of a log and as one before it: for fuzzing.
 #[cfg(any(test, feature = "fuzzing"))]

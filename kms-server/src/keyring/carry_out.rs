@@ -19,7 +19,7 @@ use super::row_key::{self, KeyRow};
 use super::state::{KeyState, TenantState};
 use super::terms::Etag;
 use super::view::{KeyView, TenantView};
-use super::{Change, Error, Keyring, LEASE_MS_DEFAULT, Who, row};
+use super::{Change, Error, Keyring, LEASE_MS_MAX, Who, row};
 
 /// A destruction as the ledger has it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -243,7 +243,7 @@ impl Keyring {
                 object: Object::Tenant(view),
             }
         };
-        Ok(Plan { intent, before: None, lease_ms: Some(LEASE_MS_DEFAULT), effect: Box::new(effect) })
+        Ok(Plan { intent, before: None, lease_ms: Some(LEASE_MS_MAX), effect: Box::new(effect) })
     }
 
     async fn plan_carry_out_key(
@@ -269,10 +269,12 @@ impl Keyring {
         };
         // What the counter counts is not known: rows were put back.
         let keys = self.count_living_keys(tenant.uid, version.is_none().then_some(key)).await?;
+        let number = version.as_ref().map(|version| version.number);
+        let deks = self.count_deks(tenant.uid, |of, counted| of == key && number.is_none_or(|n| n == counted)).await?;
         let op = if version.is_none() { "DestroyKey" } else { "DestroyKeyVersion" };
         let target = KeyTarget { tenant, view, row, record, version };
         let intent = destroyed.sign(target.leaf(op));
-        self.plan_destroy_target(target, intent, |_| Ok(keys)).await
+        self.plan_destroy_target(target, intent, Some((keys, deks))).await
     }
 
     /// Counts the keys of a tenant that are not destroyed, but for one.

@@ -21,7 +21,7 @@ mod settle;
 mod writer;
 
 pub use create::{Created, MadeDataKey, MadeDataKeys, NewDataKeys};
-pub use destroy::{DataKeysToDestroy, DestroyedDataKeys, DestroyedPart, Gone};
+pub use destroy::{DataKeysToDestroy, DestroyedDataKeys, DestroyedPart, DonePart, Gone, Undone};
 pub use get::{GotDataKey, GotDataKeys};
 pub use list::DataKeyView;
 pub use rewrap::Rewrapper;

@@ -92,16 +92,16 @@ impl Keyring {
         if let (Some(version), KeyPurpose::Managed) = (target.number(), target.view.purpose) {
             self.refuse_version_in_use(target.tenant.uid, target.view.uid, version).await?;
         }
-        let fewer = |keys: u64| keys.checked_sub(u64::from(whole_key)).ok_or(IMPOSSIBLE_COUNT);
-        self.plan_destroy_target(target, intent, fewer).await
+        self.plan_destroy_target(target, intent, None).await
     }
 
-    /// Plans to destroy what is meant; `count` says how many keys the tenant has then.
+    /// Plans to destroy what is meant; `recounted` says how many keys and managed data keys the tenant
+    /// has then, where what its counters count is not known.
     pub(super) async fn plan_destroy_target(
         &self,
         target: KeyTarget,
         intent: Leaf,
-        count: impl FnOnce(u64) -> Result<u64, Error>,
+        recounted: Option<(u64, u64)>,
     ) -> Result<Plan, Error> {
         let whole_key = target.version.is_none();
         let (etag, lease_ms) = (target.etag(), self.longest_lease_ms(&target.tenant));
@@ -131,16 +131,20 @@ impl Keyring {
         let (last_version, last_record) = last_shell.ok_or(Error::Damaged("a key without versions"))?;
         let (counters_at, counters_before, counters) = self.counters(tenant.uid).await?;
         preconditions.push(Precondition::Equals(counters_at.clone(), counters_before));
-        let keys = count(counters.keys)?;
         if whole_key {
             writes.push(Write::Delete(row_key::schedule(ScheduleTarget::Key(tenant.uid, view.uid))));
         }
-        let (mut deks, mut deks_left) = (0, counters.deks);
-        if view.purpose == KeyPurpose::Managed {
-            deks = self.deks_to_destroy(&tenant, view.uid, of_version, &mut preconditions, &mut writes).await?;
-            // Where rows were put back the sum may be another than its parts.
-            deks_left = counters.deks.saturating_sub(deks);
-        }
+        let deks = match view.purpose {
+            KeyPurpose::Managed => {
+                self.deks_to_destroy(&tenant, view.uid, of_version, &mut preconditions, &mut writes).await?
+            }
+            KeyPurpose::Encrypt | KeyPurpose::Mac => 0,
+        };
+        let fewer = |count: u64, by: u64| count.checked_sub(by).ok_or(IMPOSSIBLE_COUNT);
+        let (keys, deks_left) = match recounted {
+            Some(recounted) => recounted,
+            None => (fewer(counters.keys, u64::from(whole_key))?, fewer(counters.deks, deks)?),
+        };
 
         let (record_mac, secret_version) = (Arc::clone(&self.cluster.record_mac), self.cluster.secret_version);
         let intent = Leaf {

@@ -2,7 +2,8 @@
 //!
 //! A request enters, uses the key, and leaves when its audit record has its index. A change of
 //! state closes the gate, waits until everybody has left, commits, and opens it again; a fence
-//! closes it for ever. Between entering and leaving there is no await, so a wait is microseconds.
+//! closes it for ever. Between entering and leaving nobody waits for anything but a turn of the runtime
+//! (and who makes or moves data keys for the store, with the turn that a closing needs), so a wait is short.
 //!
 //! **Invariant:** nobody enters unless the state is OPEN, and a gate leaves FENCED and EVICTED
 //! never (`a_fenced_gate_never_opens`).

@@ -25,28 +25,35 @@ impl Keyring {
     /// Makes a change, and returns when its outcome is durable. It runs to completion even if
     /// nobody waits for it any more.
     pub async fn change(&self, change: Change, terms: Terms, who: Who) -> Result<Changed, Error> {
-        self.submit(change, terms, who)?.await.unwrap_or(Err(Error::ShuttingDown))
+        let mut submitted = self.submit_all(vec![change], &terms, &who)?;
+        let Some(answer) = submitted.pop() else { return Err(Error::ShuttingDown) };
+        answer.await.unwrap_or(Err(Error::ShuttingDown))
     }
 
-    /// Puts a change among those that wait; it is made whether or not somebody waits for its answer.
-    pub(super) fn submit(
+    /// Puts changes among those that wait, all or none; they are made whether or not somebody waits for
+    /// their answers.
+    pub(super) fn submit_all(
         &self,
-        change: Change,
-        terms: Terms,
-        who: Who,
-    ) -> Result<oneshot::Receiver<Result<Changed, Error>>, Error> {
+        changes: Vec<Change>,
+        terms: &Terms,
+        who: &Who,
+    ) -> Result<Vec<oneshot::Receiver<Result<Changed, Error>>>, Error> {
+        let permits = self.jobs.try_reserve_many(changes.len()).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(()) => Error::Overloaded,
+            mpsc::error::TrySendError::Closed(()) => Error::ShuttingDown,
+        })?;
         // Whoever erases in masses leaves room for those who suspend, disable and destroy.
-        let is_mass = matches!(change, Change::DestroyDataKeys(_));
-        let room = is_mass.then(|| Arc::clone(&self.dek_destructions).try_acquire_owned()).transpose();
-        let _room = room.map_err(|_| Error::Overloaded)?;
-        let (reply, answer) = oneshot::channel();
-        self.jobs.try_send(Job { asked: Asked { change, terms, who }, reply, _room }).map_err(
-            |refused| match refused {
-                mpsc::error::TrySendError::Full(_) => Error::Overloaded,
-                mpsc::error::TrySendError::Closed(_) => Error::ShuttingDown,
-            },
-        )?;
-        Ok(answer)
+        let masses = changes.iter().filter(|change| matches!(change, Change::DestroyDataKeys(_))).count();
+        let masses = u32::try_from(masses).map_err(|_| Error::Overloaded)?;
+        let lane = Arc::clone(&self.dek_destructions).try_acquire_many_owned(masses);
+        let mut lane = lane.map_err(|_| Error::Overloaded)?;
+        let submit = |(change, permit): (Change, mpsc::Permit<'_, Job>)| {
+            let (reply, answer) = oneshot::channel();
+            let room = if matches!(change, Change::DestroyDataKeys(_)) { lane.split(1) } else { None };
+            permit.send(Job { asked: Asked { change, terms: terms.clone(), who: who.clone() }, reply, _room: room });
+            answer
+        };
+        Ok(changes.into_iter().zip(permits).map(submit).collect())
     }
 }
 

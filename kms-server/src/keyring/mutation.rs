@@ -6,7 +6,7 @@
 //! entry in the ledger, durable -> replies -> the next group. The decision page `0002-mutations.md` walks through every crash in between.
 //!
 //! **Invariants:**
-//! - only this file commits to the store while serving;
+//! - while serving, only this file, `upkeep.rs` and the two of managed data keys commit to the store;
 //! - a group holds the turns of its tenants from before its plans until its gates stand as they
 //!   will, so that what a plan read is still so when its batch is applied;
 //! - a change that closes a gate is alone in its group: if it cannot drain, no number of another
@@ -327,7 +327,7 @@ impl Mutator {
                 // next start does.
                 self.break_off();
                 for made in made {
-                    answer(made.reply, Err(Error::Overloaded));
+                    answer(made.reply, Err(broken()));
                 }
                 return Ok(());
             }
@@ -497,7 +497,7 @@ impl From<Fault> for Error {
     }
 }
 
-fn broken() -> Error {
+pub(super) fn broken() -> Error {
     Error::Store(StoreError::Failed("it failed before; this node makes no more changes until it is restarted".into()))
 }
 

@@ -298,7 +298,7 @@ impl Opening<'_> {
         let log =
             Log::resume(self.log_dir, log_settings, frame_mac, Arc::clone(&self.clock), tail, torn_bytes, said_first)
                 .map_err(log_write)?;
-        let mut settled = story.settle(&log, &mut ledger, &mut position, self.clock.now()).await?;
+        let (mut settled, recovered) = story.settle(&log, &mut ledger, &mut position, self.clock.now()).await?;
         if let Some(bytes) = self.salvaged_bytes {
             let salvaged = Leaf { bytes: Some(bytes), ..Leaf::of("StoreSalvaged") };
             append_durable(&log, salvaged.ended(Outcome::Ok)).await?;
@@ -339,7 +339,9 @@ impl Opening<'_> {
         });
         let mut mutator = Mutator::new(Arc::clone(&keyring), waiting, position, ledger);
         (settled.recorded, settled.carried_out) = (recorded, mutator.carry_out().await?);
-        settled.carried_out += mutator.carry_out_data_keys(&replayed.mutations).await?;
+        for told in [&replayed.mutations, &recovered] {
+            settled.carried_out += mutator.carry_out_data_keys(told).await?;
+        }
         let data_keys = DataKeyWriter::new(Arc::clone(&keyring), data_keys_waiting);
         Ok(Opened {
             keyring,

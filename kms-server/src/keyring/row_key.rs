@@ -137,6 +137,11 @@ pub fn dek_counts(tenant: Uid, key: Uid) -> RowKey {
     row(Family::Ops, &[DEK_COUNT, tenant.as_bytes(), key.as_bytes()])
 }
 
+/// What to list for the counters of all versions of a tenant's keys.
+pub fn dek_counts_of_tenant(tenant: Uid) -> RowKey {
+    row(Family::Ops, &[DEK_COUNT, tenant.as_bytes()])
+}
+
 /// The row of the job that moves a key's managed data keys to its primary version.
 pub fn rewrap_job(tenant: Uid, key: Uid) -> RowKey {
     row(Family::Ops, &[REWRAP_JOB, tenant.as_bytes(), key.as_bytes()])
@@ -197,7 +202,7 @@ pub fn everything_of_tenant(tenant: Uid) -> [RowKey; 7] {
         row(Family::Dek, &[uid]),
         row(Family::Ops, &[SCHEDULE, uid]),
         row(Family::Ops, &[TENANT_COUNTERS, uid]),
-        row(Family::Ops, &[DEK_COUNT, uid]),
+        dek_counts_of_tenant(tenant),
         row(Family::Ops, &[REWRAP_JOB, uid]),
     ]
 }
@@ -273,9 +278,11 @@ pub fn parse_dek(row_key: &[u8]) -> Option<DekUid> {
     DekUid::from_slice(row_key.get(32..)?)
 }
 
-/// Takes a key of [`dek_counts`] apart: returns the version.
-pub fn parse_dek_count(row_key: &[u8]) -> Option<KeyVersion> {
-    KeyVersion::from_u24(row_key.strip_prefix(DEK_COUNT)?.get(32..)?.try_into().ok()?)
+/// Takes a key of [`dek_counts`] apart: returns key and version.
+pub fn parse_dek_count(row_key: &[u8]) -> Option<(Uid, KeyVersion)> {
+    let (_, rest) = uid_first(row_key.strip_prefix(DEK_COUNT)?)?;
+    let (key, version) = uid_first(rest)?;
+    Some((key, KeyVersion::from_u24(version.try_into().ok()?)?))
 }
 
 /// Takes a key of [`rewrap_jobs`] apart: returns tenant and key.
@@ -386,7 +393,7 @@ mod tests {
         assert_eq!(parse_audit_seed(&audit_seed(three()).key), Some(three()));
         assert_eq!(parse_tenant(&tenant(ACME).key), Some(ACME));
         assert_eq!(parse_dek(&dek(ACME, BILLING, DekUid::from_bytes([9; 16])).key), Some(DekUid::from_bytes([9; 16])));
-        assert_eq!(parse_dek_count(&dek_count(ACME, BILLING, three()).key), Some(three()));
+        assert_eq!(parse_dek_count(&dek_count(ACME, BILLING, three()).key), Some((BILLING, three())));
         assert_eq!(parse_rewrap_job(&rewrap_job(ACME, BILLING).key), Some((ACME, BILLING)));
         assert_eq!(parse_answer_day(&answer(20_000, &[7; 16]).key), Some(20_000));
         let (acme, billing): (TenantName, KeyName) = ("acme".parse().unwrap(), "billing".parse().unwrap());

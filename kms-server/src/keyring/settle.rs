@@ -10,6 +10,7 @@ use crate::kill_point::{Point, pass};
 use crate::noun::UnixMillis;
 
 use super::destroy_tenant::SCHEDULED;
+use super::lease::PLANNING_MS_MAX;
 use super::open::OpenClusterError;
 use super::position::Position;
 use super::{LEASE_MS_DEFAULT, LEASE_MS_MAX};
@@ -67,14 +68,15 @@ impl Story {
         Ok(Self { last_mutation, last_destruction, last_dek_destruction, open, torn_bytes: replayed.torn_bytes })
     }
 
-    /// Writes the outcomes that a crash kept from being written.
+    /// Writes the outcomes that a crash kept from being written; returns what they say of what was done.
     pub(super) async fn settle(
         &self,
         log: &Log,
         ledger: &mut Ledger,
         position: &mut Position,
         now: UnixMillis,
-    ) -> Result<Settled, OpenClusterError> {
+    ) -> Result<(Settled, Vec<StoredLeaf>), OpenClusterError> {
+        let mut recovered = Vec::new();
         let mut settled = Settled { torn_bytes: self.torn_bytes, ..Settled::default() };
         for intent in &self.open {
             let was_done = intent.leaf.seq.is_some_and(|seq| seq <= position.seq);
@@ -110,15 +112,16 @@ impl Story {
                 ledger.append(&stored)?;
             }
             settled.recovered += 1;
+            recovered.push(stored);
         }
-        Ok(settled)
+        Ok((settled, recovered))
     }
 }
 
 /// Returns how long somebody may hold what a change took away, in milliseconds. Intents of
 /// destructions from before there were leases do not say it.
 fn lease_of_intent(intent: &StoredLeaf) -> Option<u64> {
-    let told = intent.leaf.lease.map(|lease| lease.saturating_sub(intent.time).min(LEASE_MS_MAX));
+    let told = intent.leaf.lease.map(|lease| lease.saturating_sub(intent.time).min(LEASE_MS_MAX + PLANNING_MS_MAX));
     told.or_else(|| destroys(&intent.leaf).then_some(LEASE_MS_DEFAULT))
 }
 

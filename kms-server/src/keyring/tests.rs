@@ -75,6 +75,15 @@ impl Store for FaultyStore {
     async fn get(&self, row: &RowKey) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.get(row).await
     }
+    async fn get_many(&self, rows: &[RowKey]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        // As a disk would: others go on meanwhile, before and after.
+        tokio::task::yield_now().await;
+        let values = self.inner.get_many(rows).await;
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        values
+    }
     async fn list(
         &self,
         family: Family,
@@ -85,6 +94,7 @@ impl Store for FaultyStore {
         self.inner.list(family, prefix, after, rows_max).await
     }
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        tokio::task::yield_now().await;
         let fault = *self.fault.lock().unwrap();
         match fault {
             Fault::None => return self.inner.commit(batch).await,

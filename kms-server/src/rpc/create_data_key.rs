@@ -118,6 +118,8 @@ impl Operation for BatchCreateDataKeys {
     async fn perform(self, call: &Call<'_>) -> Result<Done<v1::BatchCreateDataKeysResponse>, Failed> {
         let result_bytes = field_bytes(DATA_KEY_BYTES) + field_bytes(UID_BYTES);
         batch::reserve_answer(call, self.items.iter().map(|_| result_bytes))?;
+        // Rows on their way to the store, and the keys meanwhile.
+        call.reserve(self.items.len() * ROW_BYTES)?;
         let mut contexts = Vec::with_capacity(self.items.len());
         let mut leaves = Vec::with_capacity(self.items.len().div_ceil(PART_ITEMS));
         for part in self.items.chunks(PART_ITEMS) {
@@ -215,5 +217,7 @@ fn refused(error: v1::ItemError) -> v1::BatchCreateDataKeysResult {
     v1::BatchCreateDataKeysResult { error: Some(error), ..Default::default() }
 }
 
+/// What one data key takes while it is made, about.
+const ROW_BYTES: usize = 1024;
 /// Bytes of the uid of a data key.
 const UID_BYTES: usize = 16;

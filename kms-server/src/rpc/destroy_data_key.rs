@@ -11,9 +11,10 @@ use super::error::Error;
 use super::get_data_key::{Fate, about, refused};
 use super::parse;
 use super::pipeline::{Call, Done, Failed, Operation, of_change};
+use super::status::{item_error, item_error_of_keyring};
 use super::tally::Tally;
 use crate::audit::{Leaf, Outcome};
-use crate::keyring::{self, DestroyedDataKeys, Gone, Terms};
+use crate::keyring::{self, DestroyedDataKeys, Gone, Terms, Undone};
 use crate::noun::{DekUid, KeyName, TenantName};
 use crate::policy::{Action, Resource};
 
@@ -46,21 +47,29 @@ impl Operation for DestroyDataKey {
     async fn perform(self, call: &Call<'_>) -> Result<Done<DestroyDataKeyResponse>, Failed> {
         let Self { tenant, key, uid, terms } = self;
         let keyring = call.keyring();
-        let mut done = keyring.destroy_data_keys(&tenant, &key, &[uid], false, &terms, &call.who).await?;
-        match (done.fates.pop(), done.parts.pop()) {
-            (Some(Ok(at)), Some(Some(how))) => {
-                let reply = DestroyDataKeyResponse {
-                    destroy_time: Some(timestamp(at)),
-                    lease_end_time: done.lease_end.map(timestamp),
-                };
-                Ok(match of_change(&how) {
+        let done = keyring.destroy_data_keys(&tenant, &key, &[uid], false, &terms, &call.who).await?;
+        let fate = done.fates().next().map(|fate| fate.map_err(gone));
+        let DestroyedDataKeys { mut parts, .. } = done;
+        match (fate, parts.pop()) {
+            (Some(Ok(at)), Some(Ok(done))) => {
+                let lease_end_time = done.lease_end.map(timestamp);
+                let reply = DestroyDataKeyResponse { destroy_time: Some(timestamp(at)), lease_end_time };
+                Ok(match of_change(&done.how) {
                     Ok(index) => Done::written(reply, index),
                     Err(leaf) => Done::said(reply, *leaf),
                 })
             }
-            (Some(Err(gone)), _) => Err(refused(call, &tenant, &key, error_of(gone), Leaf::default())),
-            (Some(Ok(_)) | None, _) => Err(keyring::Error::Damaged("a data key without a fate").into()),
+            (Some(Err(Some(gone))), _) => Err(refused(call, &tenant, &key, error_of(gone), Leaf::default())),
+            (_, Some(Err(error))) => Err(error.into()),
+            _ => Err(keyring::Error::Damaged("a data key without a fate").into()),
         }
+    }
+}
+
+fn gone(undone: Undone<'_>) -> Option<Gone> {
+    match undone {
+        Undone::Gone(gone) => Some(gone),
+        Undone::Failed(_) => None,
     }
 }
 
@@ -68,6 +77,7 @@ fn error_of(gone: Gone) -> Error {
     match gone {
         Gone::Never => keyring::Error::DataKeyNotFound.into(),
         Gone::Before => keyring::Error::DataKeyDestroyed.into(),
+        Gone::Damaged => keyring::Error::Damaged("a data key that is none").into(),
     }
 }
 
@@ -99,58 +109,62 @@ impl Operation for BatchDestroyDataKeys {
         let items: Vec<_> = self.items.iter().map(|item| parse::dek_uid("items.uid", &item.uid)).collect();
         let uids: Vec<DekUid> = items.iter().filter_map(|item| item.as_ref().ok().copied()).collect();
         let (keyring, fate) = (call.keyring(), Fate::of(call, &self.tenant, &self.key));
-        let done = match &uids[..] {
-            [] => DestroyedDataKeys::default(),
-            uids => keyring.destroy_data_keys(&self.tenant, &self.key, uids, true, &self.terms, &call.who).await?,
-        };
-        remember(call, &uids, &done, &items)?;
-        // What is known of each: when that was.
-        let mut fates = done.fates.iter().map(|fate| Ok(Some(timestamp(fate.map_err(error_of)?))));
+        let done = keyring.destroy_data_keys(&self.tenant, &self.key, &uids, true, &self.terms, &call.who).await?;
+        // Where nothing was done at all, that is what the call says.
+        if let [Err(error), ..] = &done.parts[..]
+            && !matches!(error, keyring::Error::DataKeysGone(_))
+            && done.parts.iter().all(Result::is_err)
+        {
+            return Err(done.parts.into_iter().find_map(Result::err).unwrap_or(keyring::Error::Conflict).into());
+        }
+        remember(call, &done, &items)?;
+        let mut fates = done.fates();
         let result = |item: Result<DekUid, Error>| {
-            let missing = || Err(keyring::Error::Damaged("a data key without a fate").into());
-            let fated: Result<_, Error> = item.and_then(|_| fates.next().unwrap_or_else(missing));
-            match fated {
-                Ok(destroy_time) => v1::BatchDestroyDataKeysResult { destroy_time, error: None },
-                Err(error) => {
-                    v1::BatchDestroyDataKeysResult { destroy_time: None, error: Some(fate.item_error(&error)) }
+            let error = match item.map(|_| fates.next()) {
+                Ok(Some(Ok(at))) => {
+                    return v1::BatchDestroyDataKeysResult { destroy_time: Some(timestamp(at)), error: None };
                 }
-            }
+                Ok(Some(Err(Undone::Gone(gone)))) => fate.item_error(&error_of(gone)),
+                Ok(Some(Err(Undone::Failed(error)))) => item_error_of_keyring(error),
+                Ok(None) => item_error(&keyring::Error::Damaged("a data key without a fate").into()),
+                Err(error) => item_error(&error),
+            };
+            v1::BatchDestroyDataKeysResult { destroy_time: None, error: Some(error) }
         };
         let results = items.into_iter().map(result).collect();
-        let lease_end_time = done.lease_end.map(timestamp);
+        let lease_end_time = done.lease_end().map(timestamp);
         Ok(Done::remembered(v1::BatchDestroyDataKeysResponse { lease_end_time, results }))
     }
 }
 
-/// Sees to the record of each part: one that was destroyed has it, the others get one now.
-fn remember(
-    call: &Call<'_>,
-    uids: &[DekUid],
-    done: &DestroyedDataKeys,
-    items: &[Result<DekUid, Error>],
-) -> Result<(), Error> {
-    for (part, how) in done.parts.iter().enumerate() {
-        let all = part * PART_ITEMS..uids.len().min((part + 1) * PART_ITEMS);
-        match how.as_ref().map(of_change) {
-            Some(Ok(index)) => call.written(index),
-            Some(Err(leaf)) => call.remember(*leaf, Outcome::Ok)?,
-            None => {
-                let mut tally = Tally::new();
-                for (uid, fate) in uids[all.clone()].iter().zip(&done.fates[all]) {
-                    let gone = fate.err().map_or(keyring::Error::DataKeyNotFound.into(), error_of);
-                    tally.failed(&gone, *uid.as_bytes());
+/// Sees to the record of each part: one that was destroyed has it, the others get one now; and so do
+/// items that cannot be a data key's uid.
+fn remember(call: &Call<'_>, done: &DestroyedDataKeys, items: &[Result<DekUid, Error>]) -> Result<(), Error> {
+    for part in &done.parts {
+        match part {
+            Ok(done) => match of_change(&done.how) {
+                Ok(index) => call.written(index),
+                Err(leaf) => {
+                    call.remember(Leaf { cnt: Some(done.part.fates.len() as u64), ..*leaf }, Outcome::Ok)?;
                 }
+            },
+            Err(keyring::Error::DataKeysGone(gone)) => {
+                let mut tally = Tally::new();
+                gone.iter().for_each(|gone| tally.failed(&error_of(*gone), [0; 16]));
                 call.remember(tally.leaf_of_uids(Leaf::default()), Outcome::Failed)?;
+            }
+            Err(error) => {
+                let leaf =
+                    Leaf { why: Some(item_error_of_keyring(error).reason().as_reason().into()), ..Leaf::default() };
+                call.remember(leaf, Outcome::Failed)?;
             }
         }
     }
-    if uids.is_empty() {
-        // Nothing that could be a data key: there is a record all the same.
-        for part in items.chunks(PART_ITEMS) {
-            let mut tally = Tally::new();
-            part.iter().filter_map(|item| item.as_ref().err()).for_each(|error| tally.failed(error, [0; 16]));
-            call.remember(tally.leaf_of_uids(Leaf::default()), Outcome::Failed)?;
-        }
+    let bad: Vec<_> = items.iter().filter_map(|item| item.as_ref().err()).collect();
+    for part in bad.chunks(PART_ITEMS) {
+        let mut tally = Tally::new();
+        part.iter().for_each(|error| tally.failed(error, [0; 16]));
+        call.remember(tally.leaf_of_uids(Leaf::default()), Outcome::Failed)?;
     }
     Ok(())
 }

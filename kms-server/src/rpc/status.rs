@@ -95,12 +95,17 @@ fn of_version_state(state: KeyState) -> Reason {
 /// Returns the sentence for the caller.
 fn sentence(error: &Error) -> String {
     match error {
-        Error::Keyring(keyring::Error::Open(_)) => {
-            "the ciphertext does not open with this key and encryption context".to_owned()
-        }
-        Error::Keyring(keyring::Error::Damaged(_)) => "internal error; the server's log has the cause".to_owned(),
-        Error::Keyring(keyring::Error::Store(_)) => "the store is unavailable".to_owned(),
-        Error::Keyring(keyring::Error::Backend(_)) => "the master key backend is unavailable".to_owned(),
+        Error::Keyring(error) => sentence_of_keyring(error),
+        other => other.to_string(),
+    }
+}
+
+fn sentence_of_keyring(error: &keyring::Error) -> String {
+    match error {
+        keyring::Error::Open(_) => "the ciphertext does not open with this key and encryption context".to_owned(),
+        keyring::Error::Damaged(_) => "internal error; the server's log has the cause".to_owned(),
+        keyring::Error::Store(_) => "the store is unavailable".to_owned(),
+        keyring::Error::Backend(_) => "the master key backend is unavailable".to_owned(),
         other => other.to_string(),
     }
 }
@@ -109,6 +114,12 @@ fn sentence(error: &Error) -> String {
 pub(super) fn item_error(error: &Error) -> ItemError {
     let (code, reason) = code_and_reason(error);
     ItemError { code: code.into(), reason: reason.into(), message: sentence(error) }
+}
+
+/// As [`item_error`], of an error that several items share.
+pub(super) fn item_error_of_keyring(error: &keyring::Error) -> ItemError {
+    let (code, reason) = of_keyring(error);
+    ItemError { code: code.into(), reason: reason.into(), message: sentence_of_keyring(error) }
 }
 
 /// Returns what the audit record says: the reason, and for a blob or MAC that is not right the cause.

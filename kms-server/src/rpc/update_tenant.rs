@@ -25,7 +25,7 @@ impl Operation for UpdateTenant {
         let update = wire.tenant.ok_or(Error::Field { field: "tenant", rule: "must be set" })?;
         let tenant = parse::tenant("tenant.name", &update.name)?;
         let paths = wire.update_mask.map(|mask| mask.paths);
-        if paths.is_some_and(|paths| paths != ["data_key_lease"]) {
+        if paths.is_some_and(|paths| !paths.is_empty() && paths != ["data_key_lease"]) {
             return Err(Error::Field {
                 field: "update_mask",
                 rule: "must be just `data_key_lease`: nothing else of a tenant can be updated",

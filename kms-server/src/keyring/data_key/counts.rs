@@ -97,6 +97,32 @@ impl Keyring {
         found.ok_or(Error::Damaged("a version without the counter of its data keys"))
     }
 
+    /// Sums up how many managed data keys the versions of a tenant wrap, but for some of them.
+    pub(in crate::keyring) async fn count_deks(
+        &self,
+        tenant: Uid,
+        but: impl Fn(Uid, KeyVersion) -> bool,
+    ) -> Result<u64, Error> {
+        let prefix = row_key::dek_counts_of_tenant(tenant);
+        let (mut after, mut deks) = (None, 0_u64);
+        loop {
+            let page = self.store.list(prefix.family, &prefix.key, after.as_deref(), PAGE_ROWS_MAX).await?;
+            for (place, record) in &page.rows {
+                let (key, version) = row_key::parse_dek_count(place)
+                    .ok_or(Error::Damaged("a row among the counters of data keys that is none"))?;
+                let place = row_key::dek_count(tenant, key, version);
+                let count: rows::DekCount = row::open(&self.cluster.record_mac, &place, record)?;
+                if !but(key, version) {
+                    deks = deks.saturating_add(count.deks);
+                }
+            }
+            match page.rows.last() {
+                Some((place, _)) if page.more => after = Some(place.clone()),
+                Some(_) | None => return Ok(deks),
+            }
+        }
+    }
+
     /// Returns how many managed data keys each version of a key wraps: those that wrap any.
     pub(in crate::keyring) async fn deks_of_key(&self, tenant: Uid, key: Uid) -> Result<Vec<(KeyVersion, u64)>, Error> {
         let prefix = row_key::dek_counts(tenant, key);
@@ -105,7 +131,7 @@ impl Keyring {
         loop {
             let page = self.store.list(prefix.family, &prefix.key, after.as_deref(), PAGE_ROWS_MAX).await?;
             for (place, record) in &page.rows {
-                let version = row_key::parse_dek_count(place)
+                let (_, version) = row_key::parse_dek_count(place)
                     .ok_or(Error::Damaged("a row among the counters of data keys that is none"))?;
                 let place = row_key::dek_count(tenant, key, version);
                 let count: rows::DekCount = row::open(&self.cluster.record_mac, &place, record)?;

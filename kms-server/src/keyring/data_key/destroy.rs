@@ -3,7 +3,7 @@
 //! The batch -> noted in memory -> the gate closed and drained for a moment -> the outcome. So whoever
 //! gets one of them was inside before, and its record lies below the outcome.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -16,6 +16,7 @@ use crate::rows;
 use crate::store::{Precondition, Write};
 
 use super::super::create_key::key_leaf;
+use super::super::lease::PLANNING_MS_MAX;
 use super::super::mutation::{After, Changed, Effect, How, Object, Placed, Plan};
 use super::super::state::KeyState;
 use super::super::terms::Terms;
@@ -30,6 +31,8 @@ pub enum Gone {
     Never,
     /// It was destroyed before.
     Before,
+    /// What is there is no data key of this key, and opens nothing.
+    Damaged,
 }
 
 /// What one change did with its part of a call.
@@ -42,14 +45,49 @@ pub struct DestroyedPart {
 }
 
 /// What became of managed data keys that were to be destroyed.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug)]
 pub struct DestroyedDataKeys {
-    /// When each was destroyed, in the order asked for.
-    pub fates: Vec<Result<UnixMillis, Gone>>,
-    /// When nobody who keeps to leases holds one of them any more; none if none was destroyed.
+    /// What each change did, or why it was not made. The changes are independent: what one of them
+    /// destroyed is destroyed, whatever became of the others.
+    pub parts: Vec<Result<DonePart, Error>>,
+    /// For each data key that was asked for: its part, and its place there.
+    places: Vec<(usize, usize)>,
+}
+
+/// What one change did, and how.
+#[derive(Debug)]
+pub struct DonePart {
+    /// What became of each.
+    pub part: DestroyedPart,
+    /// When nobody who keeps to leases holds one of them any more.
     pub lease_end: Option<UnixMillis>,
-    /// How that came to be, for each part of [`ITEMS_PER_LEAF`]; none for one of which nothing was there.
-    pub parts: Vec<Option<How>>,
+    /// How that came to be.
+    pub how: How,
+}
+
+/// Why a data key was not destroyed, as far as is known.
+#[derive(Debug)]
+pub enum Undone<'a> {
+    /// It was not there.
+    Gone(Gone),
+    /// Its change was not made.
+    Failed(&'a Error),
+}
+
+impl DestroyedDataKeys {
+    /// Tells what became of each data key, in the order asked for: when it was destroyed, or why not.
+    pub fn fates(&self) -> impl Iterator<Item = Result<UnixMillis, Undone<'_>>> {
+        self.places.iter().map(|(part, place)| match &self.parts[*part] {
+            Ok(done) => done.part.fates[*place].map(|()| done.part.at).map_err(Undone::Gone),
+            Err(Error::DataKeysGone(gone)) => Err(Undone::Gone(gone[*place])),
+            Err(error) => Err(Undone::Failed(error)),
+        })
+    }
+
+    /// Returns when nobody who keeps to leases holds one of them any more; none if none was destroyed.
+    pub fn lease_end(&self) -> Option<UnixMillis> {
+        self.parts.iter().flatten().filter_map(|done| done.lease_end).max()
+    }
 }
 
 /// Managed data keys that are to be destroyed in one change.
@@ -79,7 +117,8 @@ impl DataKeysToDestroy {
 }
 
 impl Keyring {
-    /// Destroys managed data keys, at least one, each once however often it is named.
+    /// Destroys managed data keys, each once however often it is named. Fails as a whole only before
+    /// anything was done.
     pub async fn destroy_data_keys(
         &self,
         tenant: &TenantName,
@@ -89,32 +128,32 @@ impl Keyring {
         terms: &Terms,
         who: &Who,
     ) -> Result<DestroyedDataKeys, Error> {
-        let all: Vec<u8> = uids.iter().flat_map(|uid| *uid.as_bytes()).collect();
-        let call = sha256(&all);
-        // All are submitted before any is awaited: who hangs up loses only the reply.
-        let mut submitted = Vec::with_capacity(uids.len().div_ceil(ITEMS_PER_LEAF));
-        for (part, uids) in (0..).zip(uids.chunks(ITEMS_PER_LEAF)) {
+        let (mut once, mut known, mut places) = (Vec::new(), HashMap::new(), Vec::with_capacity(uids.len()));
+        for uid in uids {
+            let number = *known.entry(*uid).or_insert_with(|| {
+                once.push(*uid);
+                once.len() - 1
+            });
+            places.push((number / ITEMS_PER_LEAF, number % ITEMS_PER_LEAF));
+        }
+        let call = sha256(&once.iter().flat_map(|uid: &DekUid| *uid.as_bytes()).collect::<Vec<u8>>());
+        let change = |(part, uids): (u32, &[DekUid])| {
             let (tenant, key, uids) = (tenant.clone(), key.clone(), Arc::from(uids));
-            let keys = DataKeysToDestroy { tenant, key, uids, is_batch, part, call, again: None };
-            submitted.push(self.submit(Change::DestroyDataKeys(keys), terms.clone(), who.clone())?);
-        }
-        let mut destroyed = DestroyedDataKeys::default();
-        for (answer, uids) in submitted.into_iter().zip(uids.chunks(ITEMS_PER_LEAF)) {
-            match answer.await.unwrap_or(Err(Error::ShuttingDown)) {
+            Change::DestroyDataKeys(DataKeysToDestroy { tenant, key, uids, is_batch, part, call, again: None })
+        };
+        let changes = (0..).zip(once.chunks(ITEMS_PER_LEAF)).map(change).collect();
+        let mut parts = Vec::new();
+        // All wait together, or none does: who hangs up loses only the reply.
+        for (answer, uids) in self.submit_all(changes, terms, who)?.into_iter().zip(once.chunks(ITEMS_PER_LEAF)) {
+            parts.push(match answer.await.unwrap_or(Err(Error::ShuttingDown)) {
                 Ok(Changed { object: Object::DataKeys(part), lease_end, how }) if part.fates.len() == uids.len() => {
-                    destroyed.fates.extend(part.fates.iter().map(|fate| fate.map(|()| part.at)));
-                    destroyed.lease_end = destroyed.lease_end.max(lease_end);
-                    destroyed.parts.push(Some(how));
+                    Ok(DonePart { part, lease_end, how })
                 }
-                Ok(_) => return Err(Error::Damaged("an answer about data keys that are not those of the request")),
-                Err(Error::DataKeysGone(gone)) => {
-                    destroyed.fates.extend(gone.into_iter().map(Err));
-                    destroyed.parts.push(None);
-                }
-                Err(error) => return Err(error),
-            }
+                Ok(_) => Err(Error::Damaged("an answer about data keys that are not those of the request")),
+                Err(error) => Err(error),
+            });
         }
-        Ok(destroyed)
+        Ok(DestroyedDataKeys { parts, places })
     }
 
     pub(in crate::keyring) async fn plan_destroy_data_keys(&self, keys: &DataKeysToDestroy) -> Result<Plan, Error> {
@@ -123,7 +162,8 @@ impl Keyring {
             None => self.open_tenant_for_change(&keys.tenant).await?,
             Some(_) => self.open_tenant(&keys.tenant).await?,
         };
-        let lease_ms = self.longest_lease_ms(&tenant);
+        // They are given out until the gate was drained, a moment after the batch.
+        let lease_ms = self.longest_lease_ms(&tenant) + PLANNING_MS_MAX;
         let (_, key) = self.read_key(&tenant.record_mac, tenant.uid, &keys.key).await?;
         if KeyPurpose::of_row(key.purpose)? != KeyPurpose::Managed {
             return Err(Error::PurposeNotSupported);
@@ -136,26 +176,38 @@ impl Keyring {
         let places: Vec<_> = keys.uids.iter().map(|uid| row_key::dek(tenant.uid, key, *uid)).collect();
         let found = self.store.get_many(&places).await?;
 
-        // One that is named twice is destroyed once.
-        let mut living = HashSet::new();
         let (mut fates, mut victims) = (Vec::with_capacity(found.len()), Vec::new());
         let mut counting = Counting::of(tenant.uid);
         for ((uid, place), record) in keys.uids.iter().zip(places).zip(found) {
-            let row = record.as_deref().map(|record| DekRow::parse(key, record)).transpose()?;
-            fates.push(match row {
-                None => Err(Gone::Never),
-                Some(DekRow::Destroyed(_)) => Err(Gone::Before),
-                Some(DekRow::Living(dek)) => {
-                    if living.insert(*uid) {
-                        // One that came back was counted down when it was destroyed first.
-                        if keys.again.is_none() {
-                            counting.read(self, key, dek.version).await?;
-                            counting.add(key, dek.version, -1)?;
-                        }
-                        victims.push((*uid, place, record.unwrap_or_default(), dek));
+            let row = record.as_deref().map(|record| DekRow::parse(key, record)).transpose();
+            let dek = match row {
+                Ok(None) => Err(Gone::Never),
+                Ok(Some(DekRow::Destroyed(_))) => Err(Gone::Before),
+                Ok(Some(DekRow::Living(dek))) => Ok(dek),
+                Err(_) => Err(Gone::Damaged),
+            };
+            // One that came back was counted down when it was destroyed first.
+            let dek = match dek {
+                Ok(dek) if keys.again.is_none() => match counting.read(self, key, dek.version).await {
+                    Ok(()) => {
+                        counting.add(key, dek.version, -1)?;
+                        Ok(dek)
                     }
+                    Err(Error::Damaged(_)) => Err(Gone::Damaged),
+                    Err(error) => return Err(error),
+                },
+                other => other,
+            };
+            if matches!(dek, Err(Gone::Damaged)) {
+                tracing::error!(%uid, "a managed data key is damaged, and is left as it is");
+                metrics::counter!("kms_store_damage_total").increment(1);
+            }
+            fates.push(match dek {
+                Ok(dek) => {
+                    victims.push((*uid, place, record.unwrap_or_default(), dek));
                     Ok(())
                 }
+                Err(gone) => Err(gone),
             });
         }
         let Some((_, _, _, first)) = victims.first() else {
@@ -176,11 +228,12 @@ impl Keyring {
                     cnt: Some(fates.len() as u64),
                     fail: Some(failed).filter(|failed| *failed > 0),
                     ids: Some(STANDARD.encode(ids).into()),
+                    why: why(&fates).map(Into::into),
                     ..intent
                 }
             }
         };
-        let intent = Leaf { why: keys.again.map(|_| "CARRIED_OUT".into()), ..intent };
+        let intent = if keys.again.is_some() { Leaf { why: Some("CARRIED_OUT".into()), ..intent } } else { intent };
         let (mut preconditions, mut writes) = (Vec::new(), Vec::new());
         counting.write(self, &mut preconditions, &mut writes).await?;
         let effect = move |placed: &Placed| {
@@ -202,6 +255,19 @@ impl Keyring {
     }
 }
 
+/// Says in the record which were not destroyed, by their places in the part, and why.
+fn why(fates: &[Result<(), Gone>]) -> Option<String> {
+    let causes =
+        [(Gone::Never, "DATA_KEY_NOT_FOUND"), (Gone::Before, "DATA_KEY_DESTROYED"), (Gone::Damaged, "INTERNAL")];
+    let told = causes.iter().filter_map(|(gone, reason)| {
+        let places = fates.iter().enumerate().filter(|(_, fate)| **fate == Err(*gone));
+        let places: Vec<_> = places.map(|(place, _)| place.to_string()).collect();
+        (!places.is_empty()).then(|| format!("{reason} {}", places.join(",")))
+    });
+    let told: Vec<_> = told.collect();
+    (!told.is_empty()).then(|| told.join(";"))
+}
+
 impl DestroyedPart {
     pub(in crate::keyring) fn to_answer(&self) -> rows::AnsweredGoneDataKeys {
         let places = |which| {
@@ -213,13 +279,16 @@ impl DestroyedPart {
             items: u32::try_from(self.fates.len()).unwrap_or(u32::MAX),
             missing: places(Gone::Never),
             gone_before: places(Gone::Before),
+            damaged: places(Gone::Damaged),
         }
     }
 
     pub(in crate::keyring) fn of_answer(answer: &rows::AnsweredGoneDataKeys) -> Result<Self, Error> {
         let items = usize::try_from(answer.items).ok().filter(|items| *items <= ITEMS_PER_LEAF);
         let mut fates = vec![Ok(()); items.ok_or(Error::Damaged("an answer about too many data keys"))?];
-        for (places, gone) in [(&answer.missing, Gone::Never), (&answer.gone_before, Gone::Before)] {
+        let gone =
+            [(&answer.missing, Gone::Never), (&answer.gone_before, Gone::Before), (&answer.damaged, Gone::Damaged)];
+        for (places, gone) in gone {
             for place in places {
                 let fate = fates.get_mut(*place as usize);
                 *fate.ok_or(Error::Damaged("an answer about a data key that was not asked for"))? = Err(gone);

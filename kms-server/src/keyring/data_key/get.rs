@@ -7,7 +7,7 @@
 //! **Invariant:** no data key is given out after the record of its destruction
 //! (`none_is_given_out_after_its_destruction`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::crypto::{ContextHash, Dek, OpenError};
@@ -47,11 +47,19 @@ struct Read {
     /// How many destructions there had been before the rows were read.
     generation: u64,
     key: Uid,
-    rows: Vec<Option<DekRow>>,
+    rows: Vec<Result<Option<DekRow>, Error>>,
 }
 
-/// The versions that are wanted: in memory, or not to be used.
-type Versions = HashMap<KeyVersion, Result<Arc<LoadedVersion>, KeyState>>;
+/// The versions that are wanted: in memory, or why not.
+type Versions = HashMap<KeyVersion, Result<Arc<LoadedVersion>, Unusable>>;
+
+/// Why a version is not to be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Unusable {
+    State(KeyState),
+    /// It never was: what names it is damaged.
+    Missing,
+}
 
 impl Keyring {
     /// Unwraps managed data keys of a key, each in the context that it was made with.
@@ -61,22 +69,24 @@ impl Keyring {
         name: &KeyName,
         wanted: &[(DekUid, ContextHash)],
     ) -> Result<GotDataKeys, Error> {
-        for round in 0..READS_MAX {
+        let mut read_again = false;
+        for _ in 0..READS_MAX {
             let read = self.read_data_keys(tenant, name, wanted).await?;
             let Some((in_use, versions)) = self.enter_versions(tenant, name, &read).await? else { continue };
             if read.entry.destroyed_deks.any_since(read.generation, wanted.iter().map(|(uid, _)| uid)) {
                 continue;
             }
             // A version is destroyed only once nothing is left on it: then the rows were moved since.
-            let moved = versions.values().any(|version| matches!(version, Err(KeyState::Destroyed)));
-            if moved && round == 0 {
+            let moved = versions.values().any(|one| matches!(one, Err(Unusable::State(KeyState::Destroyed))));
+            if moved && !std::mem::replace(&mut read_again, true) {
                 continue;
             }
             // No await from here on.
-            let open = |((uid, context), row): (&(DekUid, ContextHash), &Option<DekRow>)| {
-                open(tenant, read.key, *uid, context, row.as_ref(), &versions)
+            let open = |((uid, context), row): (&(DekUid, ContextHash), Result<Option<DekRow>, Error>)| {
+                let opened = row.and_then(|row| open(tenant, read.key, *uid, context, row.as_ref(), &versions));
+                opened.inspect_err(|error| told_if_damaged(uid, error))
             };
-            let keys = wanted.iter().zip(&read.rows).map(open).collect();
+            let keys = wanted.iter().zip(read.rows).map(open).collect();
             return Ok(GotDataKeys { in_use, key: read.key, keys });
         }
         Err(Error::Overloaded)
@@ -95,7 +105,7 @@ impl Keyring {
         drop(in_use);
         let places: Vec<_> = wanted.iter().map(|(uid, _)| row_key::dek(tenant_uid, key, *uid)).collect();
         let parse = |row: Option<Vec<u8>>| row.map(|row| DekRow::parse(key, &row)).transpose();
-        let rows = self.store.get_many(&places).await?.into_iter().map(parse).collect::<Result<_, Error>>()?;
+        let rows = self.store.get_many(&places).await?.into_iter().map(parse).collect();
         Ok(Read { entry, generation, key, rows })
     }
 
@@ -127,14 +137,17 @@ impl Keyring {
         name: &KeyName,
         read: &Read,
     ) -> Result<Option<(InUse, Versions)>, Error> {
-        let mut numbers: Vec<KeyVersion> = read.rows.iter().flatten().filter_map(DekRow::version).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
+        let living = read.rows.iter().flatten().flatten().filter_map(DekRow::version);
+        let mut numbers: BTreeSet<KeyVersion> = living.collect();
+        let mut missing_ever = Vec::new();
         for _ in 0..ROUNDS_MAX {
             let missing = match try_enter(&read.entry, &[])? {
                 Ok(in_use) => match in_use.usable_key(name, KeyPurpose::Managed)? {
                     Ok(key) => match versions_of(&key, name, &numbers)? {
-                        Ok(versions) => return Ok(Some((in_use, versions))),
+                        Ok(mut versions) => {
+                            versions.extend(missing_ever.iter().map(|number| (*number, Err(Unusable::Missing))));
+                            return Ok(Some((in_use, versions)));
+                        }
                         Err(missing) => missing,
                     },
                     Err(missing) => vec![missing],
@@ -144,7 +157,15 @@ impl Keyring {
             };
             // Outside the gate again.
             for missing in missing {
-                self.supply(&read.entry, tenant, missing).await?;
+                let version = if let Missing::Version(_, version) = &missing { Some(*version) } else { None };
+                match (self.supply(&read.entry, tenant, missing).await, version) {
+                    (Ok(()), _) => {}
+                    (Err(Error::Open(OpenError::Version)), Some(version)) => {
+                        numbers.remove(&version);
+                        missing_ever.push(version);
+                    }
+                    (Err(error), _) => return Err(error),
+                }
             }
         }
         Err(Error::CacheFull)
@@ -155,14 +176,14 @@ impl Keyring {
 fn versions_of(
     key: &LoadedKey,
     name: &KeyName,
-    numbers: &[KeyVersion],
+    numbers: &BTreeSet<KeyVersion>,
 ) -> Result<Result<Versions, Vec<Missing>>, Error> {
     let (mut versions, mut missing) = (Versions::with_capacity(numbers.len()), Vec::new());
     for number in numbers {
         match usable_version(key, name, *number) {
             Ok(Ok(version)) => drop(versions.insert(*number, Ok(version))),
             Ok(Err(one)) => missing.push(one),
-            Err(Error::VersionState(state)) => drop(versions.insert(*number, Err(state))),
+            Err(Error::VersionState(state)) => drop(versions.insert(*number, Err(Unusable::State(state)))),
             Err(error) => return Err(error),
         }
     }
@@ -187,17 +208,22 @@ fn open(
     }
     let version = match versions.get(&living.version) {
         Some(Ok(version)) => version,
-        Some(Err(state)) => return Err(Error::VersionState(*state)),
-        None => return Err(Error::Damaged("a data key under a version that was not looked for")),
+        Some(Err(Unusable::State(state))) => return Err(Error::VersionState(*state)),
+        Some(Err(Unusable::Missing)) | None => return Err(Error::Damaged("a data key under a version that never was")),
     };
     let kek = version.kek.as_ref().ok_or(Error::Damaged("an enabled version without its KEK"))?;
-    let dek = kek.unwrap_managed_dek(key, living.version, tenant, &uid, context, &living.blob).map_err(|error| {
-        // The row says this context, so that the caller is right and the row is not.
-        tracing::error!(%uid, %error, "a managed data key does not open");
-        metrics::counter!("kms_store_damage_total").increment(1);
-        Error::Damaged("a data key that does not open")
-    })?;
+    // The row says this context, so that the caller is right and the row is not.
+    let dek = kek
+        .unwrap_managed_dek(key, living.version, tenant, &uid, context, &living.blob)
+        .map_err(|_| Error::Damaged("a data key that does not open"))?;
     Ok(GotDataKey { dek, version: living.version, commitment: living.blob.commitment() })
+}
+
+fn told_if_damaged(uid: &DekUid, error: &Error) {
+    if let Error::Damaged(what) = error {
+        tracing::error!(%uid, what, "a managed data key is damaged");
+        metrics::counter!("kms_store_damage_total").increment(1);
+    }
 }
 
 /// How often rows are read again that were destroyed, or lost their version, while they were read.

@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -18,12 +19,13 @@ use crate::crypto::{Header, Kind};
 use crate::kill_point::{Point, pass};
 use crate::noun::{DekUid, KeyName, KeyVersion, TenantName, Uid};
 use crate::rows;
-use crate::store::{Batch, Precondition, RowKey, StoreError, Write};
+use crate::store::{Batch, Precondition, RowKey, Write};
 
 use super::super::load::{InUse, Want, Which};
 use super::super::view::KeyPurpose;
 use super::super::{Error, Keyring, Who, row_key};
 use super::row::LivingDek;
+use super::writer::BreakOnPanic;
 use super::{Counting, DekRow};
 
 /// Goes round the jobs.
@@ -40,17 +42,31 @@ struct Known {
     rev: u64,
     cursor: Option<DekUid>,
     left: u64,
-    /// Not before then, and how long the wait was.
-    parked: Option<(Instant, Duration)>,
+    /// Not before then.
+    parked: Option<Instant>,
+    /// How long the last wait was, since something was moved.
+    waited: Duration,
 }
 
 /// What a step did.
-enum Step {
-    /// It looked at so many rows.
-    Looked(usize),
-    /// The job is done, or gone.
+#[derive(Clone, Copy, Debug, Default)]
+struct Step {
+    /// So many rows were looked at.
+    looked: usize,
+    /// So many were moved.
+    moved: u64,
+    then: Then,
+}
+
+/// How a job goes on.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Then {
+    /// Behind the cursor.
+    On,
+    /// Not: it is done, or gone.
     Done,
-    /// Nothing can be moved for now.
+    /// Later: nothing can be moved for now.
+    #[default]
     Parked,
 }
 
@@ -63,7 +79,12 @@ impl Rewrapper {
     /// Works until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let keyring = Arc::clone(&self.keyring);
+        let _watch = BreakOnPanic(&keyring);
         while !stop.is_cancelled() {
+            // What may free a job is noticed while others go on.
+            if keyring.rewrap.notified().now_or_never().is_some() {
+                self.unpark();
+            }
             let looked = match self.round(&stop).await {
                 Ok(looked) => looked,
                 Err(error) => {
@@ -76,9 +97,15 @@ impl Rewrapper {
             }
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = keyring.rewrap.notified() => self.known.values_mut().for_each(|known| known.parked = None),
+                () = keyring.rewrap.notified() => self.unpark(),
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
+        }
+    }
+
+    fn unpark(&mut self) {
+        for known in self.known.values_mut() {
+            (known.parked, known.waited) = (None, Duration::ZERO);
         }
     }
 
@@ -95,10 +122,11 @@ impl Rewrapper {
                     return Ok(looked_at);
                 }
                 let began = Instant::now();
-                if let Step::Looked(rows) = self.step_or_park(job).await {
-                    looked_at += rows;
-                    self.pace(rows, began, stop).await;
+                let step = self.step_or_park(job).await;
+                if step.looked > 0 {
+                    self.pace(step.looked, began, stop).await;
                 }
+                looked_at += if step.then == Then::Parked { 0 } else { step.looked.max(1) };
             }
             match page.rows.last() {
                 Some((place, _)) if page.more => after = Some(place.clone()),
@@ -121,21 +149,28 @@ impl Rewrapper {
 
     async fn step_or_park(&mut self, job: (Uid, Uid)) -> Step {
         let known = self.known.entry(job).or_default();
-        if known.parked.is_some_and(|(until, _)| Instant::now() < until) {
-            return Step::Parked;
+        if known.parked.is_some_and(|until| Instant::now() < until) {
+            return Step::default();
         }
         let step = self.keyring.rewrap_step(job, known).await.unwrap_or_else(|error| {
-            if matches!(error, Error::Damaged(_) | Error::Store(_)) {
-                tracing::error!(tenant = %job.0, key = %job.1, %error, "managed data keys cannot be moved");
+            match error {
+                // Suspended, disabled, or about to be destroyed: that is somebody's will.
+                Error::TenantState(_) | Error::KeyState(_) | Error::VersionState(_) => {}
+                error => {
+                    tracing::error!(tenant = %job.0, key = %job.1, %error, "managed data keys cannot be moved for now");
+                }
             }
-            Step::Parked
+            Step::default()
         });
-        match step {
-            Step::Looked(_) => known.parked = None,
-            Step::Done => drop(self.known.remove(&job)),
-            Step::Parked => {
-                let wait = known.parked.map_or(PARKED_MIN, |(_, wait)| (wait * 2).min(PARKED_MAX));
-                known.parked = Some((Instant::now() + wait, wait));
+        if step.moved > 0 {
+            known.waited = Duration::ZERO;
+        }
+        match step.then {
+            Then::On => known.parked = None,
+            Then::Done => drop(self.known.remove(&job)),
+            Then::Parked => {
+                known.waited = (known.waited * 2).clamp(PARKED_MIN, PARKED_MAX);
+                known.parked = Some(Instant::now() + known.waited);
             }
         }
         step
@@ -178,14 +213,14 @@ impl Keyring {
     async fn rewrap_step(&self, (tenant_uid, key_uid): (Uid, Uid), known: &mut Known) -> Result<Step, Error> {
         self.check_whole()?;
         let place = row_key::rewrap_job(tenant_uid, key_uid);
-        let Some((_, job)) = self.read_cluster_row::<rows::RewrapJob>(&place).await? else { return Ok(Step::Done) };
+        let Some((_, job)) = self.read_cluster_row::<rows::RewrapJob>(&place).await? else { return Ok(DONE) };
         let tenant: TenantName = job.tenant.parse().map_err(|_| Error::Damaged("a tenant name that is none"))?;
         let name: KeyName = job.key.parse().map_err(|_| Error::Damaged("a key name that is none"))?;
         let (entry, turn) = self.cache.take_turn(&tenant).await;
         let step = async {
             // Read again: now nobody changes it.
             let found = self.read_cluster_row::<rows::RewrapJob>(&place).await?;
-            let Some((record, job)) = found else { return Ok(Step::Done) };
+            let Some((record, job)) = found else { return Ok(DONE) };
             let want = Want { key: &name, purpose: KeyPurpose::Managed, which: Which::Primary };
             let primary = self.enter_in_turn(&entry, &tenant, &[want]).await?;
             if primary.tenant_uid() != tenant_uid || primary.key().uid() != key_uid {
@@ -210,7 +245,7 @@ impl Keyring {
         let key_uid = to.uid();
         if known.rev != held.job.rev {
             let cursor = DekUid::from_slice(&held.job.cursor);
-            *known = Known { rev: held.job.rev, cursor, left: held.job.left, parked: known.parked };
+            *known = Known { rev: held.job.rev, cursor, left: held.job.left, ..Known::default() };
         }
         let prefix = row_key::deks(tenant_uid, key_uid);
         let after = known.cursor.map(|uid| row_key::dek(tenant_uid, key_uid, uid).key);
@@ -240,9 +275,16 @@ impl Keyring {
                 let in_use = match self.enter_in_turn(entry, held.tenant, &[want]).await {
                     Ok(in_use) => Some(in_use),
                     Err(Error::VersionState(_)) => None,
+                    Err(Error::Open(error)) => {
+                        tracing::error!(%uid, %error, "a managed data key lies under a version that never was");
+                        metrics::counter!("kms_store_damage_total").increment(1);
+                        None
+                    }
                     Err(error) => return Err(error),
                 };
-                counting.read(self, key_uid, dek.version).await?;
+                if in_use.is_some() {
+                    counting.read(self, key_uid, dek.version).await?;
+                }
                 old.insert(dek.version, in_use);
             }
             let Some(from) = old.get(&dek.version).and_then(Option::as_ref).map(InUse::key) else {
@@ -287,25 +329,28 @@ impl Keyring {
             batch.preconditions.push(Precondition::Equals(held.place.clone(), held.record.clone()));
             batch.writes.push(Write::Put(held.place.clone(), record.clone()));
             pass(Point::RewrapReady);
-            self.commit_rewrapped(batch).await?;
+            self.commit_or_break(batch).await?;
             pass(Point::RewrapDurable);
             metrics::counter!("kms_rewrapped_total").increment(moved);
         }
-        *known = Known { rev: if moved > 0 { next.rev } else { known.rev }, cursor, left, parked: known.parked };
+        if moved > 0 {
+            known.rev = next.rev;
+        }
+        (known.cursor, known.left) = (cursor, left);
         if page.more {
-            return Ok(Step::Looked(looked));
+            return Ok(Step { looked, moved, then: Then::On });
         }
         let held = Held { job: next, record, ..held };
-        self.end_pass(held, known).await
+        Ok(Step { looked, moved, then: self.end_pass(held, known).await? })
     }
 
     /// At the end of the rows: the job is done if nothing is left, and begins again later if not.
-    async fn end_pass(&self, held: Held<'_>, known: &mut Known) -> Result<Step, Error> {
+    async fn end_pass(&self, held: Held<'_>, known: &mut Known) -> Result<Then, Error> {
         let (tenant_uid, to) = (held.primary.tenant_uid(), held.primary.key());
         let left = std::mem::take(&mut known.left);
         known.cursor = None;
         if left > 0 {
-            return Ok(Step::Parked);
+            return Ok(Then::Parked);
         }
         let counts = self.deks_of_key(tenant_uid, to.uid()).await?;
         if counts.iter().any(|(version, _)| *version != to.version()) {
@@ -329,21 +374,14 @@ impl Keyring {
             preconditions: vec![Precondition::Equals(held.place.clone(), held.record)],
             writes: vec![Write::Delete(held.place)],
         };
-        self.commit_rewrapped(batch).await?;
+        self.commit_or_break(batch).await?;
         tracing::info!(tenant = %held.tenant, key = %held.name, moved = held.job.moved, "all managed data keys are moved");
-        Ok(Step::Done)
-    }
-
-    async fn commit_rewrapped(&self, batch: Batch) -> Result<(), Error> {
-        let committed = self.store.commit(batch).await;
-        if let Err(error @ StoreError::Failed(_)) = &committed {
-            tracing::error!(%error, "the store failed: this node makes no more changes until it is restarted");
-            self.mark_broken();
-        }
-        Ok(committed?)
+        Ok(Then::Done)
     }
 }
 
+/// The job is done, or gone.
+const DONE: Step = Step { looked: 0, moved: 0, then: Then::Done };
 /// The most rows of a step: the turn is held meanwhile.
 const PAGE_ROWS: usize = 250;
 const JOBS_PAGE: usize = 256;

@@ -18,6 +18,7 @@ use crate::store::{Batch, Precondition, StoreError};
 
 use super::super::cache::Entry;
 use super::super::load::{InUse, Want, Which};
+use super::super::mutation::broken;
 use super::super::view::KeyPurpose;
 use super::super::{Error, Keyring, Who};
 use super::Counting;
@@ -74,6 +75,9 @@ impl DataKeyWriter {
                 }
                 job = self.jobs.recv(), if open && under_way.len() < TENANTS_AT_ONCE_MAX => match job {
                     Some(job) => match waiting.entry(job.new.tenant.clone()) {
+                        MapEntry::Occupied(before) if before.get().len() >= WAITING_MAX => {
+                            drop(job.reply.send(Err(Error::Overloaded)));
+                        }
                         MapEntry::Occupied(mut before) => before.get_mut().push(job),
                         MapEntry::Vacant(none) => {
                             let tenant = none.key().clone();
@@ -223,8 +227,14 @@ impl Keyring {
         }
         counting.write(self, &mut batch.preconditions, &mut batch.writes).await?;
         pass(Point::DataKeysReady);
-        let committed = self.store.commit(batch).await;
+        self.commit_or_break(batch).await?;
         pass(Point::DataKeysDurable);
+        Ok(())
+    }
+
+    /// Makes a batch durable. Where that is not known, nobody makes changes any more.
+    pub(super) async fn commit_or_break(&self, batch: Batch) -> Result<(), Error> {
+        let committed = self.store.commit(batch).await;
         if let Err(error @ StoreError::Failed(_)) = &committed {
             tracing::error!(%error, "the store failed: this node makes no more changes until it is restarted");
             self.mark_broken();
@@ -250,17 +260,15 @@ impl Keyring {
     }
 }
 
-fn broken() -> Error {
-    Error::Store(StoreError::Failed("it failed before; this node makes no more changes until it is restarted".into()))
-}
-
 /// Nobody may make changes after a panic in the middle of one.
-struct BreakOnPanic<'a>(&'a Keyring);
+pub(super) struct BreakOnPanic<'a>(pub(super) &'a Keyring);
 
 impl Drop for BreakOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tracing::error!("making data keys ended in a panic: this node makes no more changes until it is restarted");
+            tracing::error!(
+                "making or moving data keys ended in a panic: this node makes no more changes until it is restarted"
+            );
             self.0.mark_broken();
         }
     }
@@ -268,5 +276,7 @@ impl Drop for BreakOnPanic<'_> {
 
 /// The most tenants whose requests are worked on at once.
 const TENANTS_AT_ONCE_MAX: usize = 256;
+/// The most requests of one tenant that wait.
+const WAITING_MAX: usize = 1_024;
 /// The most data keys that go into one batch, unless one request has more.
 const KEYS_AT_ONCE_MAX: usize = 10_000;

@@ -1,7 +1,6 @@
 //! Managed data keys: their life, their counters, and every crash in it.
 
 use super::*;
-use crate::crypto::Dek;
 use crate::noun::DekUid;
 
 const MANAGED: &str = "m";
@@ -55,9 +54,10 @@ impl Running {
         Ok(one.dek.expose_to_caller())
     }
 
-    async fn destroy_keys(&self, tenant: &str, uids: &[DekUid]) -> Result<DestroyedDataKeys, Error> {
+    async fn destroy_keys(&self, tenant: &str, uids: &[DekUid]) -> Result<Vec<Result<UnixMillis, Gone>>, Error> {
         let (terms, who) = (Terms::default(), Who::service());
-        self.keyring.destroy_data_keys(&name(tenant), &key(MANAGED), uids, true, &terms, &who).await
+        let done = self.keyring.destroy_data_keys(&name(tenant), &key(MANAGED), uids, true, &terms, &who).await?;
+        fates(done)
     }
 
     async fn rotate(&self, tenant: &str) {
@@ -119,6 +119,20 @@ fn new_keys(tenant: &str, count: usize, id: Option<&str>) -> NewDataKeys {
         operation: "BatchCreateDataKeys",
         leaves: vec![Leaf { cnt: Some(count as u64), ..Leaf::default() }; count.div_ceil(ITEMS_PER_LEAF)],
         held: Box::new(()),
+    }
+}
+
+/// What became of each; what was not made at all is an error.
+fn fates(done: DestroyedDataKeys) -> Result<Vec<Result<UnixMillis, Gone>>, Error> {
+    let fate = |fate| match fate {
+        Ok(at) => Ok(at),
+        Err(Undone::Gone(gone)) => Err(gone),
+        Err(Undone::Failed(_)) => Err(Gone::Damaged),
+    };
+    let fates = done.fates().map(fate).collect();
+    match done.parts.into_iter().find_map(|part| part.err().filter(|e| !matches!(e, Error::DataKeysGone(_)))) {
+        Some(error) => Err(error),
+        None => Ok(fates),
     }
 }
 
@@ -194,6 +208,8 @@ async fn none_is_given_out_after_its_destruction() {
                         .map(|((uid, _), _)| uid.to_string())
                         .collect();
                     given += ids.len();
+                    // Others go on while it is still inside.
+                    tokio::task::yield_now().await;
                     let leaf = Leaf { ids: Some(ids.join(",").into()), ..Leaf::of("Got") };
                     keyring.log().append(leaf).unwrap();
                     drop(got.in_use);
@@ -242,13 +258,12 @@ async fn a_call_that_names_one_twice_counts_it_once() {
     let made = uids(&running.create("acme", 3).await.unwrap());
     let never = DekUid::of(1, [1; 6], 1);
     let destroyed = running.destroy_keys("acme", &[made[0], made[0], never, made[1]]).await.unwrap();
-    assert!(destroyed.fates[0].is_ok() && destroyed.fates[1].is_ok() && destroyed.fates[3].is_ok());
-    assert_eq!(destroyed.fates[2], Err(Gone::Never));
+    assert!(destroyed[0].is_ok() && destroyed[1].is_ok() && destroyed[3].is_ok());
+    assert_eq!(destroyed[2], Err(Gone::Never));
     assert_eq!(running.counted("acme").await, [(1, 1)]);
     running.check_counters("acme").await;
     let again = running.destroy_keys("acme", &[made[0], never]).await.unwrap();
-    assert_eq!(again.fates, [Err(Gone::Before), Err(Gone::Never)]);
-    assert_eq!(again.parts, [None]);
+    assert_eq!(again, [Err(Gone::Before), Err(Gone::Never)]);
     running.stop().await;
 }
 
@@ -262,14 +277,17 @@ async fn a_large_call_is_carried_out_whole_and_repeated_whole() {
     let ask = |keyring: Arc<Keyring>, uids: Vec<DekUid>, terms: Terms| async move {
         keyring.destroy_data_keys(&name("acme"), &key(MANAGED), &uids, true, &terms, &Who::service()).await
     };
-    let first = ask(Arc::clone(&running.keyring), made.clone(), terms.clone()).await.unwrap();
-    assert!(first.fates.iter().all(Result::is_ok));
-    assert!(first.lease_end.is_some());
+    // One is named again in the last part.
+    let asked: Vec<_> = made.iter().copied().chain([made[0]]).collect();
+    let first = ask(Arc::clone(&running.keyring), asked.clone(), terms.clone()).await.unwrap();
+    assert!(first.lease_end().is_some());
     assert_eq!(running.scanned("acme").await, []);
-    let again = ask(Arc::clone(&running.keyring), made.clone(), terms.clone()).await.unwrap();
-    assert_eq!(again.fates, first.fates);
-    assert!(again.parts.iter().all(|how| matches!(how, Some(How::Before(_)))));
-    let other = ask(Arc::clone(&running.keyring), made[..10].to_vec(), terms).await;
+    let again = ask(Arc::clone(&running.keyring), asked.clone(), terms.clone()).await.unwrap();
+    assert!(again.parts.iter().all(|part| matches!(part, Ok(DonePart { how: How::Before(_), .. }))));
+    let (first, again) = (fates(first).unwrap(), fates(again).unwrap());
+    assert!(first.iter().all(Result::is_ok) && first.len() == 2_501);
+    assert_eq!(again, first);
+    let other = fates(ask(Arc::clone(&running.keyring), made[..10].to_vec(), terms).await.unwrap());
     assert!(matches!(other, Err(Error::RequestIdReused)));
     running.check_counters("acme").await;
     running.stop().await;
@@ -530,11 +548,6 @@ async fn whoever_hangs_up_loses_only_the_reply() {
     running.stop().await;
 }
 
-#[test]
-fn a_data_key_has_32_bytes() {
-    assert_eq!(Dek::generate(&OsRandom::new()).expose_to_caller().len(), 32);
-}
-
 #[tokio::test]
 async fn older_destructions_are_held_against_the_store_too() {
     let world = World::new().await;
@@ -569,5 +582,95 @@ async fn older_destructions_are_held_against_the_store_too() {
     }
     assert_eq!(running.counted("acme").await, [(1, 2)]);
     running.check_counters("acme").await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_given_out_again_is_not_taken_for_new() {
+    let world = World::new().await;
+    let running = world.start().await;
+    running.tenant_with_managed_key("acme").await;
+    running.create("acme", 2).await.unwrap();
+    let view = running.keyring.key(&name("acme"), &key(MANAGED)).await.unwrap();
+    let tenant = running.keyring.tenant(&name("acme")).await.unwrap();
+    // What the edge says of a repetition whose first item was no good.
+    let leaf = Leaf {
+        tuid: Some(tenant.uid.to_string().into()),
+        key: Some(view.uid.to_string().into()),
+        cnt: Some(2),
+        fail: Some(1),
+        ids: Some("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".into()),
+        why: Some("REPEATED;CONTEXT_INVALID 0".into()),
+        ..Leaf::of("BatchCreateDataKeys")
+    };
+    let index = running.keyring.log().append(leaf.ended(Outcome::Ok)).unwrap();
+    running.keyring.log().durable(index).await.unwrap();
+    running.crash().await;
+    world.start().await.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_that_came_back_with_its_data_keys_takes_only_those_again() {
+    let world = World::new().await;
+    let running = world.start().await;
+    running.tenant_with_managed_key("acme").await;
+    running.create("acme", 5).await.unwrap();
+    running.managed_key("acme", "other").await;
+    let new = NewDataKeys { key: key("other"), ..new_keys("acme", 2, None) };
+    running.keyring.create_data_keys(new, Who::service()).await.unwrap();
+    let copy = |family: Family| {
+        let store = Arc::clone(&world.store);
+        async move { store.inner.list(family, &[], None, 100).await.unwrap().rows }
+    };
+    let view = running.keyring.key(&name("acme"), &key(MANAGED)).await.unwrap();
+    let mut back = Vec::new();
+    for family in [Family::Key, Family::Dek, Family::Ops] {
+        for (place, row) in copy(family).await {
+            if place.windows(16).any(|part| part == view.uid.as_bytes()) {
+                back.push(Write::Put(RowKey::new(family, place), row));
+            }
+        }
+    }
+    let (tenant, managed) = (name("acme"), key(MANAGED));
+    let destroy = Change::ScheduleKeyDestruction { tenant, key: managed, version: None, wait_ms: Some(0) };
+    running.change(destroy).await.unwrap();
+    assert_eq!(running.sum("acme").await, 2);
+    running.crash().await;
+    world.store.inner.commit(Batch { preconditions: vec![], writes: back }).await.unwrap();
+    let running = world.start().await;
+    assert_eq!(running.settled.carried_out, 1);
+    assert_eq!(running.sum("acme").await, 2);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn one_damaged_row_is_the_trouble_of_nobody_else() {
+    let world = World::new().await;
+    let running = world.start().await;
+    running.tenant_with_managed_key("acme").await;
+    let made = running.create("acme", 6).await.unwrap();
+    let rows = world.store.inner.list(Family::Dek, &[], None, 100).await.unwrap().rows;
+    let damaged = |place: usize, at: usize| {
+        let (row_key, mut row) = rows[place].clone();
+        row[at] ^= 1;
+        Write::Put(RowKey::new(Family::Dek, row_key), row)
+    };
+    // No row at all; of a version that never was; one that does not open.
+    let writes = vec![damaged(1, 0), damaged(2, 1 + 32 + 22), damaged(3, 160)];
+    world.store.inner.commit(Batch { preconditions: vec![], writes }).await.unwrap();
+    let wanted: Vec<_> = made.iter().map(|(uid, _)| (*uid, context("acme"))).collect();
+    let got = running.keyring.get_data_keys(&name("acme"), &key(MANAGED), &wanted).await.unwrap();
+    for (place, key) in got.keys.iter().enumerate() {
+        assert_eq!(matches!(key, Err(Error::Damaged(_))), (1..=3).contains(&place), "{place}");
+        assert_eq!(key.is_ok(), !(1..=3).contains(&place), "{place}");
+    }
+    drop(got);
+    running.rotate("acme").await;
+    running.rewrap().await;
+    assert_eq!(running.counted("acme").await, [(1, 3), (2, 3)], "what cannot be moved is counted where it was");
+    let all = uids(&made);
+    let destroyed = running.destroy_keys("acme", &all).await.unwrap();
+    assert_eq!(destroyed.iter().filter(|fate| fate.is_ok()).count(), 4, "one that does not open can be destroyed");
+    assert_eq!(running.counted("acme").await, [(1, 2)]);
     running.stop().await;
 }
