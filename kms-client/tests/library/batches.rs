@@ -131,6 +131,21 @@ async fn managed_data_keys_are_made_given_out_and_destroyed() {
 }
 
 #[tokio::test]
+async fn a_repetition_that_finds_all_of_them_destroyed_says_so_of_each() {
+    let (_fake, kms) = start().await;
+    let (erased, news) = (key("erased"), vec![NewDataKey::default(); 2]);
+    // There is no version to tell then.
+    let made = kms.create_data_key_batch(&erased, &context(), news.clone()).await;
+    assert_eq!(told(made, |made| made.uid), [gone(), gone()]);
+    let made = kms.create_data_key_uid_batch(&erased, &context(), news).await;
+    assert_eq!(told(made, |made| made.uid), [gone(), gone()]);
+}
+
+fn gone<T>() -> Result<T, String> {
+    Err("DATA_KEY_DESTROYED".to_owned())
+}
+
+#[tokio::test]
 async fn macs_are_made_and_verified() {
     let (_fake, kms) = start().await;
     let app = key("app");

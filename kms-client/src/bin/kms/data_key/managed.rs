@@ -211,7 +211,7 @@ impl Destroy {
             app.output.show_change(&json::DestroyedDataKey::from(&destroyed), || {
                 fields([
                     ("uid", uid.to_string()),
-                    ("destroyed", destroyed.destroy_time.map(time_text).unwrap_or_default()),
+                    ("destroyed", time_text(destroyed.destroy_time)),
                     ("leases end", destroyed.lease_end_time.map(time_text).unwrap_or_default()),
                 ])
             })?;
@@ -224,7 +224,7 @@ impl Destroy {
             let good = self.uids.iter().zip(&results).filter_map(|(uid, result)| Some((uid, result.as_ref().ok()?)));
             let row = |(uid, destroyed): (&DataKeyUid, &kms_client::DestroyedDataKey)| {
                 let lease_end = destroyed.lease_end_time.map(time_text).unwrap_or_default();
-                [uid.to_string(), destroyed.destroy_time.map(time_text).unwrap_or_default(), lease_end]
+                [uid.to_string(), time_text(destroyed.destroy_time), lease_end]
             };
             rows(["UID", "DESTROYED", "LEASES-END"], good.map(row))
         })?;
