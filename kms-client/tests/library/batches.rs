@@ -161,6 +161,27 @@ async fn macs_are_made_and_verified() {
     assert_eq!(verified, [Err("MAC_INVALID".to_owned()), Ok((1, false)), Ok((1, false))]);
 }
 
+#[tokio::test]
+async fn what_callers_hold_is_taken_as_it_is() {
+    let (_fake, kms) = start().await;
+    let (app, context) = (key("app"), context());
+    let (vecs, arrays, texts) = (vec![b"one".to_vec()], [*b"one"], ["one".to_owned()]);
+    let of = |sealed| told(sealed, |sealed: kms_client::Encrypted| sealed.ciphertext);
+    let one = of(kms.encrypt_batch(&app, &context, [&b"one"[..]]).await);
+    assert_eq!(of(kms.encrypt_batch(&app, &context, &vecs).await), one);
+    assert_eq!(of(kms.encrypt_batch(&app, &context, &arrays).await), one);
+    assert_eq!(of(kms.encrypt_batch(&app, &context, &texts).await), one);
+    assert_eq!(of(kms.encrypt_batch(&app, &context, ["one"]).await), one);
+    assert_eq!(of(kms.encrypt_batch(&app, &context, vecs.iter().map(Vec::as_slice)).await), one);
+    let own = vecs.iter().map(|value| BatchItem::new(value).aad("2"));
+    assert_eq!(of(kms.encrypt_batch(&app, &at("2"), &vecs).await), of(kms.encrypt_batch(&app, &context, own).await));
+
+    let made = told(kms.generate_mac_batch(&app, &context, &texts).await, |made| made.mac);
+    let macs: Vec<&Mac> = made.iter().map(|mac| mac.as_ref().unwrap()).collect();
+    let verified = kms.verify_mac_batch(&app, &context, vecs.iter().zip(macs)).await;
+    assert_eq!(told(verified, |verified| verified.key_version.get()), [Ok(1)]);
+}
+
 /// Every batch of so many items, by the name of its RPC.
 async fn all(kms: &Client, name: &str, count: usize) -> Vec<(&'static str, Option<Error>)> {
     let (key, context) = (key(name), context());
