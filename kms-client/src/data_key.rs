@@ -159,8 +159,9 @@ pub struct DataKeyCreation<T, V> {
 }
 
 impl<T, V: 'static> DataKeyCreation<T, V> {
-    /// See [`Change::request_id`](crate::Change::request_id). A repetition answers with the same uids and the same data keys,
-    /// and their leases begin anew.
+    /// See [`Change::request_id`](crate::Change::request_id). A repetition gives the same data keys out again as they are then:
+    /// with the same uids, and leases that begin anew. It needs a key that is enabled, as a first call does; `key_version` may
+    /// be a newer one; and a data key that was destroyed meanwhile is an error: of its item in a batch, else of the call.
     pub fn request_id(self, id: RequestId) -> Self {
         Self { creation: self.creation.request_id(id), ..self }
     }
