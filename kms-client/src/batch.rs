@@ -8,7 +8,7 @@ use prost::Message;
 use tonic::Code;
 
 use crate::error::kind_of;
-use crate::{Context, Error, ErrorKind};
+use crate::{Context, Error, ErrorKind, Mac};
 
 /// One item of a batch, with aad of its own if it has any.
 ///
@@ -31,6 +31,10 @@ use crate::{Context, Error, ErrorKind};
 /// // Bound to its row by an aad of its own, of at most 256 bytes.
 /// let rows = values.into_iter().zip(["42", "43"]).map(|(value, id)| BatchItem::new(value).aad(id));
 /// kms.encrypt_batch(&key, &column, rows).await?;
+///
+/// // What is held as `Vec`, array or text is taken as it is.
+/// let read: Vec<Vec<u8>> = vec![b"457-55-5462".to_vec()];
+/// kms.encrypt_batch(&key, &column, &read).await?;
 ///
 /// kms.generate_data_key_batch(&key, &column, vec![NewDataKey::default(); 100]).await?;
 /// # Ok(())
@@ -92,6 +96,36 @@ impl<T> From<T> for BatchItem<T> {
     fn from(value: T) -> Self {
         Self::new(value)
     }
+}
+
+/// Lets batches of bytes take what callers hold, and batches of MACs the same beside its code.
+macro_rules! held_as {
+    ($($Held:ty $(, const $N:ident)?;)*) => {$(
+        impl<'a $(, const $N: usize)?> From<&'a $Held> for BatchItem<&'a [u8]> {
+            fn from(held: &'a $Held) -> Self {
+                Self::new(held.as_ref())
+            }
+        }
+
+        impl<'a $(, const $N: usize)?> From<BatchItem<&'a $Held>> for BatchItem<&'a [u8]> {
+            fn from(item: BatchItem<&'a $Held>) -> Self {
+                Self { value: item.value.as_ref(), aad: item.aad }
+            }
+        }
+
+        impl<'a $(, const $N: usize)?> From<(&'a $Held, &'a Mac)> for BatchItem<(&'a [u8], &'a Mac)> {
+            fn from((held, mac): (&'a $Held, &'a Mac)) -> Self {
+                Self::new((held.as_ref(), mac))
+            }
+        }
+    )*};
+}
+
+held_as! {
+    Vec<u8>;
+    [u8; N], const N;
+    str;
+    String;
 }
 
 impl<T> fmt::Debug for BatchItem<T> {

@@ -124,8 +124,8 @@ pub struct GivenDataKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DestroyedDataKey {
-    /// When it was destroyed. `None` in an answer to [`Destruction::validate_only`].
-    pub destroy_time: Option<SystemTime>,
+    /// When it was destroyed; in an answer to [`Destruction::validate_only`], the time of the rehearsal.
+    pub destroy_time: SystemTime,
     /// From then on, nobody who keeps to leases holds it. `None` if the server does not say it.
     pub lease_end_time: Option<SystemTime>,
 }
@@ -159,8 +159,9 @@ pub struct DataKeyCreation<T, V> {
 }
 
 impl<T, V: 'static> DataKeyCreation<T, V> {
-    /// See [`Change::request_id`](crate::Change::request_id). A repetition answers with the same uids and the same data keys,
-    /// and their leases begin anew.
+    /// See [`Change::request_id`](crate::Change::request_id). A repetition gives the same data keys out again as they are then:
+    /// with the same uids, and leases that begin anew. It needs a key that is enabled, as a first call does; `key_version` may
+    /// be a newer one; and a data key that was destroyed meanwhile is an error: of its item in a batch, else of the call.
     pub fn request_id(self, id: RequestId) -> Self {
         Self { creation: self.creation.request_id(id), ..self }
     }
@@ -403,31 +404,43 @@ impl Made {
 
     pub(crate) fn created(self) -> Result<Items<CreatedDataKey>, Error> {
         // Not told before the data keys are taken over.
-        let (key_version, lease) = (version(self.key_version, "key_version"), self.began.lease(self.lease));
+        let lease = self.began.lease(self.lease);
         let results = read_all(self.results, self.count, |result| {
             let data_key = DataKey::take(result.plaintext);
-            match ItemError::from_wire(result.error) {
-                Some(error) => Ok(Err(error)),
-                None => Ok(Ok((required(data_key, "plaintext")?, DataKeyUid::from_wire(&result.uid)?))),
+            if let Some(error) = ItemError::from_wire(result.error) {
+                return Ok(Err(error));
             }
+            let (data_key, uid) = (required(data_key, "plaintext")?, DataKeyUid::from_wire(&result.uid)?);
+            Ok(Ok((data_key, uid, wrapping(self.key_version)?)))
         })?;
-        let (key_version, lease) = (key_version?, lease?);
-        let with_lease = |(data_key, uid)| CreatedDataKey { uid, data_key, key_version, lease: lease.clone() };
+        let lease = lease?;
+        let with_lease =
+            |(data_key, uid, key_version)| CreatedDataKey { uid, data_key, key_version, lease: lease.clone() };
         Ok(results.into_iter().map(|result| result.map(with_lease)).collect())
     }
 
     pub(crate) fn uids(self) -> Result<Items<CreatedDataKeyUid>, Error> {
-        let key_version = version(self.key_version, "key_version")?;
         read_all(self.results, self.count, |result| match ItemError::from_wire(result.error) {
             Some(error) => Ok(Err(error)),
-            None => Ok(Ok(CreatedDataKeyUid { uid: DataKeyUid::from_wire(&result.uid)?, key_version })),
+            None => {
+                let (uid, key_version) = (DataKeyUid::from_wire(&result.uid)?, wrapping(self.key_version)?);
+                Ok(Ok(CreatedDataKeyUid { uid, key_version }))
+            }
         })
     }
 
     pub(crate) fn rehearsed(self) -> Result<Items<VersionNumber>, Error> {
-        let key_version = version(self.key_version, "key_version")?;
-        read_all(self.results, self.count, |result| Ok(ItemError::from_wire(result.error).map_or(Ok(key_version), Err)))
+        read_all(self.results, self.count, |result| match ItemError::from_wire(result.error) {
+            Some(error) => Ok(Err(error)),
+            None => Ok(Ok(wrapping(self.key_version)?)),
+        })
     }
+}
+
+/// Reads the version that wraps all that are good. An answer without a good one has none, when a repetition finds all of them
+/// destroyed: so it is looked at only where it is needed.
+fn wrapping(key_version: u32) -> Result<VersionNumber, Error> {
+    version(key_version, "key_version")
 }
 
 /// Returns the one result of an answer that has no errors of items.
@@ -465,7 +478,7 @@ pub(crate) fn read_given(
 impl DestroyedDataKey {
     pub(crate) fn from_wire(answer: v1::DestroyDataKeyResponse) -> Result<Self, Error> {
         Ok(Self {
-            destroy_time: time_or_none(answer.destroy_time, "destroy_time")?,
+            destroy_time: time(answer.destroy_time, "destroy_time")?,
             lease_end_time: time_or_none(answer.lease_end_time, "lease_end_time")?,
         })
     }
@@ -478,10 +491,7 @@ pub(crate) fn read_destroyed(
     let lease_end_time = time_or_none(answer.lease_end_time, "lease_end_time")?;
     read_all(answer.results, count, |result| match ItemError::from_wire(result.error) {
         Some(error) => Ok(Err(error)),
-        None => Ok(Ok(DestroyedDataKey {
-            destroy_time: time_or_none(result.destroy_time, "destroy_time")?,
-            lease_end_time,
-        })),
+        None => Ok(Ok(DestroyedDataKey { destroy_time: time(result.destroy_time, "destroy_time")?, lease_end_time })),
     })
 }
 
@@ -505,7 +515,10 @@ impl ManagedDataKey {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::lease::{Clock, SystemClock};
 
     #[test]
     fn a_uid_is_16_bytes_and_32_hexadecimal_digits() {
@@ -524,6 +537,31 @@ mod tests {
         for bad in [&[][..], &[0; 15], &[0; 17]] {
             assert!(DataKeyUid::try_from(bad).is_err());
         }
+    }
+
+    fn made(key_version: u32, results: Vec<v1::BatchCreateDataKeysResult>) -> Made {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let count = results.len();
+        let answer = v1::BatchCreateDataKeysResponse { key_version, lease: None, results };
+        Made::batch(Began::now(&clock).answered(answer), count)
+    }
+
+    #[test]
+    fn a_version_is_needed_by_what_is_good_and_by_nothing_else() {
+        let (code, reason) = (9, v1::ErrorReason::DataKeyDestroyed.into());
+        let error = Some(v1::ItemError { code, reason, message: "gone".to_owned() });
+        let bad = v1::BatchCreateDataKeysResult { error, ..Default::default() };
+        let good = v1::BatchCreateDataKeysResult { plaintext: vec![7; 32], uid: vec![1; 16], error: None };
+        let is_bad = |result: Result<(), &ItemError>| result.is_err_and(|e| e.reason() == Some("DATA_KEY_DESTROYED"));
+        for key_version in [0, 7] {
+            let of = || made(key_version, vec![bad.clone(), bad.clone()]);
+            assert!(of().created().unwrap().iter().all(|result| is_bad(result.as_ref().map(drop))));
+            assert!(of().uids().unwrap().iter().all(|result| is_bad(result.as_ref().map(drop))));
+            assert!(of().rehearsed().unwrap().iter().all(|result| is_bad(result.as_ref().map(drop))));
+        }
+        let of = |key_version| made(key_version, vec![bad.clone(), good.clone()]);
+        assert_eq!(of(7).created().unwrap()[1].as_ref().unwrap().key_version.get(), 7);
+        assert!(of(0).created().is_err() && of(0).uids().is_err() && of(0).rehearsed().is_err());
     }
 
     #[test]

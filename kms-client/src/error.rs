@@ -189,6 +189,15 @@ impl Error {
         error
     }
 
+    /// An update says nothing. As the server would say it, which was not asked.
+    pub(crate) fn nothing_to_update(operation: &'static str) -> Self {
+        let mut error = Self::new(ErrorKind::InvalidArgument, "the settings say nothing that could be changed")
+            .with_hint("nothing was sent: set at least one of them");
+        error.0.operation = Some(operation);
+        error.0.reason = Some("FIELD_INVALID".to_owned());
+        error
+    }
+
     /// The answer lacks something, or has something that cannot be.
     pub(crate) fn malformed(lacks: &str) -> Self {
         Self::new(ErrorKind::Internal, format!("the server's answer lacks a good value: {lacks}"))

@@ -146,12 +146,16 @@ impl Client {
         })
     }
 
-    /// Changes the settings of an active tenant. What they do not say stays. Leases that were given out before run on.
+    /// Changes the settings of an active tenant. What they do not say stays; settings that say nothing are refused here, before
+    /// anything is sent (reason `FIELD_INVALID`). Leases that were given out before run on.
     pub fn update_tenant(&self, tenant: &TenantRef, settings: TenantSettings) -> Change<Tenant> {
         let (client, name) = (self.clone(), tenant.to_string());
         Change::new(move |said| async move {
             let Said { etag, request_id, validate_only } = said;
             let paths: Vec<_> = settings.data_key_lease.iter().map(|_| "data_key_lease".to_owned()).collect();
+            if paths.is_empty() {
+                return Err(Error::nothing_to_update("UpdateTenant"));
+            }
             let data_key_lease = duration(settings.data_key_lease);
             let request = v1::UpdateTenantRequest {
                 tenant: Some(v1::Tenant { name, etag, data_key_lease, ..v1::Tenant::default() }),

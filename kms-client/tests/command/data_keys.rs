@@ -46,6 +46,25 @@ async fn a_managed_data_key_is_made_and_given_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_made_and_cannot_be_shown_is_not_lost() {
+    let world = World::new().await;
+    let uid = "07000000000000000000000000000000";
+    for line in ["--data-key-out no/such/folder", "--field none", "--field none --uid-only"] {
+        let ran = world.run(&format!("data-key create --key people {line}")).await;
+        assert!(ran.code != 0 && ran.stdout.is_empty(), "{line}");
+        let told = format!("; the data key is made all the same, its uid is {uid}\n");
+        assert!(ran.stderr.starts_with("error: ") && ran.stderr.contains(&told), "{line}: {}", ran.stderr);
+    }
+    let ran = world.run("--output json data-key create --key people --data-key-out no/such/folder").await;
+    assert!(ran.stderr.contains(&format!("its uid is {uid}\"")), "{}", ran.stderr);
+    for line in ["", "--uid-only"] {
+        let ran =
+            world.run(&format!("data-key create --key people --count 2 --request-id c-1 --field none {line}")).await;
+        assert!(ran.stderr.contains("; the data keys are made all the same: --request-id c-1 gives them again\n"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_are_made_one_a_line() {
     let world = World::new().await;
     let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
@@ -80,6 +99,15 @@ async fn what_could_not_be_had_is_told_beside_what_could() {
     let ran = world.run("data-key create --key partly --count 3").await;
     assert_eq!((ran.code, ran.stdout.iter().filter(|byte| **byte == b'\n').count()), (7, 2));
     assert!(ran.stderr.starts_with("error: data key 2: the data key is destroyed (DATA_KEY_DESTROYED)\n"));
+    let ran = world.run("data-key create --key erased --count 2").await;
+    assert_eq!((ran.code, ran.stdout.len()), (5, 0));
+    assert_eq!(
+        ran.stderr,
+        "error: data key 1: the data key is destroyed (DATA_KEY_DESTROYED)\nerror: data key 2: the data key is \
+         destroyed (DATA_KEY_DESTROYED)\nerror: 2 of 2 failed, the first of them since the data key is \
+         destroyed\nreason: DATA_KEY_DESTROYED (FAILED_PRECONDITION)\nhint: this is final: what was sealed with this \
+         data key cannot be opened again\n"
+    );
     let both = format!("data-key get {UID} {OTHER_UID} --key people");
     assert_eq!(world.run(&format!("{both} --out keys")).await.text(), "");
     #[cfg(unix)]

@@ -32,6 +32,14 @@ async fn every_sort_of_failure_has_its_exit_code() {
         ("encrypt --key slow --timeout 500ms", 6),
         ("whoami --address https://127.0.0.1:1", 6),
         ("data-key create --key partly --count 3", 7),
+        // Where all failed, as the first would have alone.
+        ("data-key create --key erased --count 3", 5),
+        ("data-key create --key erased --count 1 --uid-only", 5),
+        ("data-key get 09010000000000000000000000000000 09020000000000000000000000000000 --key people", 4),
+        (
+            "data-key destroy 09020000000000000000000000000000 09010000000000000000000000000000 --key people --yes --name people",
+            5,
+        ),
         ("data-key get 09010000000000000000000000000000 --key people", 4),
         ("data-key destroy 09020000000000000000000000000000 --key people --yes --name people", 5),
         ("whoami --ca-file foreign.pem", 6),

@@ -158,6 +158,10 @@ async fn the_json_of_every_command_is_as_it_was() {
     assert_eq!(ran.code, 7);
     golden.is("data-key-get-partly.json", &String::from_utf8(ran.stdout).unwrap());
     golden.is("error-partly.json", &ran.stderr);
+    let none = format!("--output json data-key get {MISSING_UID} {MISSING_UID} --key people");
+    let ran = world.run(&none).await;
+    assert_eq!(ran.code, 4);
+    golden.is("error-all.json", &ran.stderr);
     for (name, line) in [
         ("error-usage", "key enable app --version 0"),
         ("error-settings", "whoami --profile none"),

@@ -166,8 +166,7 @@ impl CryptoService for Rules {
         let r = self.meet(request).await?;
         verdict(&r.key).await?;
         found(&r.uid, &Pairs::new())?;
-        let destroy_time = (!r.validate_only).then_some(TIME);
-        Ok(Response::new(DestroyDataKeyResponse { destroy_time, lease_end_time: Some(LEASE_END) }))
+        Ok(Response::new(DestroyDataKeyResponse { destroy_time: Some(TIME), lease_end_time: Some(LEASE_END) }))
     }
 
     async fn generate_mac(
@@ -291,11 +290,12 @@ impl CryptoService for Rules {
     ) -> Result<Response<BatchCreateDataKeysResponse>, Status> {
         let r = self.meet(request).await?;
         verdict(&r.key).await?;
+        let is_none_left = r.key.ends_with("/erased");
         let mut count = 0;
         let results = results(&r.key, r.items, |item| {
             count += 1;
-            // In place of a repetition, which finds one of them destroyed.
-            let destroyed = (r.key.ends_with("/partly") && count == 2).then_some([7, 2]);
+            // In place of a repetition, which finds one of them destroyed, or all.
+            let destroyed = (is_none_left || r.key.ends_with("/partly") && count == 2).then_some([7, 2]);
             match aad_error(&item.aad).and_then(|()| found(&destroyed.unwrap_or([7, 0]), &Pairs::new())) {
                 Err(status) => BatchCreateDataKeysResult { error: item_error(status), ..Default::default() },
                 Ok(_) if r.validate_only => BatchCreateDataKeysResult::default(),
@@ -306,8 +306,8 @@ impl CryptoService for Rules {
                 },
             }
         });
-        let lease = lease(&r.key, r.omit_plaintext);
-        Ok(Response::new(BatchCreateDataKeysResponse { key_version: 1, lease, results }))
+        let (key_version, lease) = if is_none_left { (0, None) } else { (1, lease(&r.key, r.omit_plaintext)) };
+        Ok(Response::new(BatchCreateDataKeysResponse { key_version, lease, results }))
     }
 
     async fn batch_get_data_keys(
@@ -331,7 +331,7 @@ impl CryptoService for Rules {
         verdict(&r.key).await?;
         let results = results(&r.key, r.items, |item| match found(&item.uid, &Pairs::new()) {
             Err(status) => BatchDestroyDataKeysResult { error: item_error(status), ..Default::default() },
-            Ok(_) => BatchDestroyDataKeysResult { destroy_time: (!r.validate_only).then_some(TIME), error: None },
+            Ok(_) => BatchDestroyDataKeysResult { destroy_time: Some(TIME), error: None },
         });
         Ok(Response::new(BatchDestroyDataKeysResponse { lease_end_time: Some(LEASE_END), results }))
     }

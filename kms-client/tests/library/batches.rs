@@ -131,6 +131,21 @@ async fn managed_data_keys_are_made_given_out_and_destroyed() {
 }
 
 #[tokio::test]
+async fn a_repetition_that_finds_all_of_them_destroyed_says_so_of_each() {
+    let (_fake, kms) = start().await;
+    let (erased, news) = (key("erased"), vec![NewDataKey::default(); 2]);
+    // There is no version to tell then.
+    let made = kms.create_data_key_batch(&erased, &context(), news.clone()).await;
+    assert_eq!(told(made, |made| made.uid), [gone(), gone()]);
+    let made = kms.create_data_key_uid_batch(&erased, &context(), news).await;
+    assert_eq!(told(made, |made| made.uid), [gone(), gone()]);
+}
+
+fn gone<T>() -> Result<T, String> {
+    Err("DATA_KEY_DESTROYED".to_owned())
+}
+
+#[tokio::test]
 async fn macs_are_made_and_verified() {
     let (_fake, kms) = start().await;
     let app = key("app");
@@ -144,6 +159,27 @@ async fn macs_are_made_and_verified() {
     let verified = kms.verify_mac_batch(&app, &context(), items).await;
     let verified = told(verified, |verified| (verified.key_version.get(), verified.stale));
     assert_eq!(verified, [Err("MAC_INVALID".to_owned()), Ok((1, false)), Ok((1, false))]);
+}
+
+#[tokio::test]
+async fn what_callers_hold_is_taken_as_it_is() {
+    let (_fake, kms) = start().await;
+    let (app, context) = (key("app"), context());
+    let (vecs, arrays, texts) = (vec![b"one".to_vec()], [*b"one"], ["one".to_owned()]);
+    let of = |sealed| told(sealed, |sealed: kms_client::Encrypted| sealed.ciphertext);
+    let one = of(kms.encrypt_batch(&app, &context, [&b"one"[..]]).await);
+    assert_eq!(of(kms.encrypt_batch(&app, &context, &vecs).await), one);
+    assert_eq!(of(kms.encrypt_batch(&app, &context, &arrays).await), one);
+    assert_eq!(of(kms.encrypt_batch(&app, &context, &texts).await), one);
+    assert_eq!(of(kms.encrypt_batch(&app, &context, ["one"]).await), one);
+    assert_eq!(of(kms.encrypt_batch(&app, &context, vecs.iter().map(Vec::as_slice)).await), one);
+    let own = vecs.iter().map(|value| BatchItem::new(value).aad("2"));
+    assert_eq!(of(kms.encrypt_batch(&app, &at("2"), &vecs).await), of(kms.encrypt_batch(&app, &context, own).await));
+
+    let made = told(kms.generate_mac_batch(&app, &context, &texts).await, |made| made.mac);
+    let macs: Vec<&Mac> = made.iter().map(|mac| mac.as_ref().unwrap()).collect();
+    let verified = kms.verify_mac_batch(&app, &context, vecs.iter().zip(macs)).await;
+    assert_eq!(told(verified, |verified| verified.key_version.get()), [Ok(1)]);
 }
 
 /// Every batch of so many items, by the name of its RPC.

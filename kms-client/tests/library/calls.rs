@@ -115,6 +115,17 @@ async fn the_lease_of_a_tenant_is_set_at_its_creation_and_later() {
 }
 
 #[tokio::test]
+async fn an_update_that_says_nothing_is_refused_before_it_is_sent() {
+    let (fake, kms) = start().await;
+    fake.take_calls();
+    let error = kms.update_tenant(&TenantRef::new("acme").unwrap(), TenantSettings::new()).await.unwrap_err();
+    assert_eq!((error.kind(), error.reason()), (ErrorKind::InvalidArgument, Some("FIELD_INVALID")));
+    assert_eq!((error.operation(), error.attempts()), (Some("UpdateTenant"), 0));
+    assert!(error.to_string().contains("say nothing"), "{error}");
+    assert!(fake.requests().is_empty());
+}
+
+#[tokio::test]
 async fn lists_come_by_the_page_or_all_up_to_a_bound() {
     let (_fake, kms) = start().await;
     let acme = TenantRef::new("acme").unwrap();

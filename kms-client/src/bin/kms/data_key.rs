@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::decrypt::stale;
 use crate::duration;
 use crate::error::{About, Failure};
+use crate::hint::Subject;
 use crate::input::DataIn;
 use crate::json;
 use crate::output::{Format, fields};
@@ -134,7 +135,7 @@ impl Generate {
                 base64(line, made.data_key.expose());
             });
             app.output.show(&json::Batch::generated(&results), || lines.to_string())?;
-            return finish(app, &results, |index| format!("data key {}", index + 1));
+            return finish(app, &subject, &results, |index| format!("data key {}", index + 1));
         }
         let made = client.generate_data_key(&key, &context).await.about(&subject)?;
         let (data_key, wrapped) = (made.data_key.expose(), made.wrapped_data_key.as_bytes());
@@ -171,7 +172,7 @@ impl GenerateWrapped {
             let lines = lines(&results, |made, line| base64(line, made.wrapped_data_key.as_bytes()));
             let answer = json::Batch::generated_wrapped(&results);
             self.out.write_lines(app, Secrecy::Public, &lines, &answer)?;
-            return finish(app, &results, |index| format!("data key {}", index + 1));
+            return finish(app, &subject, &results, |index| format!("data key {}", index + 1));
         }
         let made = client.generate_wrapped_data_key(&key, &context).await.about(&subject)?;
         let answer = json::GeneratedDataKey::wrapped(&made);
@@ -214,15 +215,18 @@ fn base64(line: &mut String, bytes: &[u8]) {
 /// Tells what failed of a batch.
 fn finish<T>(
     app: &mut App<'_>,
+    subject: &Subject,
     results: &[Result<T, ItemError>],
     name: impl Fn(usize) -> String,
 ) -> Result<(), Failure> {
-    let mut failed = 0;
-    for (index, result) in results.iter().enumerate() {
-        if let Err(error) = result {
-            app.output.item_failure(&name(index), error);
-            failed += 1;
-        }
+    let failed: Vec<_> =
+        results.iter().enumerate().filter_map(|(index, result)| Some((index, result.as_ref().err()?))).collect();
+    for (index, error) in &failed {
+        app.output.item_failure(&name(*index), error);
     }
-    if failed == 0 { Ok(()) } else { Err(Failure::partly(failed, results.len())) }
+    match failed[..] {
+        [] => Ok(()),
+        [(_, first), ..] if failed.len() == results.len() => Err(Failure::all(failed.len(), first, subject)),
+        [..] => Err(Failure::partly(failed.len(), results.len())),
+    }
 }

@@ -1,6 +1,6 @@
 //! What a person is told when something fails: what, why, and what to do.
 
-use kms_client::{Error, ErrorKind};
+use kms_client::{Error, ErrorKind, ItemError};
 use kms_proto::v1::ErrorReason;
 use serde::Serialize;
 
@@ -53,6 +53,19 @@ impl Failure {
         Self::new(Exit::PipeClosed, "OTHER", "nobody reads the output")
     }
 
+    /// A batch was carried out, and none of its items succeeded: it ends as the first of them would have ended alone.
+    pub fn all(count: usize, first: &ItemError, subject: &Subject) -> Self {
+        let message = match count {
+            1 => first.message().to_owned(),
+            _ => format!("{count} of {count} failed, the first of them since {}", first.message()),
+        };
+        let mut failure = Self::new(Exit::of(first.kind()), code(first.kind()), message);
+        failure.reason = first.reason().map(Into::into);
+        let known = first.reason().and_then(ErrorReason::from_reason);
+        failure.hint = known.map(|reason| hint::of(reason, None, subject).into());
+        failure
+    }
+
     /// A batch was carried out, but not for all of its items.
     pub fn partly(failed: usize, of: usize) -> Self {
         Self::new(Exit::Partly, "PARTLY_FAILED", format!("{failed} of {of} failed"))
@@ -62,6 +75,13 @@ impl Failure {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into().into());
+        self
+    }
+
+    /// Tells beside it what was done all the same.
+    #[must_use]
+    pub fn though(mut self, done: &str) -> Self {
+        self.message = format!("{}; {done}", self.message).into();
         self
     }
 

@@ -12,7 +12,7 @@ pub enum Exit {
     NotFound,
     Conflict,
     Unavailable,
-    /// A batch was carried out, but not for all of its items.
+    /// A batch was carried out, but only for some of its items.
     Partly,
     Interrupted,
     /// Whoever read the output went away. Not a failure: `kms key list | head`.
@@ -60,7 +60,8 @@ Exit codes:
     5  it exists already, it is not in a state that allows this, or somebody else changed it
     6  the server cannot be reached or is not the one that you trust, cannot answer now, or took
        too long; for `kms status`: it does not serve
-    7  finished, but some of it failed: several data keys were asked for, and not all could be had
+    7  finished, but some of it failed: several data keys were asked for, and not all could be made,
+       had or destroyed; if none could, the code is that of the first
     8  the server is locked (no server has this yet)
   130  interrupted by Ctrl-C
 ";

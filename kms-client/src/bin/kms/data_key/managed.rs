@@ -47,8 +47,8 @@ pub struct Create {
 ///
 /// The context must be the one that they were created with. Prints a data key in base64, or its 32
 /// bytes with --raw; of several, each line has a uid, a tab, and the data key, in the order in which
-/// they were asked for. What cannot be had is told on stderr, with exit code 7. A file that they are
-/// written to can be read only by you.
+/// they were asked for. What cannot be had is told on stderr, with exit code 7 if others can. A file
+/// that they are written to can be read only by you.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Get {
@@ -115,18 +115,23 @@ impl Create {
         }
         if self.uid_only {
             let made = client.create_data_key_uid(&key, &context).request_id(id).await.about(&subject)?;
-            return app.output.show(&json::CreatedDataKey::uid(&made), || {
+            let shown = app.output.show(&json::CreatedDataKey::uid(&made), || {
                 fields([("uid", made.uid.to_string()), ("key version", made.key_version.to_string())])
             });
+            return shown.map_err(|failure| failure.though(&kept(made.uid)));
         }
         let made = client.create_data_key(&key, &context).request_id(id).await.about(&subject)?;
+        self.show(app, &made).map_err(|failure| failure.though(&kept(made.uid)))
+    }
+
+    fn show(&self, app: &mut App<'_>, made: &kms_client::CreatedDataKey) -> Result<(), Failure> {
         let data_key = made.data_key.expose();
         if let Some(file) = &self.data_key_out {
             sink::write(Some(file), Secrecy::Secret, data_key, true)?;
         }
         // What went to a file is not shown again.
         let shown: &[u8] = if self.data_key_out.is_some() { &[] } else { data_key };
-        app.output.show(&json::CreatedDataKey::new(&made, shown), || {
+        app.output.show(&json::CreatedDataKey::new(made, shown), || {
             fields([
                 ("uid", made.uid.to_string()),
                 ("data key", base64_line(shown).trim_end().to_owned()),
@@ -139,20 +144,23 @@ impl Create {
     async fn many(&self, app: &mut App<'_>, items: Vec<kms_client::NewDataKey>) -> Result<(), Failure> {
         let Prepared { client, key, context, subject } = self.under.prepare(app)?;
         let id = self.change.begin();
+        // Their uids would be too many for a message.
+        let kept = format!("the data keys are made all the same: --request-id {id} gives them again");
         let name = |index: usize| format!("data key {}", index + 1);
         if self.change.dry_run {
             let creation = client.create_data_key_batch(&key, &context, items).validate_only();
             let results = creation.await.about(&subject)?;
             app.output.show(&json::Batch::rehearsed(&results), String::new)?;
             self.change.note(app);
-            return finish(app, &results, name);
+            return finish(app, &subject, &results, name);
         }
         if self.uid_only {
             let creation = client.create_data_key_uid_batch(&key, &context, items).request_id(id);
             let results = creation.await.about(&subject)?;
             let lines = lines(&results, |made, line| line.push_str(&made.uid.to_string()));
-            app.output.show(&json::Batch::uids(&results), || lines.to_string())?;
-            return finish(app, &results, name);
+            let shown = app.output.show(&json::Batch::uids(&results), || lines.to_string());
+            shown.map_err(|failure| failure.though(&kept))?;
+            return finish(app, &subject, &results, name);
         }
         let creation = client.create_data_key_batch(&key, &context, items).request_id(id);
         let results = creation.await.about(&subject)?;
@@ -161,9 +169,15 @@ impl Create {
             line.push('\t');
             base64(line, made.data_key.expose());
         });
-        app.output.show(&json::Batch::created(&results), || lines.to_string())?;
-        finish(app, &results, name)
+        let shown = app.output.show(&json::Batch::created(&results), || lines.to_string());
+        shown.map_err(|failure| failure.though(&kept))?;
+        finish(app, &subject, &results, name)
     }
+}
+
+/// Says what is to be kept, when it could not be shown: without its uid a data key is lost.
+fn kept(uid: DataKeyUid) -> String {
+    format!("the data key is made all the same, its uid is {uid}")
 }
 
 impl Get {
@@ -186,7 +200,7 @@ impl Get {
             },
         );
         self.out.write_lines(app, Secrecy::Secret, &lines, &json::Batch::given(&results))?;
-        finish(app, &results, |index| self.uids[index].to_string())
+        finish(app, &subject, &results, |index| self.uids[index].to_string())
     }
 }
 
@@ -211,7 +225,7 @@ impl Destroy {
             app.output.show_change(&json::DestroyedDataKey::from(&destroyed), || {
                 fields([
                     ("uid", uid.to_string()),
-                    ("destroyed", destroyed.destroy_time.map(time_text).unwrap_or_default()),
+                    ("destroyed", time_text(destroyed.destroy_time)),
                     ("leases end", destroyed.lease_end_time.map(time_text).unwrap_or_default()),
                 ])
             })?;
@@ -224,12 +238,12 @@ impl Destroy {
             let good = self.uids.iter().zip(&results).filter_map(|(uid, result)| Some((uid, result.as_ref().ok()?)));
             let row = |(uid, destroyed): (&DataKeyUid, &kms_client::DestroyedDataKey)| {
                 let lease_end = destroyed.lease_end_time.map(time_text).unwrap_or_default();
-                [uid.to_string(), destroyed.destroy_time.map(time_text).unwrap_or_default(), lease_end]
+                [uid.to_string(), time_text(destroyed.destroy_time), lease_end]
             };
             rows(["UID", "DESTROYED", "LEASES-END"], good.map(row))
         })?;
         self.change.note(app);
-        finish(app, &results, |index| self.uids[index].to_string())
+        finish(app, &subject, &results, |index| self.uids[index].to_string())
     }
 }
 

@@ -120,15 +120,14 @@ impl<'a> From<&'a kms::GivenDataKey> for GivenDataKey<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DestroyedDataKey {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    destroy_time: Option<Time>,
+    destroy_time: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
     lease_end_time: Option<Time>,
 }
 
 impl From<&kms::DestroyedDataKey> for DestroyedDataKey {
     fn from(destroyed: &kms::DestroyedDataKey) -> Self {
-        Self { destroy_time: destroyed.destroy_time.map(Time), lease_end_time: destroyed.lease_end_time.map(Time) }
+        Self { destroy_time: Time(destroyed.destroy_time), lease_end_time: destroyed.lease_end_time.map(Time) }
     }
 }
 
@@ -279,7 +278,7 @@ impl<'a> Batch<GivenItem<'a>> {
 impl Batch<DestroyedItem> {
     pub fn destroyed(results: &Results<kms::DestroyedDataKey>) -> Self {
         let fields = |destroyed: Option<&kms::DestroyedDataKey>| DestroyedItem {
-            destroy_time: destroyed.and_then(|destroyed| destroyed.destroy_time).map(Time),
+            destroy_time: destroyed.map(|destroyed| Time(destroyed.destroy_time)),
         };
         let lease_end_time = first(results).and_then(|destroyed| destroyed.lease_end_time).map(Time);
         Self { lease_end_time, ..Self::of(results, fields) }
