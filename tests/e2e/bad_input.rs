@@ -183,10 +183,6 @@ async fn fields_out_of_their_limits() -> Result<()> {
     let mut expected = Expected::of("fields out of their limits");
     let (bad, field) = (InvalidArgument, "FIELD_INVALID");
 
-    for purpose in [v1::KeyPurpose::Managed, v1::KeyPurpose::Mac] {
-        let got = admin.ask(create_key_for(ACME, "new", purpose.into())).await;
-        expected.refused(&format!("purpose {purpose:?}"), bad, "PURPOSE_NOT_SUPPORTED", got);
-    }
     expected.refused("no purpose", bad, field, admin.ask(create_key_for(ACME, "new", 0)).await);
     for purpose in [99, -1] {
         let got = admin.ask(create_key_for(ACME, "new", purpose)).await;

@@ -1,6 +1,8 @@
 //! Batches: many items in one call, each with its result or its error, in order; and what the log
 //! says of them.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,9 +10,12 @@ use kms_proto::v1;
 use kms_server::audit::{Leaf, Outcome};
 use kms_tests::records::Records;
 use kms_tests::request::*;
+use kms_tests::{Refused, Site};
 use prost::Message as _;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
 use tonic::Code;
-use tonic::Code::{FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted};
+use tonic::Code::{FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable};
 
 use crate::{ACME, ACME_KEY, Expected, World};
 
@@ -192,6 +197,10 @@ async fn what_concerns_the_whole_batch_fails_it_before_any_key_is_used() -> Resu
     let got = app.ask(longer).await;
     expected.refused("an answer of more than 4 MiB", ResourceExhausted, "MESSAGE_TOO_LARGE", got);
 
+    // One that is too long itself is told of by its name, though nobody read it.
+    let got = app.ask(batch_encrypt(ACME_KEY, &[&[7; 5 << 20]], &[])).await;
+    expected.refused("a question of more than 4 MiB", ResourceExhausted, "MESSAGE_TOO_LARGE", got);
+
     // A key of another purpose.
     let purpose = "PURPOSE_NOT_SUPPORTED";
     for key in [MAC_KEY, MANAGED_KEY] {
@@ -236,10 +245,9 @@ async fn what_concerns_the_whole_batch_fails_it_before_any_key_is_used() -> Resu
     // What was refused as too long has one record, and none that says what was made.
     let long =
         leaves(&records, "BatchEncrypt").into_iter().filter(|leaf| leaf.why.as_deref() == Some("MESSAGE_TOO_LARGE"));
-    assert_eq!(
-        long.map(|leaf| (leaf.res, &leaf.cnt, &leaf.key)).collect::<Vec<_>>(),
-        [(Some(Outcome::Failed), &None, &None)]
-    );
+    let told: Vec<_> = long.map(|leaf| (leaf.res, leaf.cnt, &leaf.key, leaf.kn.as_deref())).collect();
+    let failed = |kn| (Some(Outcome::Failed), None, &None, kn);
+    assert_eq!(told, [failed(Some("app")), failed(None)]);
     crate::world::check(&site)
 }
 
@@ -247,9 +255,10 @@ async fn what_concerns_the_whole_batch_fails_it_before_any_key_is_used() -> Resu
 async fn a_batch_holds_blobs_of_many_versions() -> Result<()> {
     let world = World::new().await?;
     let (admin, app) = (&world.admin, &world.app);
-    // More versions than are entered for at once, with two keys' blobs between.
+    // More versions than a request may load at once, with another key's blob behind them.
+    const VERSIONS: usize = 70;
     let mut blobs = Vec::new();
-    for version in 1..=40 {
+    for version in 1..=VERSIONS {
         blobs.push(app.ask(encrypt(ACME_KEY, format!("v{version}").as_bytes(), &[])).await?.ciphertext);
         admin.ask(rotate_key(ACME_KEY)).await?;
     }
@@ -267,7 +276,7 @@ async fn a_batch_holds_blobs_of_many_versions() -> Result<()> {
             let error = result.error.as_ref();
             match number {
                 3 => assert!(is(error, FailedPrecondition, v1::ErrorReason::VersionDisabled), "{result:?}"),
-                41 | 42 => assert!(is(error, InvalidArgument, v1::ErrorReason::DecryptFailed), "{number} {result:?}"),
+                71 | 72 => assert!(is(error, InvalidArgument, v1::ErrorReason::DecryptFailed), "{number} {result:?}"),
                 _ => {
                     assert_eq!((error, &*result.plaintext), (None, format!("v{number}").as_bytes()));
                     assert_eq!((result.key_version as usize, result.stale), (number, true));
@@ -277,21 +286,21 @@ async fn a_batch_holds_blobs_of_many_versions() -> Result<()> {
     }
     // Moved to the primary version, but for those that cannot be.
     let moved = app.ask(batch_re_encrypt(ACME_KEY, &blobs, &[])).await?;
-    assert_eq!(moved.key_version, 41);
+    assert_eq!(moved.key_version, 71);
     let sources: Vec<_> = moved.results.iter().map(|result| result.source_key_version).collect();
-    let source = |n| if [3, 41, 42].contains(&n) { 0 } else { n };
-    assert_eq!(sources, (1..=42).map(source).collect::<Vec<_>>());
+    let source = |n| if [3, 71, 72].contains(&n) { 0 } else { n };
+    assert_eq!(sources, (1..=72).map(source).collect::<Vec<_>>());
     let good: Vec<_> =
         moved.results.into_iter().map(|result| result.ciphertext).filter(|blob| !blob.is_empty()).collect();
     let opened = app.ask(batch_decrypt(ACME_KEY, &good, &[])).await?;
-    assert!(opened.results.iter().all(|result| result.error.is_none() && !result.stale && result.key_version == 41));
+    assert!(opened.results.iter().all(|result| result.error.is_none() && !result.stale && result.key_version == 71));
 
     let site = world.daemon.stop().await?;
     let records = Records::read(&site)?;
     let leaf = *leaves(&records, "BatchReEncrypt").first().context("its leaf")?;
     // Of each item what was given and what was made.
     let ids = ids(leaf);
-    assert_eq!((ids.len(), leaf.kv, leaf.fail), (84, Some(41), Some(3)));
+    assert_eq!((ids.len(), leaf.kv, leaf.fail), (144, Some(71), Some(3)));
     assert_eq!((ids[0], ids[1]), (id(&blobs[0]), id(&good[0])));
     assert_eq!((ids[4], ids[5]), (id(&blobs[2]), [0; 16]), "the one that was not moved");
     let first = *leaves(&records, "BatchDecrypt").first().context("its leaf")?;
@@ -355,4 +364,64 @@ async fn a_batch_of_which_nothing_could_be_done_is_answered_and_recorded_as_fail
     let failed = Some(Outcome::Failed);
     assert_eq!(told, [(Some(1_000), Some(1_000), failed), (Some(1), Some(1), failed)]);
     crate::world::check(&site)
+}
+
+#[tokio::test]
+async fn a_batch_is_sealed_under_one_version_also_when_the_key_is_rotated_meanwhile() -> Result<()> {
+    let world = World::new().await?;
+    let (admin, app) = (world.admin.clone(), &world.app);
+    let rotating = tokio::spawn(async move {
+        for _ in 0..200 {
+            admin.ask(rotate_key(ACME_KEY)).await?;
+        }
+        Ok::<_, Refused>(())
+    });
+    let (mut batches, mut versions) = (0, std::collections::BTreeSet::new());
+    while !rotating.is_finished() {
+        let made = app.ask(batch_generate_data_keys(ACME_KEY, 10_000, &[])).await?;
+        let version = made.key_version.to_be_bytes();
+        let others = made.results.iter().filter(|result| result.wrapped_data_key[21..24] != version[1..]).count();
+        assert_eq!(others, 0, "all of a batch are under version {}", made.key_version);
+        batches += 1;
+        versions.insert(made.key_version);
+    }
+    rotating.await??;
+    println!("{batches} batches of 10,000 under {} versions, while the key was rotated 200 times", versions.len());
+    assert!(versions.len() > 1, "it was rotated between batches");
+    world.finish().await
+}
+
+#[tokio::test]
+async fn answers_that_are_larger_than_their_questions_take_their_bytes_before_they_are_made() -> Result<()> {
+    let site = Site::temporary()?;
+    let settings = site.path("kms.toml");
+    let text = std::fs::read_to_string(&settings)?;
+    std::fs::write(&settings, format!("{text}\n[limits]\nbytes_in_flight = 8388608\n"))?;
+    let world = World::at(site).await?;
+    // Each asks for 10,000 data keys in 20 KB, and is answered with 1.8 MB.
+    let ready = Arc::new(Barrier::new(24));
+    let mut asking = JoinSet::new();
+    for _ in 0..24 {
+        let (caller, ready) = (world.daemon.caller("app")?, Arc::clone(&ready));
+        asking.spawn(async move {
+            caller.ask(generate_data_key(ACME_KEY, &[])).await?;
+            ready.wait().await;
+            caller.ask(batch_generate_data_keys(ACME_KEY, 10_000, &[])).await
+        });
+    }
+    let (mut answered, mut refused) = (0, 0);
+    for got in asking.join_all().await {
+        match got {
+            Ok(made) if made.results.len() == 10_000 => answered += 1,
+            Err(error) if error.code == Unavailable && error.is("OVERLOADED") => refused += 1,
+            other => panic!("{:?}", other.map(|made| made.results.len())),
+        }
+    }
+    println!("of 24 answers of 1.8 MB at once with room for 8 MiB: {answered} given, {refused} refused");
+    assert!(answered > 0 && refused > 0);
+    // What was taken came back.
+    for _ in 0..8 {
+        world.app.ask(batch_generate_data_keys(ACME_KEY, 10_000, &[])).await?;
+    }
+    world.finish().await
 }
