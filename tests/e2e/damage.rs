@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use kms_tests::damage::{Action, Blob, Expected, Key, ROOM, Tenant, Trial, contents};
+use kms_tests::damage::{Action, Blob, DataKey, Expected, Fate, Key, ROOM, Tenant, Trial, contents};
 use kms_tests::records::Records;
 use kms_tests::request::*;
 use kms_tests::{Caller, Daemon, Settings, Site, command, seed};
@@ -18,6 +18,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::task::JoinSet;
 
 use crate::at_scale;
+use crate::data_keys::create_managed;
 
 /// How trials of one kind ended.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +75,12 @@ async fn cluster() -> Result<(Daemon, Expected)> {
         admin.ask(rotate_key("tenants/acme/keys/app")).await?;
         expected.blobs.push(sealed(&app, "acme", "app", opens).await?);
     }
+    for (tenant, fate) in
+        [("acme", Fate::Lives), ("globex", Fate::Unused), ("hooli", Fate::Unused), ("umbrella", Fate::Lives)]
+    {
+        admin.ask(create_managed(&format!("tenants/{tenant}"), ROWS)).await?;
+        make_data_keys(&mut expected, &app, tenant, 3, fate).await?;
+    }
     // So many records that the log's first segment ends.
     while daemon.site().log_dir().read_dir()?.filter(|entry| is_segment(entry.as_ref().ok())).count() < 2 {
         app.ask(encrypt("tenants/umbrella/keys/app", b"more", &[("row", "7")])).await?;
@@ -85,6 +92,13 @@ async fn cluster() -> Result<(Daemon, Expected)> {
     admin.ask(destroy_tenant("tenants/hooli", seconds(0))).await?;
     admin.ask(destroy_tenant("tenants/initech", None)).await?;
     admin.ask(schedule_key_destruction("tenants/umbrella/keys/old", None)).await?;
+    let first = &mut expected.data_keys[0];
+    app.ask(destroy_data_key("tenants/acme/keys/rows", &first.uid)).await?;
+    first.fate = Fate::Destroyed;
+    // The last that is stored: nothing that has a number follows, which a start would miss.
+    for tenant in ["acme", "umbrella", "acme", "umbrella"] {
+        make_data_keys(&mut expected, &app, tenant, 2, Fate::Lives).await?;
+    }
 
     let keys = |app: (&str, &[&str]), old: &str, old_versions: &str| {
         let key = |state: &str, versions: &[&str]| Key {
@@ -93,17 +107,21 @@ async fn cluster() -> Result<(Daemon, Expected)> {
         };
         BTreeMap::from([("app".to_owned(), key(app.0, app.1)), ("old".to_owned(), key(old, &[old_versions]))])
     };
+    let with_rows = |mut keys: BTreeMap<String, Key>| {
+        keys.insert(ROWS.to_owned(), Key { state: "enabled".into(), versions: vec!["enabled".into()] });
+        keys
+    };
     let usual = || keys(("enabled", &["enabled"]), "enabled", "enabled");
     for (name, state, keys) in [
         (
             "acme",
             "active",
-            keys(("enabled", &["destroyed", "disabled", "enabled", "enabled"]), "destroyed", "destroyed"),
+            with_rows(keys(("enabled", &["destroyed", "disabled", "enabled", "enabled"]), "destroyed", "destroyed")),
         ),
-        ("globex", "suspended", usual()),
+        ("globex", "suspended", with_rows(usual())),
         ("hooli", "destroyed", BTreeMap::new()),
         ("initech", "pending destruction", usual()),
-        ("umbrella", "active", keys(("enabled", &["enabled"]), "pending destruction", "enabled")),
+        ("umbrella", "active", with_rows(keys(("enabled", &["enabled"]), "pending destruction", "enabled"))),
     ] {
         expected.tenants.insert(name.into(), Tenant { state: state.into(), keys });
     }
@@ -118,6 +136,16 @@ async fn sealed(app: &Caller, tenant: &str, key: &str, opens: bool) -> Result<Bl
     let plaintext = format!("secret of {tenant} {key}").into_bytes();
     let bytes = app.ask(encrypt(&format!("tenants/{tenant}/keys/{key}"), &plaintext, &[])).await?.ciphertext;
     Ok(Blob { tenant: tenant.into(), key: key.into(), bytes, plaintext, opens })
+}
+
+/// Makes managed data keys in one call.
+async fn make_data_keys(expected: &mut Expected, app: &Caller, tenant: &str, count: usize, fate: Fate) -> Result<()> {
+    let key = format!("tenants/{tenant}/keys/{ROWS}");
+    for made in app.ask(batch_create_data_keys(&key, count, &[])).await?.results {
+        let (tenant, key) = (tenant.to_owned(), ROWS.to_owned());
+        expected.data_keys.push(DataKey { tenant, key, uid: made.uid, plaintext: made.plaintext, fate });
+    }
+    Ok(())
 }
 
 /// Chooses which bytes: all that anybody reads, and of the others some.
@@ -328,7 +356,11 @@ async fn every_damage_of_what_a_crash_left_is_found_or_does_no_harm() -> Result<
     print("damage after a crash", &counts);
     print_ways("damage after a crash", &counts);
     check(&counts);
-    assert!(counts["store, write-ahead log"].detected > 0);
+    let of_log = &counts["store, write-ahead log"];
+    assert!(of_log.detected > 0);
+    // What was stored last are data keys, which no number of a change would show to be missing.
+    let told = |way: &String| way.contains("lacks managed data keys");
+    assert!(of_log.ways.keys().any(told), "{:?}", of_log.ways);
     Ok(())
 }
 
@@ -347,6 +379,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The name of a key for managed data keys.
+const ROWS: &str = "rows";
 const PROCESSES: usize = 2;
 /// The longest that one trial may take; a daemon's own patience is longer.
 const WATCHDOG: Duration = Duration::from_secs(60);

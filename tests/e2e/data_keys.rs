@@ -301,25 +301,28 @@ fn destroyed(records: &Records) -> BTreeMap<String, u64> {
 async fn no_data_key_is_given_out_above_the_record_of_its_destruction() -> Result<()> {
     let world = world().await?;
     let (mut given, mut refusals) = (0, 0);
-    let rounds = at_scale(6, 200);
+    let rounds = at_scale(8, 200);
+    // Many more that are read behind those that are destroyed: the longer a reading takes, the older is what it read.
+    let others = world.app.ask(batch_create_data_keys(ROWS, 992, ROW)).await?.results;
+    let others: Vec<Vec<u8>> = others.into_iter().map(|made| made.uid).collect();
     for round in 0..rounds {
         let made = world.app.ask(batch_create_data_keys(ROWS, 8, ROW)).await?.results;
         let uids: Vec<Vec<u8>> = made.iter().map(|made| made.uid.clone()).collect();
         let callers = (0..8).map(|_| world.daemon.caller("app")).collect::<Result<Vec<_>>>()?;
-        let wanted = uids.clone();
+        let (wanted, many) = (uids.clone(), [uids.clone(), others.clone()].concat());
         // Each goes on until what it wants is gone.
         let load = Load::start(callers, move |caller, number| {
-            let wanted = wanted.clone();
+            let (wanted, many) = (wanted.clone(), many.clone());
             async move {
-                if number % 2 == 0 {
-                    let uid = &wanted[number / 2 % wanted.len()];
+                if number % 8 == 0 {
+                    let uid = &wanted[number / 8 % wanted.len()];
                     match caller.ask(get_data_key(ROWS, uid, ROW)).await {
                         Err(refused) if !refused.is("DATA_KEY_NOT_FOUND") => return Err(refused),
                         _ => return Ok(()),
                     }
                 }
-                let got = caller.ask(batch_get_data_keys(ROWS, &wanted, ROW)).await?;
-                match got.results.iter().all(|result| result.error.is_some()) {
+                let got = caller.ask(batch_get_data_keys(ROWS, &many, ROW)).await?;
+                match got.results.iter().take(wanted.len()).all(|result| result.error.is_some()) {
                     false => Ok(()),
                     true => caller.ask(get_data_key(ROWS, &wanted[0], ROW)).await.map(drop),
                 }

@@ -22,7 +22,10 @@ use kms_tests::{Listener, Settings, Site, run_with};
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::data_keys::{ROWS, create_managed};
 use crate::{ACME, ACME_KEY, GLOBEX, GLOBEX_KEY, World};
+
+const MAC_KEY: &str = "tenants/acme/keys/mac";
 
 /// What is planted, and what it is.
 struct Canaries {
@@ -99,7 +102,7 @@ async fn search_a_life(format: &str) -> Result<()> {
     site.change_settings("pin_file = \"data/pin\"", "pin_file = \"pin\"")?;
     site.write_secret("pin", &canaries.pin)?;
     site.init().await?;
-    site.bind_app(&["encrypter", "decrypter", "reencrypter"])?;
+    site.bind_app(&["encrypter", "decrypter", "reencrypter", "eraser"])?;
     canaries.add_private_key("the server's private key", &site.read("server.key")?)?;
     for name in ["admin", "app"] {
         canaries.add_private_key(&format!("the private key of {name}"), &site.identity(name)?.key)?;
@@ -110,13 +113,18 @@ async fn search_a_life(format: &str) -> Result<()> {
     for (tenant, name) in [("acme", ACME), ("globex", GLOBEX)] {
         world.admin.ask(create_tenant(tenant)).await?;
         world.admin.ask(create_key(name, "app")).await?;
+        world.admin.ask(create_managed(name, "rows")).await?;
+        world.admin.ask(create_key_for(name, "mac", v1::KeyPurpose::Mac.into())).await?;
     }
     for round in 0..3 {
         what_works(&world, &mut canaries).await?;
+        keys_that_are_given_out(&world, &mut canaries, round).await?;
         what_is_refused(&world, &canaries, &mut heard).await?;
         what_is_no_request(&world, &canaries, &mut heard).await?;
         the_command(&world, &mut canaries, &mut heard).await?;
-        world.admin.ask(rotate_key(ACME_KEY)).await?;
+        for key in [ACME_KEY, ROWS, MAC_KEY] {
+            world.admin.ask(rotate_key(key)).await?;
+        }
         for path in ["/metrics", "/readyz", "/livez"] {
             heard.metrics.extend(world.daemon.get(path).await?.1.into_bytes());
         }
@@ -180,6 +188,69 @@ async fn what_works(world: &World, canaries: &mut Canaries) -> Result<()> {
     let unseen = app.ask(decrypt_data_key(ACME_KEY, &unseen, context)).await?.plaintext;
     canaries.add("a data key", &data_key.plaintext);
     canaries.add("a data key that was made unseen", &unseen);
+    Ok(())
+}
+
+/// Managed data keys, keys of blind indexes, MACs; one by one and many, the first time and again.
+async fn keys_that_are_given_out(world: &World, canaries: &mut Canaries, round: usize) -> Result<()> {
+    let app = &world.app;
+    let value = canaries.value.clone();
+    let context: &[(&str, &str)] = &[("row", &value)];
+    let single = v1::CreateDataKeyRequest {
+        request_id: format!("s-{round}"),
+        aad: canaries.aad.clone(),
+        ..create_data_key(ROWS, context)
+    };
+    let made = app.ask(single.clone()).await?;
+    assert_eq!(app.ask(single).await?.plaintext, made.plaintext);
+    canaries.add("a managed data key", &made.plaintext);
+    let mut many = batch_create_data_keys(ROWS, 3, context);
+    (many.request_id, many.items[1].aad) = (format!("m-{round}"), canaries.aad.clone());
+    let all = app.ask(many.clone()).await?.results;
+    assert_eq!(app.ask(many).await?.results, all);
+    all.iter().for_each(|made| canaries.add("a managed data key of several", &made.plaintext));
+    let unseen = v1::CreateDataKeyRequest { omit_plaintext: true, ..create_data_key(ROWS, context) };
+    let unseen = app.ask(unseen).await?.uid;
+    let mut uids: Vec<Vec<u8>> = [&all[0].uid, &all[2].uid, &unseen].map(Clone::clone).to_vec();
+    for got in app.ask(batch_get_data_keys(ROWS, &uids, context)).await?.results {
+        canaries.add("a managed data key that was got", &got.plaintext);
+    }
+    // What is destroyed was a secret too; and what is left goes on being moved.
+    app.ask(destroy_data_key(ROWS, &all[0].uid)).await?;
+    uids.push(vec![7; 15]);
+    app.ask(batch_destroy_data_keys(ROWS, &uids[1..])).await?;
+    for refused in [
+        app.ask(get_data_key(ROWS, &all[0].uid, context)).await.map(drop),
+        app.ask(get_data_key(ROWS, &all[1].uid, context)).await.map(drop),
+        app.ask(get_data_key("tenants/globex/keys/rows", &made.uid, context)).await.map(drop),
+        app.ask(get_data_key(ROWS, &canaries.plaintext, context)).await.map(drop),
+        app.ask(create_data_key(ROWS, &[("kms1", &value)])).await.map(drop),
+        app.ask(destroy_data_key(ROWS, value.as_bytes())).await.map(drop),
+    ] {
+        assert!(refused.is_err());
+    }
+    let refused = app.ask(batch_get_data_keys(ROWS, &[made.uid.clone(), canaries.plaintext.clone()], context)).await?;
+    assert!(refused.results.iter().all(|result| result.error.is_some()));
+
+    for made in app.ask(batch_generate_data_keys(ACME_KEY, 2, context)).await?.results {
+        canaries.add("a data key of several", &made.plaintext);
+        app.ask(batch_decrypt_data_keys(ACME_KEY, &[made.wrapped_data_key], context)).await?;
+    }
+    canaries.add("the key of a blind index", &app.ask(get_index_key("tenants/acme/indexes/mail")).await?.plaintext);
+
+    // The message is a canary, and a MAC may be what somebody proves himself with.
+    let mac = app.ask(generate_mac(MAC_KEY, &canaries.plaintext, context)).await?.mac;
+    app.ask(verify_mac(MAC_KEY, &canaries.plaintext, &mac, context)).await?;
+    let message = canaries.plaintext.clone();
+    let macs = app.ask(batch_generate_macs(MAC_KEY, &[&message, b"x"], context)).await?.results;
+    let with_macs: Vec<(&[u8], Vec<u8>)> =
+        [&message[..], b"other"].into_iter().zip(macs.iter().map(|made| made.mac.clone())).collect();
+    let verified = app.ask(batch_verify_macs(MAC_KEY, &with_macs, context)).await?.results;
+    assert!(verified[0].error.is_none() && verified[1].error.is_some());
+    assert!(app.ask(verify_mac(MAC_KEY, &message[1..], &mac, context)).await.is_err());
+    assert!(app.ask(generate_mac(ACME_KEY, &message, context)).await.is_err());
+    canaries.add("a MAC", &mac[24..]);
+    macs.iter().for_each(|made| canaries.add("a MAC of several", &made.mac[24..]));
     Ok(())
 }
 
@@ -257,6 +328,8 @@ async fn what_is_no_request(world: &World, canaries: &Canaries, heard: &mut Hear
 async fn the_command(world: &World, canaries: &mut Canaries, heard: &mut Heard) -> Result<()> {
     let site = world.daemon.site();
     let mut lines = Vec::new();
+    let context: &[(&str, &str)] = &[("row", &canaries.value.clone())];
+    let uid = hex::encode(world.app.ask(create_data_key(ROWS, context)).await?.uid);
     for format in ["table", "json"] {
         // In this order: input, the line, whether it prints what is secret.
         let app = format!("--output {format} --tenant acme");
@@ -282,6 +355,15 @@ async fn the_command(world: &World, canaries: &mut Canaries, heard: &mut Heard) 
                 format!("{app} data-key decrypt --key app --context row={value} --in wrapped.{format} --out plain.key"),
                 false,
             ),
+            (vec![], format!("{app} data-key create --key rows --context row={value} --data-key-out plain.key"), false),
+            (vec![], format!("{app} data-key create --key rows --context row={value}"), true),
+            (vec![], format!("{app} data-key get --key rows --context row={value} {uid} --raw --out plain.key"), false),
+            (vec![], format!("{app} data-key get --key rows --context row=7{value} {uid} --raw --out plain.key"), false),
+            (vec![], format!("{app} data-key get --key rows --context row={value} {uid}"), true),
+            (vec![], format!("{app} data-key list --key rows"), false),
+            (vec![], format!("{app} index-key get mail --raw --out plain.key"), false),
+            (canaries.plaintext.clone(), format!("{app} mac generate --key mac --context row={value}"), true),
+            (canaries.plaintext.clone(), format!("{app} mac verify --key mac --context row={value} --mac AAAA"), false),
             (vec![], format!("{app} whoami"), false),
             (vec![], format!("{app} key list"), false),
         ]);
@@ -311,7 +393,7 @@ async fn the_command(world: &World, canaries: &mut Canaries, heard: &mut Heard) 
             canaries.add("a data key that kms wrote into a file", &fs::read(site.path("plain.key"))?);
         }
     }
-    assert!(worked.len() >= 12, "of the command's lines only these worked: {worked:#?}");
+    assert!(worked.len() >= 24, "of the command's lines only these worked: {worked:#?}");
     Ok(())
 }
 

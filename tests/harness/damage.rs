@@ -30,6 +30,8 @@ pub struct Expected {
     pub tenants: BTreeMap<String, Tenant>,
     /// What was sealed.
     pub blobs: Vec<Blob>,
+    /// Managed data keys.
+    pub data_keys: Vec<DataKey>,
     /// Records in the log.
     pub leaves: usize,
     /// The directory's files, once it was read.
@@ -68,6 +70,33 @@ pub struct Blob {
     pub plaintext: Vec<u8>,
     /// Whether it opens.
     pub opens: bool,
+}
+
+/// A managed data key.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct DataKey {
+    /// Its tenant.
+    pub tenant: String,
+    /// Its key.
+    pub key: String,
+    /// Its uid.
+    pub uid: Vec<u8>,
+    /// The key itself.
+    pub plaintext: Vec<u8>,
+    /// What becomes of who asks for it.
+    pub fate: Fate,
+}
+
+/// What there is of a managed data key.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Fate {
+    /// It is given out.
+    #[default]
+    Lives,
+    /// It was destroyed.
+    Destroyed,
+    /// Its key or tenant is not in use, or gone.
+    Unused,
 }
 
 /// One place to damage.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use kms_server::keyring::row_key;
 use kms_server::rows;
 use kms_server::store::rocks::{Limits, RocksStore};
 use kms_server::store::{Family, PAGE_ROWS_MAX, Store as _};
@@ -84,8 +83,10 @@ impl StoredDataKeys {
             found.rows.insert(place, row);
         }
         for (place, record) in list(&store, Family::Ops, &[4]).await? {
+            // 04 || tenant || key || u24 version: by the bytes, as an outsider reads it.
+            ensure!(place.len() == 36, "the name of a counter has {} bytes", place.len());
             let (tenant, key) = (place[1..17].try_into()?, place[17..33].try_into()?);
-            let version = row_key::parse_dek_count(&place).context("a counter's name ends with a version")?.get();
+            let version = place[33..].iter().fold(0, |version, byte| version << 8 | u32::from(*byte));
             found.counted.insert((tenant, key, version), message::<rows::DekCount>(&record)?.deks);
         }
         for (place, record) in list(&store, Family::Ops, &[2]).await? {

@@ -14,8 +14,8 @@ use kms_server::crypto::Header;
 use kms_server::crypto::context::hash_of_caller;
 use kms_server::keyring::open::OpenClusterError;
 use kms_server::keyring::{Change, Error, KeyPurpose, Keyring, Terms, Want, Which, Who};
-use kms_server::noun::{KeyName, TenantName};
-use kms_tests::damage::{Action, Expected, Trial};
+use kms_server::noun::{DekUid, KeyName, TenantName};
+use kms_tests::damage::{Action, DataKey, Expected, Fate, Trial};
 
 use crate::opened::{self, Cluster};
 
@@ -179,7 +179,28 @@ async fn look_at_keys(keyring: &Keyring, expected: &Expected) -> Result<(), Wron
             (Err(error), false) => return Err(told(&what, &error)),
         }
     }
+    for data_key in &expected.data_keys {
+        look_at_data_key(keyring, data_key).await?;
+    }
     Ok(())
+}
+
+async fn look_at_data_key(keyring: &Keyring, as_told: &DataKey) -> Result<(), Wrong> {
+    let tenant: TenantName = as_told.tenant.parse().expect("a name that was given");
+    let key: KeyName = as_told.key.parse().expect("a name that was given");
+    let uid = DekUid::from_slice(&as_told.uid).expect("a uid that was given");
+    let context = hash_of_caller(tenant.as_str(), b"", []).expect("no pairs are a context");
+    let what = format!("the data key {uid} of {tenant} {key}");
+    let got = keyring.get_data_keys(&tenant, &key, &[(uid, context)]).await;
+    let got = got.and_then(|got| got.keys.into_iter().next().expect("one was wanted"));
+    match (got.map(|got| got.dek.expose_to_caller()), as_told.fate) {
+        (Ok(plaintext), Fate::Lives) if plaintext == as_told.plaintext => Ok(()),
+        (Ok(_), Fate::Lives) => Err(Wrong::Silent(format!("{what} is another key"))),
+        (Ok(_), Fate::Destroyed | Fate::Unused) => Err(Wrong::Silent(format!("{what} came back"))),
+        (Err(Error::DataKeyDestroyed), Fate::Destroyed) => Ok(()),
+        (Err(Error::TenantState(_) | Error::KeyState(_)), Fate::Unused) => Ok(()),
+        (Err(error), _) => Err(told(&what, &error)),
+    }
 }
 
 async fn open(keyring: &Keyring, tenant: &TenantName, key: &KeyName, blob: &[u8]) -> Result<Vec<u8>, Error> {
