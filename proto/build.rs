@@ -30,6 +30,7 @@ fn main() {
 
     compiler.include_source_info(true);
     tonic_prost_build::configure()
+        .codec_path("crate::codec::BoundedCodec")
         .skip_debug(messages.iter().filter(|m| m.fields().any(|f| redacts(&f))).map(|m| format!(".{}", m.full_name())))
         // Sorted by the names' bytes, as every hash over a context wants them; and no caller can make them collide.
         .btree_map(".")

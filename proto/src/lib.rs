@@ -1,11 +1,12 @@
 //! Wire messages and service traits of the key management service.
 //!
 //! Everything in [`v1`] is generated from `kms/v1/*.proto`, whose comments are the reference of the
-//! API. Written by hand are only the `Debug` of messages that carry plaintext, ciphertext or an
+//! API. Written by hand are only the codec (`codec.rs`), the `Debug` of messages that carry plaintext, ciphertext or an
 //! encryption context (`redact.rs`), and the texts of [`v1::ErrorReason`] (`reason.rs`).
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may"))]
 
+pub mod codec;
 #[cfg(test)]
 mod descriptor;
 #[cfg(test)]
