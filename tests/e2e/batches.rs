@@ -167,6 +167,9 @@ async fn what_concerns_the_whole_batch_fails_it_before_any_key_is_used() -> Resu
     admin.ask(create_key_for(ACME, "mac", v1::KeyPurpose::Mac.into())).await?;
     admin.ask(create_key_for(ACME, "managed", v1::KeyPurpose::Managed.into())).await?;
     let mut expected = Expected::of("batches that fail as a whole");
+    // Of two bytes each: they would be a hundred times as much in memory, and are counted before.
+    let got = app.ask(batch_generate_data_keys(ACME_KEY, 2_000_000, &[])).await;
+    expected.refused("2,000,000 data keys", InvalidArgument, "MESSAGE_INVALID", got);
     for count in [0, 10_001] {
         let got = app.ask(batch_generate_data_keys(ACME_KEY, count, &[])).await;
         expected.refused(&format!("{count} data keys"), InvalidArgument, "FIELD_INVALID", got);
