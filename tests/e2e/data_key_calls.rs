@@ -295,7 +295,8 @@ async fn many_data_keys_are_made_given_out_and_destroyed_in_one_call_each() -> R
     let site = world.daemon.stop().await?;
     let records = Records::read(&site)?;
     let created = leaves(&records, "BatchCreateDataKeys", Outcome::Ok);
-    let told: Vec<_> = created[..3].iter().map(|leaf| (leaf.cnt, leaf.kv, leaf.ids.clone().unwrap_or_default())).collect();
+    let told: Vec<_> =
+        created[..3].iter().map(|leaf| (leaf.cnt, leaf.kv, leaf.ids.clone().unwrap_or_default())).collect();
     let first = |n: usize| STANDARD.encode(&made.results[n].uid);
     let right = [(1_000, 0), (1_000, 1_000), (500, 2_000)].map(|(count, n)| (Some(count), Some(1), first(n).into()));
     assert_eq!(told, right, "a leaf for each thousand, with the first uid of it");
