@@ -272,6 +272,9 @@ async fn a_batch_holds_blobs_of_many_versions() -> Result<()> {
     blobs.push(none);
     let world = world.restart().await?;
     let app = &world.app;
+    // None of them is in memory yet, and nothing is wrong with any.
+    let good = app.ask(batch_decrypt(ACME_KEY, &blobs[3..VERSIONS], &[])).await?;
+    assert!(good.results.iter().all(|result| result.error.is_none()));
     for request in [&blobs[..], &blobs[..3], &blobs[2..3]] {
         let opened = app.ask(batch_decrypt(ACME_KEY, request, &[])).await?;
         for (place, result) in opened.results.iter().enumerate() {
