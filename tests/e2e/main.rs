@@ -27,6 +27,7 @@ mod damage;
 mod damaged_log;
 mod data_key_calls;
 mod data_keys;
+mod data_keys_at_scale;
 mod destruction;
 mod dev;
 mod every_bit;

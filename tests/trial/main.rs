@@ -3,12 +3,14 @@
 //!
 //! ```text
 //! kms-trial due SETTINGS POINT        destroys what is due in eight days, and dies at the place POINT
+//! kms-trial data-keys COUNT [DIRECTORY]        makes that many managed data keys, and says what they cost
 //! kms-trial damage EXPECTED FIRST END STEP     does what EXPECTED lists, from FIRST to END, every STEPth; says how each ended
 //! ```
 
 #![allow(clippy::print_stdout, reason = "what was found is its answer")]
 
 mod damage;
+mod data_keys;
 mod opened;
 
 use std::process::ExitCode;
@@ -37,6 +39,8 @@ async fn run(arguments: &[&str]) -> Result<()> {
         ["damage", expected, first, end, step] => {
             damage::run(expected.as_ref(), first.parse()?, end.parse()?, step.parse()?).await
         }
+        ["data-keys", count] => data_keys::run(count.parse()?, None).await,
+        ["data-keys", count, directory] => data_keys::run(count.parse()?, Some(directory.as_ref())).await,
         _ => bail!("see the first lines of tests/trial/main.rs"),
     }
 }

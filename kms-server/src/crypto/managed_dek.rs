@@ -55,6 +55,14 @@ fn header(key: Uid, version: KeyVersion) -> Header {
 }
 
 pub(super) fn place(tenant: &TenantName, dek_uid: &DekUid, caller_ctxh: &ContextHash) -> ContextHash {
-    let pairs = [("kms1-dek", &*dek_uid.to_string()), ("kms1-ctx", &hex::encode(caller_ctxh.as_bytes()))];
+    let (mut uid, mut ctxh) = ([0; 32], [0; 64]);
+    let pairs =
+        [("kms1-dek", digits(dek_uid.as_bytes(), &mut uid)), ("kms1-ctx", digits(caller_ctxh.as_bytes(), &mut ctxh))];
     hash_of_own(tenant.as_str(), b"", &pairs)
+}
+
+/// Writes bytes as hex. Without allocations: it is done for each of a batch.
+fn digits<'a>(bytes: &[u8], out: &'a mut [u8]) -> &'a str {
+    hex::encode_to_slice(bytes, out).expect("two digits are a byte");
+    std::str::from_utf8(out).expect("digits are text")
 }

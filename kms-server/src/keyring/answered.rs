@@ -7,6 +7,9 @@
 //! **Invariant:** what is looked up here was asked for by the same principal, after policy allowed
 //! it (`another_callers_request_id_is_another`).
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard};
+
 use crate::crypto::sha256;
 use crate::noun::UnixMillis;
 use crate::rows;
@@ -60,7 +63,7 @@ impl Keyring {
     /// Returns what was answered under a name, if it may still be repeated. Another call is refused.
     pub(super) async fn find_answer(&self, name: [u8; 16], hash: &[u8]) -> Result<Option<rows::Answer>, Error> {
         let now = self.clock.now();
-        for day in self.days_of_answers().await? {
+        for day in self.days_of_answers(now).await? {
             let found = self.read_cluster_row::<rows::Answer>(&row_key::answer(day, &name)).await?;
             let Some((_, answer)) = found else { continue };
             if now.saturating_sub(answer.made_ms) >= REPEAT_MS_MAX {
@@ -74,9 +77,12 @@ impl Keyring {
         Ok(None)
     }
 
-    /// Returns the days of which there are answers: mostly two. Which they are does not follow from
-    /// the clock, which may have been set.
-    async fn days_of_answers(&self) -> Result<Vec<u32>, Error> {
+    /// Returns the days of which there may be answers that can be repeated: mostly two. Which they are
+    /// does not follow from the clock alone, which may have been set.
+    async fn days_of_answers(&self, now: UnixMillis) -> Result<Vec<u32>, Error> {
+        if let Some(days) = self.days_of_answers.not_over(now) {
+            return Ok(days);
+        }
         let prefix = row_key::answers();
         let mut days = Vec::new();
         let mut after = None;
@@ -87,7 +93,8 @@ impl Keyring {
             days.push(day);
             after = Some(row_key::answer(day, &[0xff; 16]).key);
         }
-        Ok(days)
+        self.days_of_answers.were_read(days);
+        Ok(self.days_of_answers.not_over(now).unwrap_or_default())
     }
 
     /// The write that keeps the answer, if the change has an id.
@@ -104,7 +111,9 @@ impl Keyring {
 
     /// The write that keeps an answer under a name.
     pub(super) fn keep_answer(&self, name: &[u8; 16], answer: &rows::Answer) -> Write {
-        let place = row_key::answer(day_of(answer.made_ms), name);
+        let day = day_of(answer.made_ms);
+        self.days_of_answers.add(day);
+        let place = row_key::answer(day, name);
         let record = self.seal_cluster_row(&place, answer);
         Write::Put(place, record)
     }
@@ -165,6 +174,43 @@ impl Asked {
             Change::DestroyDueTenant { .. } | Change::DestroyDueKey { .. } | Change::CarryOut { .. } => {}
         }
         parts.hash()
+    }
+}
+
+/// The days of which there are answers, so that looking for one does not begin with a search of the
+/// store. None goes while the process runs: that is a number for each day.
+///
+/// **Invariant:** all that are in the store are here, perhaps more: one is added before its first row
+/// is written (`an_answer_is_found_after_a_restart_and_on_the_day_after`).
+#[derive(Default)]
+pub(super) struct DaysOfAnswers(Mutex<Days>);
+
+#[derive(Default)]
+struct Days {
+    were_read: bool,
+    days: BTreeSet<u32>,
+}
+
+impl DaysOfAnswers {
+    fn add(&self, day: u32) {
+        self.lock().days.insert(day);
+    }
+
+    fn were_read(&self, days: Vec<u32>) {
+        let mut known = self.lock();
+        known.days.extend(days);
+        known.were_read = true;
+    }
+
+    /// Returns those of which something can be repeated, once the store was looked at: the day before
+    /// and all after it.
+    fn not_over(&self, now: UnixMillis) -> Option<Vec<u32>> {
+        let known = self.lock();
+        known.were_read.then(|| known.days.range(day_of(now).saturating_sub(1)..).copied().collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Days> {
+        self.0.lock().expect("nothing panics while it holds the days")
     }
 }
 

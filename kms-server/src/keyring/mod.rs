@@ -107,6 +107,7 @@ pub struct Keyring {
     cache: Cache,
     jobs: mpsc::Sender<group::Job>,
     new_data_keys: mpsc::Sender<data_key::Job>,
+    days_of_answers: answered::DaysOfAnswers,
     /// Room among the changes that wait, for those that destroy data keys.
     dek_destructions: Arc<Semaphore>,
     /// Something happened that lets managed data keys be moved which could not be before.

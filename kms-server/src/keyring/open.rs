@@ -331,6 +331,7 @@ impl Opening<'_> {
             cache: Cache::new(self.settings.tenants_max, self.settings.keys_max),
             jobs,
             new_data_keys,
+            days_of_answers: Default::default(),
             dek_destructions: Arc::new(Semaphore::new(DEK_DESTRUCTIONS_MAX)),
             rewrap: Notify::new(),
             seq: AtomicU64::new(position.seq),

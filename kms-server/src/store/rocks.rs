@@ -107,15 +107,18 @@ impl Store for RocksStore {
 
     async fn get_many(&self, rows: &[RowKey]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let (mut values, mut on_disk) = (Vec::with_capacity(rows.len()), Vec::new());
-        for (place, row) in rows.iter().enumerate() {
-            values.push(match self.database.peek(row)? {
-                Peek::Known(value) => value,
+        for row in rows {
+            match self.database.peek(row)? {
+                Peek::Known(value) => values.push(value),
+                // Where one is not in memory, those after it mostly are not either: who reads that one
+                // reads them too, and none is looked for twice.
                 Peek::OnDisk => {
-                    on_disk.push((place, row.clone()));
-                    None
+                    on_disk.extend((values.len()..).zip(rows[values.len()..].iter().cloned()));
+                    break;
                 }
-            });
+            }
         }
+        values.resize(rows.len(), None);
         if !on_disk.is_empty() {
             for (place, value) in self.readers.get_many(on_disk).await? {
                 values[place] = value;

@@ -144,13 +144,13 @@ impl Keyring {
                 Err(error) => drop(job.reply.send(Err(error))),
             }
         }
-        match self.commit_data_keys(&makings).await {
+        match self.commit_data_keys(&mut makings).await {
             Ok(()) => {}
             // What is wrong with one is not the others' fault: perhaps an answer came in between, in
             // another tenant under the same id. Who it was is found one by one.
             Err(Error::Conflict | Error::Damaged(_)) if makings.len() > 1 => {
-                for making in makings {
-                    match self.commit_data_keys(std::slice::from_ref(&making)).await {
+                for mut making in makings {
+                    match self.commit_data_keys(std::slice::from_mut(&mut making)).await {
                         Ok(()) => self.tell_of_data_keys(making),
                         Err(error) => drop(making.job.reply.send(Err(error))),
                     }
@@ -208,7 +208,9 @@ impl Keyring {
     }
 
     /// Makes all of them durable, with their counters.
-    async fn commit_data_keys(&self, makings: &[Making]) -> Result<(), Error> {
+    async fn commit_data_keys(&self, makings: &mut [Making]) -> Result<(), Error> {
+        // What one alone writes is not needed again.
+        let alone = makings.len() == 1;
         let Some(first) = makings.first() else { return Ok(()) };
         let mut batch = Batch::default();
         let mut counting = Counting::of(first.in_use.tenant_uid());
@@ -219,8 +221,13 @@ impl Keyring {
                 counting.read(self, one.uid(), one.version()).await?;
                 counting.add(one.uid(), one.version(), good)?;
             }
-            batch.preconditions.extend_from_slice(preconditions);
-            batch.writes.extend_from_slice(&prepared.writes);
+            if alone {
+                batch.preconditions.append(preconditions);
+                batch.writes.append(&mut prepared.writes);
+            } else {
+                batch.preconditions.extend_from_slice(preconditions);
+                batch.writes.extend_from_slice(&prepared.writes);
+            }
         }
         if batch.writes.is_empty() {
             return Ok(());

@@ -186,6 +186,25 @@ async fn after_a_day_an_id_is_free_and_its_row_goes() {
 }
 
 #[tokio::test]
+async fn an_answer_is_found_after_a_restart_and_on_the_day_after() {
+    for another_before in [false, true] {
+        let world = World::new().await;
+        let running = world.start().await;
+        running.tenant_with_key("acme").await;
+        running.ask(rotate(), under("r"), ADA).await.unwrap();
+        running.stop().await;
+        world.clock.pass(DAY - 1);
+        let running = world.start().await;
+        if another_before {
+            // What is written today does not hide what was written the day before.
+            running.ask(rotate(), under("s"), ADA).await.unwrap();
+        }
+        assert!(matches!(running.ask(rotate(), under("r"), ADA).await.unwrap().how, How::Before(_)));
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_clock_set_back_repeats_nothing() {
     let world = World::new().await;
     let running = world.start().await;
