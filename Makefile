@@ -25,12 +25,12 @@ dev: build ## a daemon to try things on, with throw-away certificates
 test: build ## all tests; those that measure or count something show it
 	cargo test $(FEATURES) -- --show-output
 
-# The tests that are worth more at full scale, in less than an hour. What they printed is kept in
+# The tests that are worth more at full scale, in about an hour. What they printed is kept in
 # kms-server/doc/proof.
 PROVE := KMS_TESTS_AT_FULL_SCALE=1 cargo test $(FEATURES) --test e2e -- --show-output --test-threads 1
 
-prove: build ## fences, failing logs, callers that hang up, crashes and damage, at full scale
-	$(PROVE) destruction:: log_failure:: hang_up:: crash:: damage::
+prove: build ## fences, failing logs, callers that hang up, moved data keys, retries, crashes and damage, at full scale
+	$(PROVE) destruction:: log_failure:: hang_up:: data_keys:: rewrap:: retries:: crash:: damage::
 
 prove-crash: build ## 1,000 kills under load, and 20 at every named place to die
 	$(PROVE) crash::

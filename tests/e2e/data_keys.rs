@@ -301,7 +301,7 @@ fn destroyed(records: &Records) -> BTreeMap<String, u64> {
 async fn no_data_key_is_given_out_above_the_record_of_its_destruction() -> Result<()> {
     let world = world().await?;
     let (mut given, mut refusals) = (0, 0);
-    let rounds = at_scale(8, 200);
+    let rounds = at_scale(8, 80);
     // Many more that are read behind those that are destroyed: the longer a reading takes, the older is what it read.
     let others = world.app.ask(batch_create_data_keys(ROWS, 992, ROW)).await?.results;
     let others: Vec<Vec<u8>> = others.into_iter().map(|made| made.uid).collect();

@@ -107,9 +107,11 @@ impl Journal {
                 seal(app, sealing.as_ref(), plaintext.clone()),
                 data_keys::ask(app, asking.as_ref())
             );
-            if let (Some(asking), Some(told)) = (asking, told) {
-                self.data_keys.hear(asking, told, &name)?;
-            }
+            // Told only when the change is entered too: the journal must stay true to the end.
+            let heard = match (asking, told) {
+                (Some(asking), Some(told)) => self.data_keys.hear(asking, told, &name),
+                _ => Ok(()),
+            };
 
             if let (Some((tenant, key)), Some(sealed)) = (sealing, sealed) {
                 match sealed {
@@ -129,9 +131,10 @@ impl Journal {
                 Ended::Refused(refused) => bail!("{step:?} of {name}: {refused}"),
                 Ended::Broken => {
                     self.doubt = Some(Doubt { tenant: name, step, after });
-                    return Ok(());
+                    return heard;
                 }
             }
+            heard?;
             if let Some(blob) = self.random.one_of(&self.blobs).cloned() {
                 match call(app, decrypt(&blob.key_path(), &blob.bytes, CONTEXT)).await {
                     Ended::Broken => return Ok(()),
