@@ -86,7 +86,7 @@ impl Shared {
                 let request = v1::GetDataKeyRequest { aad: key.aad.clone(), ..get_data_key(ROWS, &key.uid, PAIRS) };
                 let got = caller.ask(request).await;
                 let got = got.as_ref().map(|got| &got.plaintext[..]);
-                self.judge(*place, *before, got.map_err(|refused| reason(refused)));
+                self.judge(*place, *before, got.map_err(reason));
             } else {
                 let item = |place: &usize| v1::BatchGetDataKeysItem {
                     uid: self.keys[*place].uid.clone(),
