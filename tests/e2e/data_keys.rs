@@ -27,6 +27,8 @@ pub const ROWS: &str = "tenants/acme/keys/rows";
 pub const OTHER_ROWS: &str = "tenants/acme/keys/other-rows";
 /// One of globex.
 pub const GLOBEX_ROWS: &str = "tenants/globex/keys/rows";
+/// The most time between a destruction and the moment from which nobody is given what was destroyed.
+const DESTROYING_MS_MAX: u64 = 60_000;
 /// An encryption context.
 pub const ROW: &[(&str, &str)] = &[("tbl", "customers"), ("pk", "7")];
 
@@ -439,13 +441,13 @@ async fn leases_are_told_and_the_longest_in_force_counts_when_keys_are_taken_awa
         let suspended = world.admin.ask(suspend_tenant(ACME)).await?;
         world.admin.ask(resume_tenant(ACME)).await?;
         let now = SystemClock.now();
-        for (what, end) in [
-            ("DestroyDataKey", gone.lease_end_time),
-            ("DisableKey", disabled.lease_end_time),
-            ("SuspendTenant", suspended.lease_end_time),
+        for (what, end, more) in [
+            ("DestroyDataKey", gone.lease_end_time, DESTROYING_MS_MAX),
+            ("DisableKey", disabled.lease_end_time, 0),
+            ("SuspendTenant", suspended.lease_end_time, 0),
         ] {
             let end = ms(&end.with_context(|| format!("{what} tells until when"))?);
-            let right = before + longest * 1000..=now + longest * 1000;
+            let right = before + longest * 1000..=now + longest * 1000 + more;
             ensure!(right.contains(&end), "{what} with a lease of {set} s: {end} is not in {right:?}");
         }
         assert_eq!(lease(tenant.data_key_lease), Some(300_000));
@@ -454,7 +456,7 @@ async fn leases_are_told_and_the_longest_in_force_counts_when_keys_are_taken_awa
     let world = world.crash().await?;
     let gone = world.app.ask(destroy_data_key(ROWS, &uid(4))).await?;
     let (at, end) = (ms(&gone.destroy_time.context("a time")?), ms(&gone.lease_end_time.context("a time")?));
-    assert_eq!(end - at, 600_000, "also after a crash");
+    assert!((600_000..=600_000 + DESTROYING_MS_MAX).contains(&(end - at)), "also after a crash");
     let site = world.daemon.stop().await?;
     let records = Records::read(&site)?;
     let last = records.of("DestroyDataKey", Outcome::Ok).last().context("its record")?;
