@@ -2,6 +2,7 @@
 
 mod crashes;
 mod data_keys;
+mod data_keys_at_start;
 mod destruction;
 mod ledger;
 mod terms;
