@@ -134,7 +134,7 @@ impl Sizes {
             singles: (keys / 50).min(20_000),
             in_thousands: (keys / 10).min(200_000) / 1_000 * 1_000,
             warm: keys.min(100_000),
-            cold: (keys / 20).max(1_000).min(50_000),
+            cold: (keys / 20).clamp(1_000, 50_000),
         }
     }
 }

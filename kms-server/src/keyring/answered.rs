@@ -28,14 +28,14 @@ pub(super) enum Considered {
     /// It is to be made.
     Make(Box<Plan>),
     /// It was made before, or is only to be shown.
-    Answer(Changed),
+    Answer(Box<Changed>),
 }
 
 impl Keyring {
     /// Decides what comes of a change, on its terms. The tenant's turn is held.
     pub(super) async fn consider(&self, asked: &Asked) -> Result<Considered, Error> {
         if let Some(answer) = self.answered(asked).await? {
-            return Ok(Considered::Answer(answer));
+            return Ok(Considered::Answer(Box::new(answer)));
         }
         let plan = self.plan(&asked.change, &asked.who).await?;
         if asked.terms.etag.is_some_and(|etag| plan.before != Some(etag)) {
@@ -49,7 +49,7 @@ impl Keyring {
         let now = self.clock.now();
         let lease_end = plan.lease_ms.map(|lease_ms| now + lease_ms);
         let effect = (plan.effect)(&Placed { intent_index: 0, now });
-        Ok(Considered::Answer(Changed { object: effect.object, lease_end, how: How::Rehearsed { creates } }))
+        Ok(Considered::Answer(Box::new(Changed { object: effect.object, lease_end, how: How::Rehearsed { creates } })))
     }
 
     /// Returns the answer that this call had before.

@@ -229,7 +229,7 @@ impl Mutator {
         let (entry, turn) = self.keyring.cache.take_turn(asked.change.tenant()).await;
         let settled = match self.keyring.consider(&asked).await {
             Ok(Considered::Make(plan)) => return Some(Making { asked, reply, entry, _turn: turn, plan }),
-            Ok(Considered::Answer(changed)) => Ok(changed),
+            Ok(Considered::Answer(changed)) => Ok(*changed),
             Err(error) => Err(error),
         };
         drop(turn);

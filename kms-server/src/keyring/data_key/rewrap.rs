@@ -6,6 +6,7 @@
 //! **Invariant:** a data key that was destroyed does not come back: a step replaces just the rows it
 //! read, and holds the turn that a destruction needs (`a_destroyed_one_does_not_come_back`).
 
+use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -269,7 +270,7 @@ impl Keyring {
                     continue;
                 }
             };
-            if !old.contains_key(&dek.version) {
+            if let MapEntry::Vacant(unknown) = old.entry(dek.version) {
                 let which = Which::Of(Header { kind: Kind::WrappedDek, key_id: key_uid, version: dek.version });
                 let want = Want { key: held.name, purpose: KeyPurpose::Managed, which };
                 let in_use = match self.enter_in_turn(entry, held.tenant, &[want]).await {
@@ -285,7 +286,7 @@ impl Keyring {
                 if in_use.is_some() {
                     counting.read(self, key_uid, dek.version).await?;
                 }
-                old.insert(dek.version, in_use);
+                unknown.insert(in_use);
             }
             let Some(from) = old.get(&dek.version).and_then(Option::as_ref).map(InUse::key) else {
                 left += 1;
