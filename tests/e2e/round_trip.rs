@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use kms_proto::v1::{AuthMethod, GetCallerIdentityRequest, GetStatusRequest, KeyState, ServerState, TenantState};
+use kms_proto::v1::{
+    AuthMethod, GetCallerIdentityRequest, GetStatusRequest, KeyPurpose, KeyState, ServerState, TenantState,
+};
 use kms_tests::NAMES;
 use kms_tests::request::*;
 
@@ -72,12 +74,18 @@ async fn every_rpc_does_what_it_says() -> Result<()> {
     let names: Vec<String> = admin.ask(list_keys(ACME, 0, "")).await?.keys.into_iter().map(|key| key.name).collect();
     assert_eq!(names, [ACME_KEY, "tenants/acme/keys/second"]);
 
+    managed_data_keys(&world).await?;
+    macs_and_indexes(&world).await?;
+    batches(&world).await?;
+
     // Tenants.
     let tenant = admin.ask(get_tenant(GLOBEX)).await?.tenant.unwrap();
     assert_eq!((&*tenant.name, tenant.state(), tenant.uid.len()), (GLOBEX, TenantState::Active, 32));
     let names: Vec<String> =
         admin.ask(list_tenants(0, "")).await?.tenants.into_iter().map(|tenant| tenant.name).collect();
     assert_eq!(names, [ACME, GLOBEX]);
+    let lease = admin.ask(update_tenant(GLOBEX, seconds(60))).await?.tenant.unwrap().data_key_lease;
+    assert_eq!(lease, seconds(60));
     assert_eq!(admin.ask(suspend_tenant(GLOBEX)).await?.tenant.unwrap().state(), TenantState::Suspended);
     assert_eq!(admin.ask(resume_tenant(GLOBEX)).await?.tenant.unwrap().state(), TenantState::Active);
     let scheduled = admin.ask(destroy_tenant(GLOBEX, None)).await?.tenant.unwrap();
@@ -101,6 +109,56 @@ async fn every_rpc_does_what_it_says() -> Result<()> {
     assert_eq!(called, NAMES.iter().copied().collect(), "an RPC was not called");
     println!("RPCs: {}/{} answered", called.len(), NAMES.len());
     world.finish().await
+}
+
+async fn managed_data_keys(world: &World) -> Result<()> {
+    let (admin, app, key) = (&world.admin, &world.app, "tenants/acme/keys/managed");
+    admin.ask(create_key_for(ACME, "managed", KeyPurpose::Managed.into())).await?;
+    let made = app.ask(create_data_key(key, CONTEXT)).await?;
+    assert_eq!((made.plaintext.len(), made.uid.len(), made.key_version), (32, 16, 1));
+    assert_eq!(app.ask(get_data_key(key, &made.uid, CONTEXT)).await?.plaintext, made.plaintext);
+    let many = app.ask(batch_create_data_keys(key, 3, CONTEXT)).await?.results;
+    let uids: Vec<Vec<u8>> = many.iter().map(|one| one.uid.clone()).collect();
+    let got = app.ask(batch_get_data_keys(key, &uids, CONTEXT)).await?.results;
+    assert!(got.iter().zip(&many).all(|(got, made)| got.plaintext == made.plaintext && made.plaintext.len() == 32));
+    let listed = admin.ask(list_data_keys(key, 0, "")).await?.data_keys;
+    assert_eq!(listed.len(), 4);
+    assert!(app.ask(destroy_data_key(key, &made.uid)).await?.destroy_time.is_some());
+    let gone = app.ask(batch_destroy_data_keys(key, &uids)).await?.results;
+    assert!(gone.iter().all(|one| one.destroy_time.is_some() && one.error.is_none()));
+    Ok(())
+}
+
+async fn macs_and_indexes(world: &World) -> Result<()> {
+    let (app, key) = (&world.app, "tenants/acme/keys/mac");
+    world.admin.ask(create_key_for(ACME, "mac", KeyPurpose::Mac.into())).await?;
+    let mac = app.ask(generate_mac(key, b"message", CONTEXT)).await?.mac;
+    assert_eq!(mac.len(), 24 + 32);
+    let right = app.ask(verify_mac(key, b"message", &mac, CONTEXT)).await?;
+    assert_eq!((right.key_version, right.stale), (1, false));
+    let macs = app.ask(batch_generate_macs(key, &[b"a", b"message"], CONTEXT)).await?.results;
+    assert_eq!(macs[1].mac, mac);
+    let pairs = [(&b"a"[..], macs[0].mac.clone()), (b"b", mac)];
+    let told = app.ask(batch_verify_macs(key, &pairs, CONTEXT)).await?.results;
+    assert_eq!(told.iter().map(|one| one.error.is_none()).collect::<Vec<_>>(), [true, false]);
+    let index = app.ask(get_index_key("tenants/acme/indexes/mail")).await?;
+    assert_eq!(index.plaintext.len(), 32);
+    Ok(())
+}
+
+async fn batches(world: &World) -> Result<()> {
+    let app = &world.app;
+    let sealed = app.ask(batch_encrypt(ACME_KEY, &[b"a", b"", b"b"], CONTEXT)).await?.results;
+    let blobs: Vec<Vec<u8>> = sealed.into_iter().map(|one| one.ciphertext).collect();
+    let moved = app.ask(batch_re_encrypt(ACME_KEY, &blobs, CONTEXT)).await?.results;
+    let blobs: Vec<Vec<u8>> = moved.into_iter().map(|one| one.ciphertext).collect();
+    let opened = app.ask(batch_decrypt(ACME_KEY, &blobs, CONTEXT)).await?.results;
+    assert_eq!(opened.iter().map(|one| &one.plaintext[..]).collect::<Vec<_>>(), [&b"a"[..], b"", b"b"]);
+    let made = app.ask(batch_generate_data_keys(ACME_KEY, 2, CONTEXT)).await?.results;
+    let wrapped: Vec<Vec<u8>> = made.iter().map(|one| one.wrapped_data_key.clone()).collect();
+    let unwrapped = app.ask(batch_decrypt_data_keys(ACME_KEY, &wrapped, CONTEXT)).await?.results;
+    assert!(unwrapped.iter().zip(&made).all(|(one, made)| one.plaintext == made.plaintext));
+    Ok(())
 }
 
 #[tokio::test]

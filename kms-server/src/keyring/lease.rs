@@ -38,7 +38,7 @@ pub(super) fn with_lease(tenant: rows::Tenant, next_ms: u64, now: UnixMillis, cl
 }
 
 /// A change is planned a moment before nobody is inside any more.
-pub(super) const PLANNING_MS_MAX: u64 = 60_000;
+const PLANNING_MS_MAX: u64 = 60_000;
 
 #[cfg(test)]
 mod tests {

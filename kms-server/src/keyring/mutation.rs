@@ -280,19 +280,24 @@ impl Mutator {
         for (making, intent_index) in makings.into_iter().zip(&intents) {
             let Making { asked, reply, entry, _turn, plan } = making;
             let placed = Placed { intent_index: *intent_index, now };
-            let lease_end = plan.lease_ms.map(|lease_ms| now + lease_ms);
+            let (lease_ms, gate_use) = (plan.lease_ms, asked.change.gate_use());
+            let lease_end = lease_ms.map(|lease_ms| now + lease_ms);
+            // What is not taken away before the gate was drained may be given out until then.
+            let margin = if gate_use == GateUse::DrainedAfter { DRAIN_TIME_MAX.as_millis() as u64 } else { 0 };
+            let kept_lease_end = lease_end.map(|lease_end| lease_end + margin);
             let effect = (plan.effect)(&placed);
             batch.preconditions.extend(effect.preconditions);
             batch.writes.extend(effect.writes);
-            batch.writes.extend(self.keyring.answer_write(&asked, &effect.object, lease_end, &placed));
+            batch.writes.extend(self.keyring.answer_write(&asked, &effect.object, kept_lease_end, &placed));
             let intent = asked.who.sign(plan.intent);
             made.push(Made {
-                gate_use: asked.change.gate_use(),
+                gate_use,
                 lets_rewrap: asked.change.lets_rewrap(),
                 reply,
                 entry,
                 _turn,
                 intent,
+                lease_ms,
                 lease_end,
                 main_row: effect.main_row,
                 after: effect.after,
@@ -319,7 +324,7 @@ impl Mutator {
             }
         }
 
-        if let [alone] = &made[..]
+        if let [alone] = &mut made[..]
             && alone.gate_use == GateUse::DrainedAfter
         {
             if close_and_drain(&alone.entry).await.is_err() {
@@ -331,6 +336,8 @@ impl Mutator {
                 }
                 return Ok(());
             }
+            // It counts from when the last one was given out.
+            alone.lease_end = alone.lease_ms.map(|lease_ms| self.keyring.clock.now() + lease_ms);
             reopen(&alone.entry);
         }
 
@@ -509,6 +516,7 @@ struct Made {
     entry: Arc<Entry>,
     _turn: OwnedMutexGuard<()>,
     intent: Leaf,
+    lease_ms: Option<u64>,
     lease_end: Option<UnixMillis>,
     main_row: Vec<u8>,
     after: After,

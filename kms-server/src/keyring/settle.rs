@@ -10,7 +10,6 @@ use crate::kill_point::{Point, pass};
 use crate::noun::UnixMillis;
 
 use super::destroy_tenant::SCHEDULED;
-use super::lease::PLANNING_MS_MAX;
 use super::open::OpenClusterError;
 use super::position::Position;
 use super::{LEASE_MS_DEFAULT, LEASE_MS_MAX};
@@ -121,7 +120,7 @@ impl Story {
 /// Returns how long somebody may hold what a change took away, in milliseconds. Intents of
 /// destructions from before there were leases do not say it.
 fn lease_of_intent(intent: &StoredLeaf) -> Option<u64> {
-    let told = intent.leaf.lease.map(|lease| lease.saturating_sub(intent.time).min(LEASE_MS_MAX + PLANNING_MS_MAX));
+    let told = intent.leaf.lease.map(|lease| lease.saturating_sub(intent.time).min(LEASE_MS_MAX));
     told.or_else(|| destroys(&intent.leaf).then_some(LEASE_MS_DEFAULT))
 }
 

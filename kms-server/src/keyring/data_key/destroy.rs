@@ -16,7 +16,6 @@ use crate::rows;
 use crate::store::{Precondition, Write};
 
 use super::super::create_key::key_leaf;
-use super::super::lease::PLANNING_MS_MAX;
 use super::super::mutation::{After, Changed, Effect, How, Object, Placed, Plan};
 use super::super::state::KeyState;
 use super::super::terms::Terms;
@@ -162,8 +161,7 @@ impl Keyring {
             None => self.open_tenant_for_change(&keys.tenant).await?,
             Some(_) => self.open_tenant(&keys.tenant).await?,
         };
-        // They are given out until the gate was drained, a moment after the batch.
-        let lease_ms = self.longest_lease_ms(&tenant) + PLANNING_MS_MAX;
+        let lease_ms = self.longest_lease_ms(&tenant);
         let (_, key) = self.read_key(&tenant.record_mac, tenant.uid, &keys.key).await?;
         if KeyPurpose::of_row(key.purpose)? != KeyPurpose::Managed {
             return Err(Error::PurposeNotSupported);
