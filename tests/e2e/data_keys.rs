@@ -28,7 +28,7 @@ pub const OTHER_ROWS: &str = "tenants/acme/keys/other-rows";
 /// One of globex.
 pub const GLOBEX_ROWS: &str = "tenants/globex/keys/rows";
 /// The most time between a destruction and the moment from which nobody is given what was destroyed.
-const DESTROYING_MS_MAX: u64 = 60_000;
+const DESTROYING_MS_MAX: u64 = 6_000;
 /// An encryption context.
 pub const ROW: &[(&str, &str)] = &[("tbl", "customers"), ("pk", "7")];
 

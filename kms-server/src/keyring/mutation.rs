@@ -281,14 +281,13 @@ impl Mutator {
             let Making { asked, reply, entry, _turn, plan } = making;
             let placed = Placed { intent_index: *intent_index, now };
             let (lease_ms, gate_use) = (plan.lease_ms, asked.change.gate_use());
-            let lease_end = lease_ms.map(|lease_ms| now + lease_ms);
             // What is not taken away before the gate was drained may be given out until then.
-            let margin = if gate_use == GateUse::DrainedAfter { DRAIN_TIME_MAX.as_millis() as u64 } else { 0 };
-            let kept_lease_end = lease_end.map(|lease_end| lease_end + margin);
+            let margin = if gate_use == GateUse::DrainedAfter { DRAIN_MS } else { 0 };
+            let lease_end = lease_ms.map(|lease_ms| now + lease_ms + margin);
             let effect = (plan.effect)(&placed);
             batch.preconditions.extend(effect.preconditions);
             batch.writes.extend(effect.writes);
-            batch.writes.extend(self.keyring.answer_write(&asked, &effect.object, kept_lease_end, &placed));
+            batch.writes.extend(self.keyring.answer_write(&asked, &effect.object, lease_end, &placed));
             let intent = asked.who.sign(plan.intent);
             made.push(Made {
                 gate_use,
@@ -336,8 +335,8 @@ impl Mutator {
                 }
                 return Ok(());
             }
-            // It counts from when the last one was given out.
-            alone.lease_end = alone.lease_ms.map(|lease_ms| self.keyring.clock.now() + lease_ms);
+            // It counts from when the last one was given out, should that have taken so long.
+            alone.lease_end = alone.lease_end.max(alone.lease_ms.map(|lease_ms| self.keyring.clock.now() + lease_ms));
             reopen(&alone.entry);
         }
 
@@ -581,4 +580,6 @@ fn answer(reply: oneshot::Sender<Result<Changed, Error>>, answer: Result<Changed
 
 /// How long a change waits for those inside; they never wait for anything themselves.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a batch and the drain behind it take, at most as a rule.
+const DRAIN_MS: u64 = 1_000;
 const ANCHOR_EVERY: Duration = Duration::from_secs(1);
