@@ -13,6 +13,9 @@ use crate::noun::UnixMillis;
 /// The longest leaf, in bytes.
 pub const LEAF_BYTES_MAX: usize = 65_535;
 
+/// How the `why` begins of a leaf that tells of what was made before, under the same request id.
+pub const REPEATED: &str = "REPEATED";
+
 /// How what a leaf tells of ended.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]

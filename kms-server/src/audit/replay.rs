@@ -12,7 +12,7 @@ use crate::crypto::FrameMacKey;
 use crate::crypto::log_mac::{FIRST_PREVIOUS_MAC, FrameMac};
 
 use super::frame::{Found, FoundFrame, SEGMENT_HEAD_BYTES, SegmentHead, find, frame_may_follow};
-use super::leaf::{Outcome, StoredLeaf};
+use super::leaf::{Outcome, REPEATED, StoredLeaf};
 use super::ledger::is_destruction;
 use super::log::Anchor;
 use super::segment::{self, TORN_BYTES_MAX, Tail};
@@ -379,9 +379,6 @@ fn makes_data_keys(stored: &StoredLeaf) -> bool {
         && (leaf.did.is_some() || leaf.ids.is_some())
         && !leaf.why.as_deref().is_some_and(|why| why.starts_with(REPEATED))
 }
-
-/// How the `why` begins of a leaf that tells of what was made before.
-const REPEATED: &str = "REPEATED";
 
 /// Reads any bytes as the last segment of a log and as one before it: for fuzzing.
 #[cfg(any(test, feature = "fuzzing"))]

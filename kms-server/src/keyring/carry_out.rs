@@ -10,7 +10,7 @@ use crate::audit::{Leaf, StoredLeaf};
 use crate::crypto::chain::commitment_of;
 use crate::noun::{KeyVersion, TenantName, Uid, UnixMillis};
 use crate::rows;
-use crate::store::{PAGE_ROWS_MAX, Precondition, Write};
+use crate::store::{Precondition, Write};
 
 use super::key_target::{KeyTarget, VersionTarget};
 use super::mutation::{After, Effect, Mutator, Object, Placed, Plan};
@@ -279,23 +279,18 @@ impl Keyring {
 
     /// Counts the keys of a tenant that are not destroyed, but for one.
     async fn count_living_keys(&self, tenant: Uid, but: Option<Uid>) -> Result<u64, Error> {
-        let prefix = row_key::keys(tenant);
-        let (mut after, mut living) = (None, 0);
-        loop {
-            let page = self.store.list(prefix.family, &prefix.key, after.as_deref(), PAGE_ROWS_MAX).await?;
-            for (place, record) in &page.rows {
-                if let Some(KeyRow::Key(_, key)) = row_key::parse_key_row(place)
-                    && Some(key) != but
-                    && row::peek::<rows::Key>(record).is_ok_and(|key| key.state != KeyState::Destroyed.to_row())
-                {
-                    living += 1;
-                }
+        let mut living = 0;
+        self.each_row(&row_key::keys(tenant), |place, record| {
+            if let Some(KeyRow::Key(_, key)) = row_key::parse_key_row(place)
+                && Some(key) != but
+                && row::peek::<rows::Key>(record).is_ok_and(|key| key.state != KeyState::Destroyed.to_row())
+            {
+                living += 1;
             }
-            match page.rows.last() {
-                Some((place, _)) if page.more => after = Some(place.clone()),
-                Some(_) | None => return Ok(living),
-            }
-        }
+            Ok(())
+        })
+        .await?;
+        Ok(living)
     }
 }
 
@@ -320,7 +315,7 @@ impl Destroyed {
     /// Reads an entry of the ledger.
     fn of(stored: &StoredLeaf) -> Option<(TenantName, Self)> {
         let StoredLeaf { index, time, leaf } = stored;
-        let uid = |text: Option<&str>| Uid::from_slice(&hex::decode(text?).ok()?);
+        let uid = |text: Option<&str>| Uid::from_hex(text?);
         let what = match leaf.op.as_deref()? {
             "DestroyTenant" => What::Tenant {
                 commitment: leaf.tkc.as_deref().and_then(|text| hex::decode(text).ok()),

@@ -20,6 +20,8 @@ mod row;
 mod settle;
 mod writer;
 
+use crate::noun::DekUid;
+
 pub use create::{Created, MadeDataKey, MadeDataKeys, NewDataKeys};
 pub use destroy::{DataKeysToDestroy, DestroyedDataKeys, DestroyedPart, DonePart, Gone, Undone};
 pub use get::{GotDataKey, GotDataKeys};
@@ -32,6 +34,12 @@ pub(super) use destroyed::DestroyedDeks;
 pub(super) use row::DekRow;
 pub(super) use settle::lost_data_keys;
 pub(super) use writer::Job;
+
+/// Says that the row of a managed data key is damaged: the service alone writes such rows.
+fn tell_of_damage(uid: &DekUid, what: &str) {
+    tracing::error!(%uid, what, "a managed data key is damaged");
+    metrics::counter!("kms_store_damage_total").increment(1);
+}
 
 /// The most items that are told of in one leaf, and the most rows that one step re-wraps.
 pub const ITEMS_PER_LEAF: usize = 1_000;

@@ -199,20 +199,18 @@ impl Keyring {
             ]);
             return Ok(self.deks_of_key(tenant.uid, key).await?.iter().map(|(_, deks)| deks).sum());
         };
-        let counts = self.deks_of_key(tenant.uid, key).await?;
         let place = row_key::dek_count(tenant.uid, key, version);
         let read = self.store.get(&place).await?;
         preconditions.push(Precondition::of(place.clone(), read));
         writes.push(Write::Delete(place));
         // None, unless it came back with them and is destroyed again.
-        Ok(counts.iter().find(|(counted, _)| *counted == version).map_or(0, |(_, deks)| *deks))
+        self.deks_of_version(tenant.uid, key, version).await
     }
 
     /// Refuses to destroy a version while data keys may be on it: as long as it counts some, or while
     /// those of its key are being moved.
     async fn refuse_version_in_use(&self, tenant: Uid, key: Uid, version: KeyVersion) -> Result<(), Error> {
-        let counts = self.deks_of_key(tenant, key).await?;
-        let deks = counts.iter().find(|(counted, _)| *counted == version).map_or(0, |(_, deks)| *deks);
+        let deks = self.deks_of_version(tenant, key, version).await?;
         let is_moving = self.store.get(&row_key::rewrap_job(tenant, key)).await?.is_some();
         if deks > 0 || is_moving { Err(Error::VersionInUse(deks)) } else { Ok(()) }
     }

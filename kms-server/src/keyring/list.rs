@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::crypto::RecordMacKey;
 use crate::noun::{KeyName, KeyVersion, TenantName, Uid};
 use crate::rows;
+use crate::store::{PAGE_ROWS_MAX, RowKey};
 
 use super::load::OpenTenant;
 use super::row_key::KeyRow;
@@ -22,6 +23,25 @@ pub struct Listed<T> {
 }
 
 impl Keyring {
+    /// Hands out every row under a prefix, a page of the store at a time.
+    pub(super) async fn each_row(
+        &self,
+        prefix: &RowKey,
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let page = self.store.list(prefix.family, &prefix.key, after.as_deref(), PAGE_ROWS_MAX).await?;
+            for (place, record) in &page.rows {
+                each(place, record)?;
+            }
+            match page.rows.last() {
+                Some((place, _)) if page.more => after = Some(place.clone()),
+                Some(_) | None => return Ok(()),
+            }
+        }
+    }
+
     /// Lists tenants in the byte order of their names, those after `after` only.
     pub async fn tenants(&self, after: Option<&TenantName>, items_max: usize) -> Result<Listed<TenantView>, Error> {
         let prefix = row_key::tenant_names();

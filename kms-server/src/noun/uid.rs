@@ -26,6 +26,11 @@ impl Uid {
         bytes.try_into().ok().map(Self)
     }
 
+    /// Reads a uid as it is shown.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        Self::from_slice(&hex::decode(text).ok()?)
+    }
+
     /// Returns the 16 bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0

@@ -30,7 +30,7 @@ pub(super) const DATA_KEY_BYTES: usize = 32;
 /// The most bytes of a version and whether it is stale, in a result.
 pub(super) const VERSION_BYTES_MAX: usize = 8;
 /// The most items that are done at a time, and told of in one leaf.
-pub(super) const PART_ITEMS: usize = 1_000;
+pub(super) const PART_ITEMS: usize = keyring::ITEMS_PER_LEAF;
 
 /// A verb in its form for many.
 pub(super) trait Many: Sized + Send + Sync {

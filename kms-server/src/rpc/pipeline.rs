@@ -20,6 +20,7 @@ use super::budget::Share;
 use super::connection::ConnectionInfo;
 use super::error::Error;
 use super::status;
+use crate::audit::leaf::REPEATED;
 use crate::audit::{Leaf, Outcome};
 use crate::authn::NoIdentity;
 use crate::keyring::{self, How, InUse, Terms, Who};
@@ -151,9 +152,6 @@ pub(super) fn of_change(how: &How) -> Result<u64, Box<Leaf>> {
 fn validated() -> Leaf {
     Leaf { why: Some("VALIDATED".into()), ..Leaf::default() }
 }
-
-/// What the record says of a change that was made before, under the same request id.
-pub(super) const REPEATED: &str = "REPEATED";
 
 /// A request on its way.
 pub(super) struct Call<'a> {

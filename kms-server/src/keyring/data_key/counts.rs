@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::noun::{KeyVersion, Uid};
 use crate::rows;
-use crate::store::{PAGE_ROWS_MAX, Precondition, RowKey, Write};
+use crate::store::{Precondition, RowKey, Write};
 
 use super::super::{Error, Keyring, row, row_key};
 
@@ -97,53 +97,61 @@ impl Keyring {
         found.ok_or(Error::Damaged("a version without the counter of its data keys"))
     }
 
+    /// Returns how many managed data keys a version wraps; none if nothing counts them.
+    pub(in crate::keyring) async fn deks_of_version(
+        &self,
+        tenant: Uid,
+        key: Uid,
+        version: KeyVersion,
+    ) -> Result<u64, Error> {
+        let place = row_key::dek_count(tenant, key, version);
+        Ok(self.read_cluster_row::<rows::DekCount>(&place).await?.map_or(0, |(_, count)| count.deks))
+    }
+
     /// Sums up how many managed data keys the versions of a tenant wrap, but for some of them.
     pub(in crate::keyring) async fn count_deks(
         &self,
         tenant: Uid,
         but: impl Fn(Uid, KeyVersion) -> bool,
     ) -> Result<u64, Error> {
-        let prefix = row_key::dek_counts_of_tenant(tenant);
-        let (mut after, mut deks) = (None, 0_u64);
-        loop {
-            let page = self.store.list(prefix.family, &prefix.key, after.as_deref(), PAGE_ROWS_MAX).await?;
-            for (place, record) in &page.rows {
-                let (key, version) = row_key::parse_dek_count(place)
-                    .ok_or(Error::Damaged("a row among the counters of data keys that is none"))?;
-                let place = row_key::dek_count(tenant, key, version);
-                let count: rows::DekCount = row::open(&self.cluster.record_mac, &place, record)?;
-                if !but(key, version) {
-                    deks = deks.saturating_add(count.deks);
-                }
+        let mut deks = 0_u64;
+        let add = |key, version, count| {
+            if !but(key, version) {
+                deks = deks.saturating_add(count);
             }
-            match page.rows.last() {
-                Some((place, _)) if page.more => after = Some(place.clone()),
-                Some(_) | None => return Ok(deks),
-            }
-        }
+        };
+        self.each_dek_count(tenant, &row_key::dek_counts_of_tenant(tenant), add).await?;
+        Ok(deks)
     }
 
     /// Returns how many managed data keys each version of a key wraps: those that wrap any.
     pub(in crate::keyring) async fn deks_of_key(&self, tenant: Uid, key: Uid) -> Result<Vec<(KeyVersion, u64)>, Error> {
-        let prefix = row_key::dek_counts(tenant, key);
         let mut counts = Vec::new();
-        let mut after = None;
-        loop {
-            let page = self.store.list(prefix.family, &prefix.key, after.as_deref(), PAGE_ROWS_MAX).await?;
-            for (place, record) in &page.rows {
-                let (_, version) = row_key::parse_dek_count(place)
-                    .ok_or(Error::Damaged("a row among the counters of data keys that is none"))?;
-                let place = row_key::dek_count(tenant, key, version);
-                let count: rows::DekCount = row::open(&self.cluster.record_mac, &place, record)?;
-                if count.deks > 0 {
-                    counts.push((version, count.deks));
-                }
+        let add = |_, version, count| {
+            if count > 0 {
+                counts.push((version, count));
             }
-            match page.rows.last() {
-                Some((place, _)) if page.more => after = Some(place.clone()),
-                Some(_) | None => return Ok(counts),
-            }
-        }
+        };
+        self.each_dek_count(tenant, &row_key::dek_counts(tenant, key), add).await?;
+        Ok(counts)
+    }
+
+    /// Hands out the counters of a tenant that lie under a prefix: key, version and count.
+    async fn each_dek_count(
+        &self,
+        tenant: Uid,
+        prefix: &RowKey,
+        mut each: impl FnMut(Uid, KeyVersion, u64),
+    ) -> Result<(), Error> {
+        self.each_row(prefix, |place, record| {
+            let (key, version) = row_key::parse_dek_count(place)
+                .ok_or(Error::Damaged("a row among the counters of data keys that is none"))?;
+            let place = row_key::dek_count(tenant, key, version);
+            let count: rows::DekCount = row::open(&self.cluster.record_mac, &place, record)?;
+            each(key, version, count.deks);
+            Ok(())
+        })
+        .await
     }
 }
 

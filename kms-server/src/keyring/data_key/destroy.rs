@@ -21,7 +21,7 @@ use super::super::state::KeyState;
 use super::super::terms::Terms;
 use super::super::view::KeyPurpose;
 use super::super::{Change, Error, Keyring, Who, row, row_key};
-use super::{Counting, DekRow, ITEMS_PER_LEAF};
+use super::{Counting, DekRow, ITEMS_PER_LEAF, tell_of_damage};
 
 /// Why a managed data key was not destroyed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -197,8 +197,7 @@ impl Keyring {
                 other => other,
             };
             if matches!(dek, Err(Gone::Damaged)) {
-                tracing::error!(%uid, "a managed data key is damaged, and is left as it is");
-                metrics::counter!("kms_store_damage_total").increment(1);
+                tell_of_damage(uid, "it is left as it is");
             }
             fates.push(match dek {
                 Ok(dek) => {

@@ -18,7 +18,7 @@ use super::super::load::{InUse, Missing, ROUNDS_MAX, try_enter, usable_version};
 use super::super::state::KeyState;
 use super::super::view::KeyPurpose;
 use super::super::{Error, Keyring, row_key};
-use super::DekRow;
+use super::{DekRow, tell_of_damage};
 
 /// Managed data keys on their way out. The gate stays entered: the caller hands the record to the log
 /// without an await, and then drops this.
@@ -84,7 +84,11 @@ impl Keyring {
             // No await from here on.
             let open = |((uid, context), row): (&(DekUid, ContextHash), Result<Option<DekRow>, Error>)| {
                 let opened = row.and_then(|row| open(tenant, read.key, *uid, context, row.as_ref(), &versions));
-                opened.inspect_err(|error| told_if_damaged(uid, error))
+                opened.inspect_err(|error| {
+                    if let Error::Damaged(what) = error {
+                        tell_of_damage(uid, what);
+                    }
+                })
             };
             let keys = wanted.iter().zip(read.rows).map(open).collect();
             return Ok(GotDataKeys { in_use, key: read.key, keys });
@@ -217,13 +221,6 @@ fn open(
         .unwrap_managed_dek(key, living.version, tenant, &uid, context, &living.blob)
         .map_err(|_| Error::Damaged("a data key that does not open"))?;
     Ok(GotDataKey { dek, version: living.version, commitment: living.blob.commitment() })
-}
-
-fn told_if_damaged(uid: &DekUid, error: &Error) {
-    if let Error::Damaged(what) = error {
-        tracing::error!(%uid, what, "a managed data key is damaged");
-        metrics::counter!("kms_store_damage_total").increment(1);
-    }
 }
 
 /// How often rows are read again that were destroyed, or lost their version, while they were read.

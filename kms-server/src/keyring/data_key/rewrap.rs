@@ -27,7 +27,7 @@ use super::super::view::KeyPurpose;
 use super::super::{Error, Keyring, Who, row_key};
 use super::row::LivingDek;
 use super::writer::BreakOnPanic;
-use super::{Counting, DekRow};
+use super::{Counting, DekRow, tell_of_damage};
 
 /// Goes round the jobs.
 pub struct Rewrapper {
@@ -264,8 +264,8 @@ impl Keyring {
             let dek = match DekRow::parse(key_uid, &record) {
                 Ok(DekRow::Living(dek)) if dek.version != to.version() => dek,
                 Ok(DekRow::Living(_) | DekRow::Destroyed(_)) => continue,
-                Err(error) => {
-                    tracing::error!(%uid, %error, "a managed data key cannot be moved");
+                Err(_) => {
+                    tell_of_damage(&uid, "it is none, and cannot be moved");
                     left += 1;
                     continue;
                 }
@@ -276,9 +276,8 @@ impl Keyring {
                 let in_use = match self.enter_in_turn(entry, held.tenant, &[want]).await {
                     Ok(in_use) => Some(in_use),
                     Err(Error::VersionState(_)) => None,
-                    Err(Error::Open(error)) => {
-                        tracing::error!(%uid, %error, "a managed data key lies under a version that never was");
-                        metrics::counter!("kms_store_damage_total").increment(1);
+                    Err(Error::Open(_)) => {
+                        tell_of_damage(&uid, "it lies under a version that never was");
                         None
                     }
                     Err(error) => return Err(error),
@@ -295,7 +294,7 @@ impl Keyring {
             let unwrapped =
                 from.kek().unwrap_managed_dek(key_uid, dek.version, held.tenant, &uid, &dek.context, &dek.blob);
             let Ok(unwrapped) = unwrapped else {
-                tracing::error!(%uid, "a managed data key does not open, and cannot be moved");
+                tell_of_damage(&uid, "it does not open, and cannot be moved");
                 left += 1;
                 continue;
             };
@@ -333,8 +332,6 @@ impl Keyring {
             self.commit_or_break(batch).await?;
             pass(Point::RewrapDurable);
             metrics::counter!("kms_rewrapped_total").increment(moved);
-        }
-        if moved > 0 {
             known.rev = next.rev;
         }
         (known.cursor, known.left) = (cursor, left);

@@ -56,7 +56,7 @@ struct Told<'a> {
 impl<'a> Told<'a> {
     fn of(stored: &'a StoredLeaf) -> Option<Self> {
         let leaf = &stored.leaf;
-        let uid = |text: Option<&str>| Uid::from_slice(&hex::decode(text?).ok()?);
+        let uid = |text: Option<&str>| Uid::from_hex(text?);
         let uids = match (&leaf.did, &leaf.ids) {
             (Some(did), _) => hex::decode(&**did).ok()?,
             (None, Some(ids)) => STANDARD.decode(&**ids).ok()?,
