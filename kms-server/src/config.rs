@@ -12,9 +12,11 @@ mod value;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::authn::{IdentityMapping, TlsFiles};
-use crate::backend::BackendSettings;
+use crate::backend::watch::WatchSettings;
+use crate::backend::{AwsKmsSettings, BackendKind, BackendSettings, Pkcs11Mechanism, Pkcs11Settings};
 use crate::crypto::keystore_file::PinCost;
 use crate::keyring::KeyringSettings;
 use crate::mistake::{Mistake, did_you_mean};
@@ -71,7 +73,7 @@ pub struct Flags {
     /// Who may do what (TOML) [default: bindings.toml in the data directory].
     #[arg(long, env = "KMS_SERVER_POLICY_BINDINGS_FILE", value_name = "FILE")]
     pub policy_bindings_file: Option<PathBuf>,
-    /// The file with the PIN of the software HSM [default: pin in the data directory].
+    /// The file with the PIN of the software HSM, or of the token [default: pin in the data directory].
     #[arg(long, env = "KMS_SERVER_BACKEND_PIN_FILE", value_name = "FILE")]
     pub backend_pin_file: Option<PathBuf>,
     /// The shortest waiting time before a destruction, such as 7d [default: 7d].
@@ -154,6 +156,8 @@ pub struct Settings {
     pub bindings_file: PathBuf,
     /// The master key.
     pub backend: BackendSettings,
+    /// When the daemon locks itself because of it.
+    pub watch: WatchSettings,
     /// The log's C2SP origin, for `init`.
     pub origin: Option<String>,
     /// Bytes of a segment of the audit log.
@@ -195,18 +199,16 @@ impl Settings {
     pub fn with_real_data_dir(&self) -> std::io::Result<Self> {
         let data_dir = self.data_dir.canonicalize()?;
         let mut backend = self.backend.clone();
-        let BackendSettings::Software { dir, .. } = &mut backend;
-        *dir = data_dir.join("hsm");
+        backend.dir = data_dir.join("hsm");
         Ok(Self { data_dir, backend, ..self.clone() })
     }
 
     /// Returns the files that the settings name, which may lie in the data directory.
     pub fn named_files(&self) -> Vec<&Path> {
-        let BackendSettings::Software { pin_file, .. } = &self.backend;
         let tls =
             self.tls.iter().flat_map(|tls| tls.client_cas.iter().chain(&tls.crls).chain([&tls.cert_chain, &tls.key]));
-        let others = [&self.bindings_file, pin_file];
-        others.into_iter().chain(tls).chain(&self.config_file).map(PathBuf::as_path).collect()
+        let paths = std::iter::once(&self.bindings_file).chain(tls).chain(&self.config_file).map(PathBuf::as_path);
+        paths.chain(self.backend.pin_file()).collect()
     }
 
     /// Puts the settings together.
@@ -251,11 +253,11 @@ fn unknown_variables(names: impl Iterator<Item = std::ffi::OsString>) -> Vec<Mis
 }
 
 const VARIABLES: &str = "KMS_SERVER_";
+const INVARIANT: &str = "a setting of this kind with a default, which a test reads";
 
 /// Makes settings of what was said, and tells what does not go together. What is missing and has no default
 /// leaves something that is never used: the mistake is there.
 fn resolve(flags: &Flags, draft: &mut Draft) -> Settings {
-    const INVARIANT: &str = "a setting of this kind with a default, which a test reads";
     let data_dir = draft.path("data_dir").unwrap_or_default();
     if draft.is_missing("data_dir") {
         draft.mistakes.push(Mistake {
@@ -287,10 +289,12 @@ fn resolve(flags: &Flags, draft: &mut Draft) -> Settings {
 
     let tls = tls(draft);
     let bindings_file = draft.path("policy.bindings_file").unwrap_or_else(|| data_dir.join("bindings.toml"));
-    let pin_file = draft.path("backend.pin_file").unwrap_or_else(|| data_dir.join("pin"));
-    let memory_kib = draft.integer("backend.pin_memory_kib").and_then(|kib| u32::try_from(kib).ok()).expect(INVARIANT);
-    let pin_cost = PinCost { memory_kib, ..PinCost::DEFAULT };
-    let backend = BackendSettings::Software { dir: data_dir.join("hsm"), pin_file, pin_cost };
+    let backend = BackendSettings { dir: data_dir.join("hsm"), kind: backend_kind(draft, &data_dir) };
+    let watch = WatchSettings {
+        probe_every: Duration::from_millis(draft.millis("backend.probe_every").expect(INVARIANT)),
+        lock_after: Duration::from_millis(draft.millis("backend.lock_after").expect(INVARIANT)),
+        offline_grace: draft.millis("backend.offline_grace").map(Duration::from_millis),
+    };
 
     let wait_ms_min = draft.millis("destruction.wait_min").expect(INVARIANT);
     let wait_ms_default = draft.millis("destruction.wait_default").unwrap_or(wait_ms_min.max(WAIT_MS_DEFAULT));
@@ -326,6 +330,7 @@ fn resolve(flags: &Flags, draft: &mut Draft) -> Settings {
         identities: draft.identities.clone(),
         bindings_file,
         backend,
+        watch,
         origin: draft.text("audit.origin"),
         segment_bytes: draft.integer("audit.segment_bytes").expect(INVARIANT),
         keyring: KeyringSettings {
@@ -347,6 +352,62 @@ fn resolve(flags: &Flags, draft: &mut Draft) -> Settings {
 }
 
 const WAIT_MS_DEFAULT: u64 = 7 * 24 * 3600 * 1000;
+
+/// Which backend, and its settings. Those of the others must not be there: somebody believes in them.
+fn backend_kind(draft: &mut Draft, data_dir: &Path) -> BackendKind {
+    let pin_file = draft.path("backend.pin_file").unwrap_or_else(|| data_dir.join("pin"));
+    let kind = draft.text("backend.kind").expect(INVARIANT);
+    for (prefix, owner) in [("backend.aws_", "aws-kms"), ("backend.pkcs11_", "pkcs11")] {
+        if kind == owner {
+            continue;
+        }
+        let strays = SETTINGS.iter().map(Setting::full_name).filter(|name| name.starts_with(prefix));
+        for name in strays.filter(|name| draft.is_set(name)).collect::<Vec<_>>() {
+            let why = format!("it is a setting of the backend {owner}, and backend.kind is {kind}");
+            draft.contradiction(
+                &name,
+                format!("{name} is set"),
+                &why,
+                &format!("remove it, or set backend.kind to {owner}"),
+            );
+        }
+    }
+    match kind.as_str() {
+        "aws-kms" => BackendKind::AwsKms(AwsKmsSettings {
+            region: draft.text("backend.aws_region"),
+            endpoint_url: draft.text("backend.aws_endpoint_url"),
+            roll_role_arn: draft.text("backend.aws_roll_role_arn"),
+            key_arn: draft.text("backend.aws_key_arn"),
+            deletion_days: draft
+                .integer("backend.aws_deletion_days")
+                .and_then(|days| u32::try_from(days).ok())
+                .unwrap_or(7),
+        }),
+        "pkcs11" => {
+            for name in ["backend.pkcs11_module", "backend.pkcs11_token"] {
+                if draft.is_missing(name) {
+                    let why = "a token is found by its module and its label";
+                    draft.contradiction("backend.kind", format!("{name} is not set"), why, &format!("set {name}"));
+                }
+            }
+            BackendKind::Pkcs11(Pkcs11Settings {
+                module: draft.path("backend.pkcs11_module").unwrap_or_default(),
+                token: draft.text("backend.pkcs11_token").unwrap_or_default(),
+                pin_file,
+                mechanism: match draft.text("backend.pkcs11_mechanism").as_deref() {
+                    Some("aes-gcm") => Pkcs11Mechanism::AesGcm,
+                    Some("aes-cbc-pad") => Pkcs11Mechanism::AesCbcPad,
+                    Some(_) | None => Pkcs11Mechanism::Auto,
+                },
+            })
+        }
+        _ => {
+            let memory_kib = draft.integer("backend.pin_memory_kib").and_then(|kib| u32::try_from(kib).ok());
+            let pin_cost = PinCost { memory_kib: memory_kib.expect(INVARIANT), ..PinCost::DEFAULT };
+            BackendKind::Software { pin_file, pin_cost }
+        }
+    }
+}
 
 fn tls(draft: &mut Draft) -> Option<TlsFiles> {
     let names = ["tls.certificate_file", "tls.key_file", "tls.client_ca_file"];

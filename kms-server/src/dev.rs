@@ -11,6 +11,7 @@ use rcgen::{
     SanType,
 };
 
+use crate::backend;
 use crate::config::{Flags, Settings};
 use crate::data_dir::DataDir;
 use crate::init::init;
@@ -28,6 +29,7 @@ pub fn dev(dir: &Path, port: u16, protections: &Protections) -> anyhow::Result<(
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let dir = dir.canonicalize()?;
     let settings = settings(&dir, port)?;
+    let prepared = backend::prepare(&settings.backend)?;
     // Before anything is written: the certificates here may be those of a daemon that runs.
     let _lock = DataDir::take(&dir)?;
     check_ports(&settings)?;
@@ -37,11 +39,11 @@ pub fn dev(dir: &Path, port: u16, protections: &Protections) -> anyhow::Result<(
     if !settings.store_dir().exists() {
         let admin: Principal = format!("spiffe://{DOMAIN}/admin").parse()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(init(&settings, store.clone(), &admin))?;
+        runtime.block_on(init(&settings, store.clone(), &prepared, &admin))?;
         add_application(&settings)?;
     }
     // No reload: who closes the terminal means to end it.
-    serve(&settings, &store, Mode::Trial, protections, |addresses| tell(&dir, addresses))
+    serve(&settings, &store, &prepared, Mode::Trial, protections, |addresses| tell(&dir, addresses))
 }
 
 #[cfg(feature = "rocksdb")]

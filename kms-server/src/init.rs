@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::audit::LogSettings;
-use crate::backend;
+use crate::backend::Prepared;
 use crate::config::Settings;
 use crate::crypto::arena;
 use crate::data_dir::DataDir;
@@ -27,8 +27,11 @@ pub struct Made {
     pub origin: String,
     /// Where everything lies.
     pub data_dir: PathBuf,
-    /// The file with the PIN.
-    pub pin_file: PathBuf,
+    /// The backend's kind.
+    pub backend: &'static str,
+    /// The file with the PIN, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin_file: Option<PathBuf>,
     /// Who may do what.
     pub bindings_file: PathBuf,
     /// Whether the bindings were there already and were left alone.
@@ -36,8 +39,12 @@ pub struct Made {
 }
 
 /// Makes a cluster whose first administrator is `admin`.
-pub async fn init(settings: &Settings, store: StoreKind, admin: &Principal) -> anyhow::Result<Made> {
-    let backend::BackendSettings::Software { pin_file, .. } = &settings.backend;
+pub async fn init(
+    settings: &Settings,
+    store: StoreKind,
+    prepared: &Prepared,
+    admin: &Principal,
+) -> anyhow::Result<Made> {
     let ours = settings.named_files();
     let _data_dir = DataDir::take_for_init(&settings.data_dir, &ours)?;
     // First, and inert alone: an init that ends here can be run again, one that ends later has its
@@ -47,12 +54,12 @@ pub async fn init(settings: &Settings, store: StoreKind, admin: &Principal) -> a
     arena::init(slots_wanted(&settings.keyring));
     let rng: Arc<dyn Random> = Arc::new(OsRandom::new());
     let cluster = Uid::generate(&*rng);
-    backend::init(&settings.backend, Arc::clone(&rng)).await.context("the master key backend could not be made")?;
-    let backend = backend::open(&settings.backend, cluster, Arc::clone(&rng))?;
+    prepared.init(Arc::clone(&rng)).await.context("the master key backend could not be made")?;
+    let backend = prepared.open(cluster, Arc::clone(&rng))?;
     let origin = settings.origin.clone().unwrap_or_else(|| format!("kms-{cluster}/audit/{}", settings.node));
     let birth = Birth {
         cluster,
-        backend_kind: settings.backend.kind(),
+        backend_kind: prepared.kind(),
         backend: &*backend,
         log_dir: &settings.log_dir(),
         log: LogSettings {
@@ -71,7 +78,8 @@ pub async fn init(settings: &Settings, store: StoreKind, admin: &Principal) -> a
         cluster: cluster.to_string(),
         origin,
         data_dir: settings.data_dir.clone(),
-        pin_file: pin_file.clone(),
+        backend: prepared.kind(),
+        pin_file: settings.backend.pin_file().map(Into::into),
         bindings_file: settings.bindings_file.clone(),
         bindings_kept,
     })

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use kms_server::backend;
 use kms_server::config::check::{Checked, check};
 use kms_server::config::show::show;
 use kms_server::config::{ConfigError, Flags, Settings, example};
@@ -144,8 +145,9 @@ fn run(command: Command, matches: &ArgMatches, protections: &Protections) -> any
         Command::Init { flags, admin, output } => {
             let settings = Settings::load(&flags)?;
             begin(&settings)?;
+            let prepared = backend::prepare(&settings.backend)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let made = runtime.block_on(init(&settings, durable_store()?, &admin))?;
+            let made = runtime.block_on(init(&settings, durable_store()?, &prepared, &admin))?;
             tell(&made, settings.tls.is_some(), output)?;
         }
         Command::Serve { flags } => {
@@ -153,8 +155,9 @@ fn run(command: Command, matches: &ArgMatches, protections: &Protections) -> any
             let hangups = Hangups::listen()?;
             let settings = Settings::load(&flags)?;
             begin(&settings)?;
+            let prepared = backend::prepare(&settings.backend)?;
             let mode = Mode::Service(Box::new(Reloading { flags: *flags, hangups }));
-            serve(&settings, &durable_store()?, mode, protections, |_| {})?;
+            serve(&settings, &durable_store()?, &prepared, mode, protections, |_| {})?;
         }
         Command::Config(ConfigCommand::Check { file, mut flags, output }) => {
             flags.note_origins(matches);
@@ -243,12 +246,15 @@ fn tell(made: &Made, has_certificates: bool, output: Output) -> anyhow::Result<(
     match output {
         Output::Json => println!("{}", serde_json::to_string(made)?),
         Output::Text => {
-            let Made { cluster, origin, data_dir, pin_file, bindings_file, bindings_kept } = made;
+            let Made { cluster, origin, data_dir, backend, pin_file, bindings_file, bindings_kept } = made;
             println!("cluster {cluster} was made in {}", data_dir.display());
             println!("  audit log   {origin}");
-            println!("  PIN         {}", pin_file.display());
-            println!("              Keep a copy apart from every copy of the data: who has both has the keys,");
-            println!("              who loses it loses them.");
+            println!("  master key  {backend}");
+            if let Some(pin_file) = pin_file {
+                println!("  PIN         {}", pin_file.display());
+                println!("              Keep a copy apart from every copy of the data: who has both has the keys,");
+                println!("              who loses it loses them.");
+            }
             let kept = if *bindings_kept {
                 " (were there, and were left alone: does the administrator have a binding?)"
             } else {

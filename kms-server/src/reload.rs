@@ -229,6 +229,7 @@ fn need_restart(settings: &Settings) -> Vec<(&'static str, String)> {
         identities: _,
         bindings_file: _,
         backend,
+        watch,
         origin: _, // For `init` alone.
         segment_bytes,
         keyring,
@@ -248,7 +249,7 @@ fn need_restart(settings: &Settings) -> Vec<(&'static str, String)> {
         ("listen.services", format!("{services}")),
         ("listen.operator", format!("{operator}")),
         ("listen.probes", format!("{probes}")),
-        ("backend", format!("{backend:?}")),
+        ("backend", format!("{backend:?} {watch:?}")),
         ("audit.segment_bytes", format!("{segment_bytes}")),
         ("destruction.wait_min", format!("{}", keyring.wait_ms_min)),
         ("destruction.wait_default", format!("{}", keyring.wait_ms_default)),

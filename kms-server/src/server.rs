@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::audit::{Log, StoredLeaf};
 use crate::authn::inspect::inspect;
-use crate::backend;
+use crate::backend::Prepared;
 use crate::config::Settings;
 use crate::crypto::arena::{self, Protection};
 use crate::data_dir::DataDir;
@@ -126,6 +126,7 @@ pub struct Addresses {
 pub fn serve(
     settings: &Settings,
     store: &StoreKind,
+    prepared: &Prepared,
     mode: Mode,
     protections: &Protections,
     serving: impl FnOnce(Addresses),
@@ -161,8 +162,18 @@ pub fn serve(
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (opened_store, salvaged_bytes) = store.open(&settings.store_dir()).context("the store cannot be opened")?;
-    let opened = opening.block_on(open(settings, &opened_store, salvaged_bytes, &clock))?;
-    let Opened { keyring, mutator, data_keys, older_dek_destruction, backend, clock_held, log_began, settled } = opened;
+    let opened = opening.block_on(open(settings, prepared, &opened_store, salvaged_bytes, &clock))?;
+    let Opened {
+        keyring,
+        mutator,
+        data_keys,
+        older_dek_destruction,
+        backend,
+        clock_held,
+        log_began,
+        settled,
+        epoch_wrap: _,
+    } = opened;
     if clock_held {
         tracing::warn!("{HELD_MESSAGE}");
         warnings.push(HELD_MESSAGE.to_owned());
@@ -343,6 +354,7 @@ const FILES_APART: usize = 512;
 
 async fn open(
     settings: &Settings,
+    prepared: &Prepared,
     store: &Arc<dyn Store>,
     salvaged_bytes: Option<u64>,
     clock: &Arc<dyn Clock>,
@@ -352,8 +364,8 @@ async fn open(
     let opening = Opening {
         store: Arc::clone(store),
         salvaged_bytes,
-        backend: &|cluster| backend::open(&settings.backend, cluster, Arc::clone(&for_backend)),
-        backend_kind: settings.backend.kind(),
+        backend: &|cluster| prepared.open(cluster, Arc::clone(&for_backend)),
+        backend_kind: prepared.kind(),
         log_dir: &settings.log_dir(),
         ledger_dir: &settings.ledger_dir(),
         node: settings.node.clone(),

@@ -53,12 +53,12 @@ impl Cluster {
             RocksStore::open_or_salvage(&settings.store_dir(), &limits).context("the store cannot be opened")?;
         let store: Arc<dyn Store> = Arc::new(store);
         let rng: Arc<dyn Random> = Arc::new(OsRandom::new());
-        let for_backend = Arc::clone(&rng);
+        let (prepared, for_backend) = (backend::prepare(&settings.backend)?, Arc::clone(&rng));
         let opening = Opening {
             store: Arc::clone(&store),
             salvaged_bytes: salvaged.map(|salvaged| salvaged.log_bytes),
-            backend: &|cluster| backend::open(&settings.backend, cluster, Arc::clone(&for_backend)),
-            backend_kind: settings.backend.kind(),
+            backend: &|cluster| prepared.open(cluster, Arc::clone(&for_backend)),
+            backend_kind: prepared.kind(),
             log_dir: &settings.log_dir(),
             ledger_dir: &settings.ledger_dir(),
             node: settings.node.clone(),

@@ -1,77 +1,99 @@
 //! The joint to what holds the master key: create, wrap, unwrap, disable, destroy, status.
 //!
 //! All the service ever asks of a master key. Used at start, at an epoch roll, and by a periodic
-//! probe: never on the request path. No vendor is named here but in [`init`] and [`open`].
+//! probe: never on the request path. No vendor is named here but in [`prepare`] and [`Prepared`].
 //!
 //! What every implementation promises (and `contract.rs` tests):
 //! - `unwrap(wrap(key))` is the key; another context or another master key version is
 //!   [`BackendError::WrongKey`];
 //! - a backend that cannot be reached is [`BackendError::Unavailable`], never `WrongKey`;
 //! - `create_version` may be called again for the same epoch and returns the same version;
+//! - credentials that are not accepted are [`BackendError::Credentials`];
 //! - a disabled or destroyed version is [`BackendError::Denied`]; what `destroy_version` destroyed
 //!   never unwraps again, also after a restart;
 //! - `Ok` of `destroy_version` means that this backend destroyed it, now or before: never that it
 //!   was not found;
 //! - a call that is dropped half way leaves a state from which the same call goes on.
 
+mod aws_kms;
+mod epoch_wrap;
+mod pkcs11;
+mod settings;
 pub mod software;
+pub mod watch;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "contract"))]
 pub mod contract;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::crypto::EpochKey;
-use crate::crypto::keystore_file::PinCost;
-use crate::noun::{EpochNumber, Random, Uid};
+use crate::noun::{EpochNumber, Random, Uid, UnixMillis};
 
+pub use epoch_wrap::EpochWrap;
+pub use pkcs11::{Launcher, serve_launcher, serve_module};
+pub use settings::{AwsKmsSettings, BackendKind, BackendSettings, Pkcs11Mechanism, Pkcs11Settings};
+
+use aws_kms::AwsKms;
+use pkcs11::Pkcs11Hsm;
 use software::{SoftwareHsm, TimerPause};
 
-/// Which backend holds the master key, and where.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum BackendSettings {
-    /// Keystore files under a PIN.
-    Software {
-        /// The directory of the keystore files.
-        dir: PathBuf,
-        /// The file with the PIN: best on another disk, or a credential of the service manager.
-        pin_file: PathBuf,
-        /// What a try of the PIN costs, for keystore files made from now on.
-        pin_cost: PinCost,
-    },
+/// A backend that was made ready for use: what it needs of this process lives as long as this. It is
+/// made first of all, while a process has nothing yet that a foreign module's process could inherit.
+#[derive(Clone)]
+pub struct Prepared {
+    settings: BackendSettings,
+    /// What starts the process of a PKCS#11 module.
+    launcher: Option<Launcher>,
 }
 
-impl BackendSettings {
+/// Makes a backend ready for use.
+pub fn prepare(settings: &BackendSettings) -> std::io::Result<Prepared> {
+    let launcher = match settings.kind {
+        BackendKind::Software { .. } | BackendKind::AwsKms(_) => None,
+        BackendKind::Pkcs11(_) => Some(Launcher::start()?),
+    };
+    Ok(Prepared { settings: settings.clone(), launcher })
+}
+
+impl Prepared {
+    /// The same for a module's process that another program starts: for tests, which are not `kms-server`.
+    pub fn with_launcher(settings: BackendSettings, launcher: Launcher) -> Self {
+        Self { settings, launcher: Some(launcher) }
+    }
+
     /// Returns the backend's kind, as epoch rows and the audit log name it.
     pub fn kind(&self) -> &'static str {
-        match self {
-            BackendSettings::Software { .. } => software::KIND,
+        self.settings.kind_name()
+    }
+
+    /// Makes what a backend needs before its first version; the master key itself comes with the
+    /// first `create_version`. May be called again: what is there stays.
+    pub async fn init(&self, rng: Arc<dyn Random>) -> Result<(), BackendError> {
+        let dir = &self.settings.dir;
+        match &self.settings.kind {
+            BackendKind::Software { pin_file, .. } => SoftwareHsm::init(dir, pin_file, rng).await,
+            BackendKind::AwsKms(settings) => AwsKms::init(dir, settings).await,
+            BackendKind::Pkcs11(settings) => Pkcs11Hsm::init(dir, settings).await,
         }
     }
-}
 
-/// Makes what a backend needs before its first version; the master key itself comes with the first
-/// `create_version`. May be called again: what is there stays.
-pub async fn init(settings: &BackendSettings, rng: Arc<dyn Random>) -> Result<(), BackendError> {
-    match settings {
-        BackendSettings::Software { dir, pin_file, .. } => SoftwareHsm::init(dir, pin_file, rng).await,
-    }
-}
-
-/// Opens the backend of a cluster. The one place that names vendors. It is reached for only when
-/// it is used: an outage shows in the first call, and in `status`.
-pub fn open(
-    settings: &BackendSettings,
-    cluster: Uid,
-    rng: Arc<dyn Random>,
-) -> Result<Arc<dyn MasterKeyBackend>, BackendError> {
-    match settings {
-        BackendSettings::Software { dir, pin_file, pin_cost } => {
-            Ok(Arc::new(SoftwareHsm::open(dir, pin_file, cluster, *pin_cost, rng, Arc::new(TimerPause))))
-        }
+    /// Opens the backend of a cluster. The one place that names vendors. It is reached for only
+    /// when it is used: an outage shows in the first call, and in `status`.
+    pub fn open(&self, cluster: Uid, rng: Arc<dyn Random>) -> Result<Arc<dyn MasterKeyBackend>, BackendError> {
+        let dir = &self.settings.dir;
+        Ok(match &self.settings.kind {
+            BackendKind::Software { pin_file, pin_cost } => {
+                Arc::new(SoftwareHsm::open(dir, pin_file, cluster, *pin_cost, rng, Arc::new(TimerPause)))
+            }
+            BackendKind::AwsKms(settings) => Arc::new(AwsKms::open(settings, cluster)),
+            BackendKind::Pkcs11(settings) => {
+                let launcher = self.launcher.clone().ok_or(BackendError::Unavailable("it was not prepared".into()))?;
+                Arc::new(Pkcs11Hsm::open(dir, settings, cluster, launcher, rng))
+            }
+        })
     }
 }
 
@@ -96,6 +118,10 @@ pub struct MasterKeyRef(pub String);
 pub enum Assurance {
     /// A file that was overwritten: holds only if nobody copied it before.
     SoftwareFile,
+    /// A key that a cloud provider says it deleted.
+    CloudKms,
+    /// A key object that a hardware module destroyed.
+    HsmToken,
 }
 
 impl Assurance {
@@ -103,6 +129,8 @@ impl Assurance {
     pub const fn as_str(self) -> &'static str {
         match self {
             Assurance::SoftwareFile => "software-file",
+            Assurance::CloudKms => "cloud-kms",
+            Assurance::HsmToken => "hsm-token",
         }
     }
 }
@@ -118,16 +146,60 @@ pub struct BackendStatus {
     pub assurance: Assurance,
 }
 
+/// What a backend says of a version of its master key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum VersionState {
+    /// It wraps and unwraps.
+    Enabled,
+    /// It refuses every use until it is enabled again.
+    Disabled,
+    /// It refuses every use, and is destroyed at a time.
+    DestructionScheduled {
+        /// When.
+        at: UnixMillis,
+    },
+    /// It was destroyed here.
+    Destroyed,
+    /// It is not there, and the backend does not say why.
+    Absent,
+}
+
+/// How far the destruction of a version has come when it was ordered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Destruction {
+    /// It is destroyed.
+    Done,
+    /// It refuses every use, and is destroyed at a time unless that is cancelled.
+    Scheduled {
+        /// When.
+        at: UnixMillis,
+    },
+}
+
+/// Copies of keys that leave their backend on purpose.
+pub struct Export {
+    /// Its number: copies of another export have another.
+    pub serial: u32,
+    /// The files, by name; each is as secret as the PIN makes it.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
 /// Why a backend did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The ciphertext is not of this master key version and context.
     #[error("wrapped key does not belong to this master key or context")]
     WrongKey,
+    /// It answered with another key than was wrapped.
+    #[error("the backend answered with another key than it was given")]
+    WrongAnswer,
     /// It cannot be reached, or does not work now.
     #[error("the backend is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It was reached and refused: wrong PIN, missing permission, disabled or destroyed version.
+    /// It did not accept who we are: PIN, access key, token. That says nothing about the key.
+    #[error("the backend did not accept our credentials")]
+    Credentials(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It was reached, knew us, and refused: missing permission, disabled or destroyed version.
     #[error("the backend refused")]
     Denied(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -154,12 +226,27 @@ pub trait MasterKeyBackend: Send + Sync {
         wrapped: &[u8],
     ) -> Result<EpochKey, BackendError>;
 
-    /// Makes a version refuse every use until it is destroyed.
+    /// Makes a version refuse every use until it is enabled again.
     async fn disable_version(&self, version: &MasterKeyRef) -> Result<(), BackendError>;
 
-    /// Destroys a version for good; doing it again is no error.
-    async fn destroy_version(&self, version: &MasterKeyRef) -> Result<(), BackendError>;
+    /// Ends that.
+    async fn enable_version(&self, version: &MasterKeyRef) -> Result<(), BackendError>;
 
-    /// Says what it is and whether it works.
+    /// Destroys a version for good, now or at a date; doing it again is no error. It refuses every use from now on.
+    async fn destroy_version(&self, version: &MasterKeyRef) -> Result<Destruction, BackendError>;
+
+    /// Takes a destruction back whose date has not come: the version is disabled then. `Denied` where
+    /// destroyed is destroyed.
+    async fn cancel_destruction(&self, version: &MasterKeyRef) -> Result<(), BackendError>;
+
+    /// Says what a version is in now.
+    async fn describe_version(&self, version: &MasterKeyRef) -> Result<VersionState, BackendError>;
+
+    /// Gives out copies of all versions that live, where keys can leave the backend at all.
+    async fn export(&self) -> Result<Export, BackendError> {
+        Err(BackendError::Denied("the keys of this backend never leave it".into()))
+    }
+
+    /// Says what it is and whether it can be reached.
     async fn status(&self) -> Result<BackendStatus, BackendError>;
 }

@@ -15,6 +15,7 @@
 
 mod attempts;
 mod error;
+mod export;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod keystore_dir;
@@ -35,12 +36,16 @@ use crate::crypto::keystore_file::{self, KeystoreError, KeystoreHead, PinCost};
 use crate::crypto::{EpochKey, MasterKey, WrappedKey};
 use crate::noun::{EpochNumber, Random, Uid};
 
-use super::{Assurance, BackendError, BackendStatus, EpochContext, MasterKeyBackend, MasterKeyRef};
+use super::{
+    Assurance, BackendError, BackendStatus, Destruction, EpochContext, Export, MasterKeyBackend, MasterKeyRef,
+    VersionState,
+};
 
 use attempts::{Attempts, Counted};
 pub use attempts::{Pause, TimerPause};
 use error::SoftwareError;
-use keystore_dir::{KeystoreDir, VersionName, VersionState};
+use export::Exports;
+use keystore_dir::{FileState, KeystoreDir, VersionName};
 pub use pin::{PIN_BYTES_MAX, Pin};
 
 /// The kind of this backend, as epoch records and the log call it.
@@ -151,7 +156,7 @@ impl SoftwareHsm {
 }
 
 fn is_wrong_pin(error: &BackendError) -> bool {
-    let BackendError::Denied(source) = error else { return false };
+    let BackendError::Credentials(source) = error else { return false };
     matches!(source.downcast_ref(), Some(SoftwareError::WrongPin { .. }))
 }
 
@@ -220,9 +225,40 @@ impl MasterKeyBackend for SoftwareHsm {
         self.in_turn(move |keystore| keystore.disable(name)).await
     }
 
-    async fn destroy_version(&self, version: &MasterKeyRef) -> Result<(), BackendError> {
+    async fn enable_version(&self, version: &MasterKeyRef) -> Result<(), BackendError> {
         let name = VersionName::parse(version)?;
-        self.in_turn(move |keystore| keystore.destroy(name)).await
+        self.in_turn(move |keystore| keystore.enable(name)).await
+    }
+
+    async fn destroy_version(&self, version: &MasterKeyRef) -> Result<Destruction, BackendError> {
+        let name = VersionName::parse(version)?;
+        self.in_turn(move |keystore| keystore.destroy(name)).await?;
+        Ok(Destruction::Done)
+    }
+
+    async fn cancel_destruction(&self, version: &MasterKeyRef) -> Result<(), BackendError> {
+        let name = VersionName::parse(version)?;
+        self.in_turn(move |keystore| keystore.no_way_back(name)).await
+    }
+
+    async fn describe_version(&self, version: &MasterKeyRef) -> Result<VersionState, BackendError> {
+        let name = VersionName::parse(version)?;
+        let state = self.in_turn(move |keystore| Ok(keystore.dir.seen(name)?.state())).await?;
+        Ok(match state {
+            FileState::Enabled => VersionState::Enabled,
+            FileState::Disabled => VersionState::Disabled,
+            FileState::Destroyed => VersionState::Destroyed,
+            FileState::Absent => VersionState::Absent,
+        })
+    }
+
+    async fn export(&self) -> Result<Export, BackendError> {
+        let names = self.in_turn(Keystore::living).await?;
+        let mut keys = Vec::with_capacity(names.len());
+        for name in names {
+            keys.push((name, self.master(name).await?));
+        }
+        self.in_turn(move |keystore| keystore.export(&keys)).await
     }
 
     async fn status(&self) -> Result<BackendStatus, BackendError> {
@@ -249,12 +285,12 @@ impl Keystore {
         };
         let name = VersionName { master_id, version };
         match contents.versions.get(&version).copied().unwrap_or_default().state() {
-            VersionState::Enabled => return Ok((name, false)),
-            VersionState::Disabled => return Err(SoftwareError::Disabled { marker: self.dir.disabled_marker(name) }),
-            VersionState::Destroyed => {
+            FileState::Enabled => return Ok((name, false)),
+            FileState::Disabled => return Err(SoftwareError::Disabled { marker: self.dir.disabled_marker(name) }),
+            FileState::Destroyed => {
                 return Err(SoftwareError::Destroyed { marker: self.dir.destroyed_marker(name) });
             }
-            VersionState::Absent => {
+            FileState::Absent => {
                 if let Some((&highest, _)) =
                     contents.versions.last_key_value().filter(|(highest, _)| **highest > version)
                 {
@@ -263,9 +299,8 @@ impl Keystore {
                 let pin = Pin::read(&self.pin_file)?;
                 let make = |source: KeystoreError| SoftwareError::Make { source };
                 let master = MasterKey::generate(&*self.rng).map_err(|full| make(full.into()))?;
-                let file =
-                    keystore_file::seal(&master, master_id, version, self.cluster, pin.bytes(), self.cost, &*self.rng)
-                        .map_err(make)?;
+                let head = KeystoreHead::new(master_id, version, self.cost, keystore_file::ORIGINAL, &*self.rng);
+                let file = keystore_file::seal(&master, &head, self.cluster, pin.bytes(), &*self.rng).map_err(make)?;
                 self.dir.add(name, &file)?;
             }
         }
@@ -276,10 +311,10 @@ impl Keystore {
     fn sealed(&self, name: VersionName) -> Result<Zeroizing<Vec<u8>>, SoftwareError> {
         let path = self.dir.keystore(name);
         match self.dir.seen(name)?.state() {
-            VersionState::Enabled => {}
-            VersionState::Absent => return Err(SoftwareError::Missing { path }),
-            VersionState::Disabled => return Err(SoftwareError::Disabled { marker: self.dir.disabled_marker(name) }),
-            VersionState::Destroyed => {
+            FileState::Enabled => {}
+            FileState::Absent => return Err(SoftwareError::Missing { path }),
+            FileState::Disabled => return Err(SoftwareError::Disabled { marker: self.dir.disabled_marker(name) }),
+            FileState::Destroyed => {
                 return Err(SoftwareError::Destroyed { marker: self.dir.destroyed_marker(name) });
             }
         }
@@ -333,19 +368,69 @@ impl Keystore {
     fn disable(&self, name: VersionName) -> Result<(), SoftwareError> {
         let _lock = self.dir.lock()?;
         match self.dir.seen(name)?.state() {
-            VersionState::Absent => Err(SoftwareError::Missing { path: self.dir.keystore(name) }),
+            FileState::Absent => Err(SoftwareError::Missing { path: self.dir.keystore(name) }),
             // Again when it is disabled: the marker may not be durable yet.
-            VersionState::Enabled | VersionState::Disabled => self.dir.disable(name),
+            FileState::Enabled | FileState::Disabled => self.dir.disable(name),
             // It refuses every use already.
-            VersionState::Destroyed => Ok(()),
+            FileState::Destroyed => Ok(()),
         }
+    }
+
+    fn enable(&self, name: VersionName) -> Result<(), SoftwareError> {
+        let _lock = self.dir.lock()?;
+        let seen = self.dir.seen(name)?;
+        match seen.state() {
+            FileState::Absent => Err(SoftwareError::Missing { path: self.dir.keystore(name) }),
+            FileState::Disabled if !seen.keystore => Err(SoftwareError::Missing { path: self.dir.keystore(name) }),
+            // Again when it is enabled: that the marker is gone may not be durable yet.
+            FileState::Enabled | FileState::Disabled => self.dir.enable(name),
+            FileState::Destroyed => Err(SoftwareError::Destroyed { marker: self.dir.destroyed_marker(name) }),
+        }
+    }
+
+    /// Nothing was scheduled here: destroyed is destroyed.
+    fn no_way_back(&self, name: VersionName) -> Result<(), SoftwareError> {
+        match self.dir.seen(name)?.state() {
+            FileState::Destroyed => Err(SoftwareError::Destroyed { marker: self.dir.destroyed_marker(name) }),
+            FileState::Absent => Err(SoftwareError::Missing { path: self.dir.keystore(name) }),
+            FileState::Enabled | FileState::Disabled => Err(SoftwareError::NothingScheduled),
+        }
+    }
+
+    /// Returns the versions that can be used.
+    fn living(&self) -> Result<Vec<VersionName>, SoftwareError> {
+        let contents = self.dir.list()?;
+        let Some(master_id) = contents.master_id else { return Err(SoftwareError::Empty { path: self.dir.0.clone() }) };
+        let enabled = contents.versions.iter().filter(|(_, seen)| seen.state() == FileState::Enabled);
+        Ok(enabled.map(|(version, _)| VersionName { master_id, version: *version }).collect())
+    }
+
+    /// Makes copies of keystore files that bear a number of their own. The number is used up before a copy exists.
+    fn export(&self, keys: &[(VersionName, MasterKey)]) -> Result<Export, SoftwareError> {
+        let _lock = self.dir.lock()?;
+        let pin = Pin::read(&self.pin_file)?;
+        let exports = Exports(&self.dir.0);
+        let versions: Vec<EpochNumber> = keys.iter().map(|(name, _)| name.version).collect();
+        let serial = exports.add(&versions)?;
+        let mut files = Vec::with_capacity(keys.len());
+        for (name, master) in keys {
+            // Whoever destroyed it since does not get a copy of it.
+            if self.dir.seen(*name)?.state() != FileState::Enabled {
+                continue;
+            }
+            let head = KeystoreHead::new(name.master_id, name.version, self.cost, serial, &*self.rng);
+            let file = keystore_file::seal(master, &head, self.cluster, pin.bytes(), &*self.rng)
+                .map_err(|source| SoftwareError::Make { source })?;
+            files.push((name.reference().0, file.to_vec()));
+        }
+        Ok(Export { serial, files })
     }
 
     fn destroy(&self, name: VersionName) -> Result<(), SoftwareError> {
         let _lock = self.dir.lock()?;
         let seen = self.dir.seen(name)?;
         // A file that somebody moved away was not destroyed, and no certificate may say so.
-        if !seen.keystore && seen.state() != VersionState::Destroyed {
+        if !seen.keystore && seen.state() != FileState::Destroyed {
             return Err(SoftwareError::NothingToDestroy {
                 path: self.dir.keystore(name),
                 marker: self.dir.destroyed_marker(name),
@@ -364,20 +449,20 @@ impl Keystore {
         let mut back = Vec::new();
         for (version, seen) in &contents.versions {
             match seen.state() {
-                VersionState::Enabled => {
+                FileState::Enabled => {
                     if let Some(master_id) = contents.master_id {
                         self.dir.read(VersionName { master_id, version: *version })?;
                     }
                     enabled += 1;
                 }
-                VersionState::Disabled => disabled += 1,
-                VersionState::Destroyed => {
+                FileState::Disabled => disabled += 1,
+                FileState::Destroyed => {
                     destroyed += 1;
                     if seen.keystore {
                         back.push(version.to_string());
                     }
                 }
-                VersionState::Absent => {}
+                FileState::Absent => {}
             }
         }
         let newest = contents.versions.last_key_value().map_or("none yet".to_owned(), |(newest, _)| newest.to_string());
@@ -388,6 +473,16 @@ impl Keystore {
         if !back.is_empty() {
             detail +=
                 &format!("; keystore files of destroyed versions came back, destroy them again: {}", back.join(", "));
+        }
+        let exports = Exports(&self.dir.0).of_versions(|version| {
+            contents
+                .versions
+                .get(&version)
+                .is_some_and(|seen| matches!(seen.state(), FileState::Enabled | FileState::Disabled))
+        })?;
+        if !exports.is_empty() {
+            let serials: Vec<String> = exports.iter().map(ToString::to_string).collect();
+            detail += &format!("; exports that outlive the destruction of a version: {}", serials.join(", "));
         }
         match Attempts(&self.dir.0).read() {
             Some(0) | None => {}

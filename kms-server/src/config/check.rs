@@ -7,7 +7,7 @@ use super::draft::Draft;
 use super::{Flags, Settings};
 use crate::authn::TlsError;
 use crate::authn::inspect::inspect;
-use crate::backend;
+use crate::backend::{self, BackendError};
 use crate::data_dir::DataDir;
 use crate::mistake::Mistake;
 use crate::noun::random::OsRandom;
@@ -153,7 +153,9 @@ impl Checked {
 
     /// All but the PIN itself, which only a start tries: a check that did could be used to guess it.
     async fn backend(&mut self, settings: &Settings) {
-        let opened = backend::open(&settings.backend, Uid::from_bytes([0; 16]), std::sync::Arc::new(OsRandom::new()));
+        let prepared = backend::prepare(&settings.backend).map_err(|error| BackendError::Unavailable(error.into()));
+        let rng = std::sync::Arc::new(OsRandom::new());
+        let opened = prepared.and_then(|prepared| prepared.open(Uid::from_bytes([0; 16]), rng));
         let status = match opened {
             Ok(backend) => backend.status().await,
             Err(error) => Err(error),

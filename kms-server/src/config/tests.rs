@@ -92,7 +92,7 @@ fn each_mistake_says_where_what_and_what_to_do() {
         ),
         (
             "data_dir = \"d\"\n[backend]\nkind = \"sofware\"",
-            "kms.toml:3:8: backend.kind = \"sofware\": there is only `software`; did you mean `software`?",
+            "kms.toml:3:8: backend.kind = \"sofware\": there is only `software`, `aws-kms`, `pkcs11`; did you mean `software`?",
         ),
         (
             "data_dir = \"d\"\n[destruction]\nwait_min = \"soon\"",
@@ -198,7 +198,9 @@ fn the_example_is_read_and_shows_every_setting_with_its_default() {
         .collect();
     let (_folder, flags) = flags(&with_hidden);
     let (all, draft) = Settings::draft(&flags);
-    assert!(draft.mistakes.is_empty(), "{:#?}", draft.mistakes);
+    // The settings of all backends are none that go together.
+    let of_others = |mistake: &&Mistake| mistake.why.ends_with("and backend.kind is software");
+    assert!(draft.mistakes.iter().all(|mistake| of_others(&mistake)), "{:#?}", draft.mistakes);
     for setting in SETTINGS {
         assert!(draft.is_set(&setting.full_name()), "{} is not in the example", setting.full_name());
     }

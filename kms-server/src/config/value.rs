@@ -43,6 +43,8 @@ pub enum Kind {
     Origin,
     /// What to log.
     Filter,
+    /// A word of another system's, such as an ARN: printable, without spaces at its ends.
+    Text,
 }
 
 /// A setting's value.
@@ -106,6 +108,11 @@ impl Kind {
                     remedy: "write error, warn, info, debug or trace, or such as info,kms_server::rpc=debug".to_owned(),
                 }),
             },
+            Kind::Text if is_word(text) => Ok(Value::Text(text.to_owned())),
+            Kind::Text => Err(Wrong {
+                why: "it is empty, too long, or has characters that cannot be printed".to_owned(),
+                remedy: format!("write 1 to {TEXT_BYTES_MAX} printable bytes"),
+            }),
             Kind::Switch => match text {
                 "true" => Ok(Value::Switch(true)),
                 "false" => Ok(Value::Switch(false)),
@@ -146,7 +153,8 @@ impl Kind {
             | Kind::Switch
             | Kind::Name
             | Kind::Origin
-            | Kind::Filter => None,
+            | Kind::Filter
+            | Kind::Text => None,
         }
     }
 
@@ -181,7 +189,9 @@ impl Kind {
             Kind::Path => ("it is a path", "write it in quotes"),
             Kind::Time { .. } => ("it is a time", "write it in quotes, like \"7d\" or \"90s\""),
             Kind::Address => ("it is an address with a port", "write it in quotes, like \"127.0.0.1:8443\""),
-            Kind::Choice(_) | Kind::Name | Kind::Origin | Kind::Filter => ("it is a text", "write it in quotes"),
+            Kind::Choice(_) | Kind::Name | Kind::Origin | Kind::Filter | Kind::Text => {
+                ("it is a text", "write it in quotes")
+            }
         };
         Wrong { why: why.to_owned(), remedy: remedy.to_owned() }
     }
@@ -227,6 +237,12 @@ pub fn list<S: AsRef<str>>(words: &[S]) -> String {
 pub fn suggestion<'a, S: AsRef<str> + 'a>(word: &str, words: impl IntoIterator<Item = &'a S>) -> Option<String> {
     did_you_mean(word, words.into_iter().map(AsRef::as_ref)).map(|near| format!("did you mean `{near}`?"))
 }
+
+fn is_word(text: &str) -> bool {
+    (1..=TEXT_BYTES_MAX).contains(&text.len()) && text.trim() == text && !text.contains(char::is_control)
+}
+
+const TEXT_BYTES_MAX: usize = 2_048;
 
 fn is_origin(text: &str) -> bool {
     (1..=255).contains(&text.len()) && !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+')

@@ -19,6 +19,9 @@ use super::header::{Header, Kind};
 use super::kdf;
 use super::secret::{MasterKey, PinKey};
 
+/// The serial of a file that is no export.
+pub const ORIGINAL: u32 = 0;
+
 /// Bytes of a keystore file.
 pub const FILE_BYTES: usize = HEAD_BYTES + WRAPPED_KEY_BYTES;
 
@@ -97,6 +100,13 @@ pub struct KeystoreHead {
 }
 
 impl KeystoreHead {
+    /// Makes the public part of a new file, with a salt of its own.
+    pub fn new(master_id: Uid, version: EpochNumber, cost: PinCost, export_serial: u32, rng: &dyn Random) -> Self {
+        let mut salt = [0; 16];
+        rng.fill(&mut salt);
+        Self { master_id, version, cost, export_serial, salt }
+    }
+
     /// Reads the public part of a file.
     pub fn parse(file: &[u8]) -> Result<Self, KeystoreError> {
         // First what it is: the file of a newer release may well have another size.
@@ -142,18 +152,13 @@ impl KeystoreHead {
 /// Makes the file of a master key version. Takes as long as the PIN's cost says.
 pub fn seal(
     master: &MasterKey,
-    master_id: Uid,
-    version: EpochNumber,
+    head: &KeystoreHead,
     cluster: Uid,
     pin: &[u8],
-    cost: PinCost,
     rng: &dyn Random,
 ) -> Result<[u8; FILE_BYTES], KeystoreError> {
-    let mut salt = [0; 16];
-    rng.fill(&mut salt);
-    let head = KeystoreHead { master_id, version, cost, export_serial: 0, salt };
     let head_bytes = head.to_bytes();
-    let pin_key = pin_key(pin, &head)?;
+    let pin_key = pin_key(pin, head)?;
     let blob = wrap(pin_key.bytes(), head.blob_header(), &context(cluster, &head_bytes), master.bytes(), rng);
     let mut file = [0; FILE_BYTES];
     file[..HEAD_BYTES].copy_from_slice(&head_bytes);
@@ -209,7 +214,8 @@ mod tests {
         let rng = OsRandom::new();
         let cost = PinCost { memory_kib: 8, passes: 1, lanes: 1 };
         let master = MasterKey::generate(&rng).unwrap();
-        seal(&master, Uid::generate(&rng), EpochNumber::FIRST, CLUSTER, b"pin", cost, &rng).unwrap()
+        let head = KeystoreHead::new(Uid::generate(&rng), EpochNumber::FIRST, cost, ORIGINAL, &rng);
+        seal(&master, &head, CLUSTER, b"pin", &rng).unwrap()
     }
 
     #[test]

@@ -309,3 +309,17 @@ pub(super) fn move_into(out: &mut [u8; 32], opened: &mut [u8]) -> Result<(), Ope
     opened.zeroize();
     Ok(())
 }
+impl EpochKey {
+    /// Returns the bytes, for a backend that wraps them outside this process.
+    pub(crate) fn expose_to_backend(&self) -> &[u8; 32] {
+        self.bytes()
+    }
+
+    /// Takes what a backend outside this process unwrapped. The caller wipes its own copy.
+    pub(crate) fn from_backend(unwrapped: &[u8; 32]) -> Result<Self, ArenaFull> {
+        Self::fill_with(|bytes| {
+            bytes.copy_from_slice(unwrapped);
+            Ok(())
+        })
+    }
+}

@@ -12,7 +12,7 @@ use super::construction::{self, OpenError};
 use super::context::{self, ContextHash};
 use super::header::{Header, Kind};
 use super::kdf;
-use super::keystore_file::{self, PinCost};
+use super::keystore_file::{self, KeystoreHead, PinCost};
 use super::managed_dek;
 use super::record;
 use super::secret::*;
@@ -209,8 +209,8 @@ fn every_matching_vector_is_met() {
     let salt: Vec<u8> = (0..16).collect();
     let randomness = Fixed::new(&[salt, bytes(&blob["salt"]), bytes(&blob["iv"])].concat());
     let pin = file["pin"].as_str().unwrap().as_bytes();
-    let ours =
-        keystore_file::seal(&master, master_id, epoch.number, cluster, pin, PinCost::DEFAULT, &randomness).unwrap();
+    let head = KeystoreHead::new(master_id, epoch.number, PinCost::DEFAULT, keystore_file::ORIGINAL, &randomness);
+    let ours = keystore_file::seal(&master, &head, cluster, pin, &randomness).unwrap();
     meet("keystore_file", &ours, &file["file"]);
     let (_, opened) = keystore_file::open(&ours, cluster, pin).unwrap();
     meet("opened keystore file", opened.bytes(), &v["wrapped_epoch_key"]["master"]);

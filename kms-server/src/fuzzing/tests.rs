@@ -152,7 +152,10 @@ fn seeds() -> Vec<Seed> {
     let master = crate::crypto::MasterKey::generate(&NotRandom).unwrap();
     let cost = PinCost { memory_kib: 8, passes: 1, lanes: 1 };
     let epoch = EpochNumber::FIRST;
-    let file = keystore_file::seal(&master, uid, epoch, uid, b"a PIN", cost, &NotRandom).unwrap();
+    let file = {
+        let head = KeystoreHead::new(uid, epoch, cost, keystore_file::ORIGINAL, &NotRandom);
+        keystore_file::seal(&master, &head, uid, b"a PIN", &NotRandom).unwrap()
+    };
     add("keystore_file", "cheap", &file);
     add("master_key_ref", "first", b"07070707070707070707070707070707-00000001.kms1hsm");
     add("master_key_ref", "path", b"../07070707070707070707070707070707-00000001.kms1hsm");

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::audit::{Leaf, Log, LogSettings, Phase};
-use crate::backend::{EpochContext, MasterKeyBackend};
+use crate::backend::{EpochContext, EpochWrap, MasterKeyBackend};
 use crate::crypto::{AuditSeed, ClusterSecret, EpochKey, EpochPlace};
 use crate::kill_point::{Point, pass};
 use crate::noun::{Clock, EpochNumber, KeyVersion, Random, Uid};
@@ -47,14 +47,9 @@ impl Birth<'_> {
         let context = EpochContext { cluster: self.cluster, epoch_id: place.id, epoch: place.number };
         let epoch_key = EpochKey::generate(self.rng)?;
         let version = self.backend.create_version(&context).await?;
-        let ciphertext = self.backend.wrap(&version, &context, &epoch_key).await?;
         pass(Point::InitKeystore);
-        // Proof that the backend gives back what it was given, before anything hangs on it.
-        let kcv = epoch_key.kcv(&place.id, place.number);
-        let answered = self.backend.unwrap(&version, &context, &ciphertext).await?;
-        if answered.kcv(&place.id, place.number) != kcv {
-            return Err(Error::Damaged("the backend gave back another key than it was given"));
-        }
+        let EpochWrap { version, ciphertext, kcv, .. } =
+            EpochWrap::make(self.backend, version, context, &epoch_key).await?;
 
         let secret = ClusterSecret::generate(self.rng)?;
         let (record_mac, secret_version) = (secret.record_mac_key()?, KeyVersion::FIRST);

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::audit::replay::{ReplayError, destroys_data_keys, destructions, read_unverified, replay};
 use crate::audit::{Anchor, Leaf, Ledger, LedgerError, Log, LogSettings, Outcome};
-use crate::backend::{EpochContext, MasterKeyBackend, MasterKeyRef};
+use crate::backend::{BackendError, EpochContext, EpochWrap, MasterKeyBackend, MasterKeyRef};
 use crate::crypto::EpochPlace;
 use crate::kill_point::{Point, pass};
 use crate::noun::{Clock, EpochNumber, KeyVersion, Random, Uid};
@@ -174,6 +174,8 @@ pub struct Opened {
     pub data_keys: DataKeyWriter,
     /// The backend.
     pub backend: Arc<dyn MasterKeyBackend>,
+    /// The current epoch's key, as the backend has wrapped it: what probes try.
+    pub epoch_wrap: EpochWrap,
     /// Whether the clock is too far from where it was for dates to fire.
     pub clock_held: bool,
     /// The first segment of the log that was read: those before it are still to be verified.
@@ -215,13 +217,16 @@ impl Opening<'_> {
         let context = EpochContext { cluster: cluster_uid, epoch_id: place.id, epoch: number };
         let from_backend = |source| OpenClusterError::Backend { cluster: cluster_uid, epoch: number, source };
         let backend = (self.backend)(cluster_uid).map_err(from_backend)?;
-        let key = backend
-            .unwrap(&MasterKeyRef(wrap.reference.clone()), &context, &wrap.ciphertext)
-            .await
-            .map_err(from_backend)?;
-        if key.kcv(&place.id, number)[..] != unverified_epoch.kcv[..] {
-            return Err(OpenClusterError::WrongEpochKey(number));
-        }
+        let epoch_wrap = EpochWrap {
+            version: MasterKeyRef(wrap.reference.clone()),
+            context,
+            ciphertext: wrap.ciphertext.clone(),
+            kcv: unverified_epoch.kcv[..].try_into().map_err(|_| at("epoch")(Error::Damaged("no check value")))?,
+        };
+        let key = epoch_wrap.open(&*backend).await.map_err(|error| match error {
+            BackendError::WrongAnswer => OpenClusterError::WrongEpochKey(number),
+            source => from_backend(source),
+        })?;
 
         // The cluster secret, and with it the MACs of what was read so far.
         let secret_version = row::version(unverified.secret_version).map_err(at("cluster"))?;
@@ -350,6 +355,7 @@ impl Opening<'_> {
             data_keys,
             older_dek_destruction,
             backend,
+            epoch_wrap,
             clock_held,
             log_began: replayed.began,
             settled,

@@ -20,7 +20,7 @@ use super::open::{OpenClusterError, Opened, Opening};
 use super::*;
 use crate::audit::replay::read_unverified;
 use crate::audit::{Leaf, LogSettings, Outcome, Phase, StoredLeaf};
-use crate::backend::{self, BackendSettings};
+use crate::backend::{self, BackendKind, BackendSettings};
 use crate::crypto::context::hash_of_caller;
 use crate::crypto::keystore_file::PinCost;
 use crate::crypto::{ContextHash, Header};
@@ -152,9 +152,9 @@ impl World {
         };
         let rng: Arc<dyn Random> = Arc::new(OsRandom::new());
         let cluster = Uid::generate(&*rng);
-        let settings = world.backend();
-        backend::init(&settings, Arc::clone(&rng)).await.unwrap();
-        let backend = backend::open(&settings, cluster, Arc::clone(&rng)).unwrap();
+        let prepared = backend::prepare(&world.backend()).unwrap();
+        prepared.init(Arc::clone(&rng)).await.unwrap();
+        let backend = prepared.open(cluster, Arc::clone(&rng)).unwrap();
         let birth = Birth {
             cluster,
             backend_kind: "software",
@@ -175,11 +175,9 @@ impl World {
     }
 
     fn backend(&self) -> BackendSettings {
-        BackendSettings::Software {
-            dir: self.dir.path().join("hsm"),
-            pin_file: self.dir.path().join("pin"),
-            pin_cost: PinCost { memory_kib: 64, passes: 1, lanes: 1 },
-        }
+        let pin_cost = PinCost { memory_kib: 64, passes: 1, lanes: 1 };
+        let kind = BackendKind::Software { pin_file: self.dir.path().join("pin"), pin_cost };
+        BackendSettings { dir: self.dir.path().join("hsm"), kind }
     }
 
     fn log_dir(&self) -> PathBuf {
@@ -197,11 +195,11 @@ impl World {
     async fn try_start(&self) -> Result<Running, OpenClusterError> {
         *self.store.fault.lock().unwrap() = Fault::None;
         let rng: Arc<dyn Random> = Arc::new(OsRandom::new());
-        let (settings, for_backend) = (self.backend(), Arc::clone(&rng));
+        let (prepared, for_backend) = (backend::prepare(&self.backend()).unwrap(), Arc::clone(&rng));
         let opening = Opening {
             store: Arc::clone(&self.store) as Arc<dyn Store>,
             salvaged_bytes: None,
-            backend: &|cluster| backend::open(&settings, cluster, Arc::clone(&for_backend)),
+            backend: &|cluster| prepared.open(cluster, Arc::clone(&for_backend)),
             backend_kind: "software",
             log_dir: &self.log_dir(),
             ledger_dir: &self.ledger_dir(),

@@ -79,6 +79,14 @@ pub(super) enum SoftwareError {
 
     #[error("the master key has had version {highest}, so version {version} is never made: numbers only go up")]
     NumberUsed { version: EpochNumber, highest: EpochNumber },
+
+    #[error("nothing is scheduled here: a keystore file is destroyed at once, or not at all")]
+    NothingScheduled,
+
+    #[error(
+        "{path} is not the list of exports that was written here: put it back as it was; without it the numbers of exports would begin anew"
+    )]
+    Exports { path: PathBuf },
 }
 
 impl SoftwareError {
@@ -96,8 +104,8 @@ fn next_wait(failed: u32) -> String {
 }
 
 /// The one table. *Unavailable* is what time or an operator's mount may mend, and says nothing
-/// about the key: the disk, the directory, the PIN file's absence, locked memory. *Denied* is an
-/// answer: permission, PIN, state, a file that is not what it must be. An empty directory counts as
+/// about the key: the disk, the directory, the PIN file's absence, locked memory. *Credentials* is a PIN
+/// that is none or does not fit. *Denied* is an answer: permission, state, a file that is not what it must be. An empty directory counts as
 /// one that is not mounted: a service that runs must not take a lost mount for a revoked key.
 impl From<SoftwareError> for BackendError {
     fn from(error: SoftwareError) -> Self {
@@ -110,6 +118,7 @@ impl From<SoftwareError> for BackendError {
             | SoftwareError::NotDirectory { .. }
             | SoftwareError::Keystore { source: KeystoreError::ArenaFull, .. }
             | SoftwareError::Make { source: KeystoreError::ArenaFull } => BackendError::Unavailable(error.into()),
+            SoftwareError::PinSize { .. } | SoftwareError::WrongPin { .. } => BackendError::Credentials(error.into()),
             SoftwareError::Missing { .. }
             | SoftwareError::NothingToDestroy { .. }
             | SoftwareError::Disabled { .. }
@@ -117,15 +126,15 @@ impl From<SoftwareError> for BackendError {
             | SoftwareError::FileMode { .. }
             | SoftwareError::DirectoryMode { .. }
             | SoftwareError::NotFile { .. }
-            | SoftwareError::PinSize { .. }
             | SoftwareError::Keystore { .. }
-            | SoftwareError::WrongPin { .. }
             | SoftwareError::Make { .. }
             | SoftwareError::TwoMasterKeys { .. }
             | SoftwareError::Reference(_)
             | SoftwareError::OtherCluster { .. }
             | SoftwareError::OtherEpoch { .. }
-            | SoftwareError::NumberUsed { .. } => BackendError::Denied(error.into()),
+            | SoftwareError::NumberUsed { .. }
+            | SoftwareError::NothingScheduled
+            | SoftwareError::Exports { .. } => BackendError::Denied(error.into()),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! <the same>.kms1hsm.disabled                                 empty: this version refuses every use
 //! <the same>.kms1hsm.destroyed                                empty: this version is gone for good
 //! wrong-pin                                                   how often the PIN did not fit: see `attempts`
+//! exports                                                     which copies left this directory: see `export`
 //! ```
 //! A state is a fact added beside the key file, so the file itself is written once and overwritten
 //! once, and a copy that somebody puts back changes nothing. A `destroyed` marker stays for ever: it
@@ -24,9 +25,9 @@ use crate::backend::MasterKeyRef;
 use crate::crypto::keystore_file::FILE_BYTES;
 use crate::noun::{EpochNumber, Random, Uid};
 
-use super::attempts;
 use super::error::SoftwareError;
 use super::private_file::{self, Link, TEMPORARY};
+use super::{attempts, export};
 
 /// Which version of which master key: the name of its file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -59,7 +60,7 @@ impl VersionName {
 
 /// Whether a version can be used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum VersionState {
+pub(super) enum FileState {
     Absent,
     Enabled,
     Disabled,
@@ -75,12 +76,12 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn state(self) -> VersionState {
+    pub(super) fn state(self) -> FileState {
         match self {
-            Seen { destroyed: true, .. } => VersionState::Destroyed,
-            Seen { disabled: true, .. } => VersionState::Disabled,
-            Seen { keystore: true, .. } => VersionState::Enabled,
-            Seen { keystore: false, disabled: false, destroyed: false } => VersionState::Absent,
+            Seen { destroyed: true, .. } => FileState::Destroyed,
+            Seen { disabled: true, .. } => FileState::Disabled,
+            Seen { keystore: true, .. } => FileState::Enabled,
+            Seen { keystore: false, disabled: false, destroyed: false } => FileState::Absent,
         }
     }
 }
@@ -125,7 +126,8 @@ impl KeystoreDir {
         for entry in fs::read_dir(&self.0).map_err(SoftwareError::io("list", &self.0))? {
             let file_name = entry.map_err(SoftwareError::io("list", &self.0))?.file_name();
             let file_name = file_name.to_string_lossy();
-            if file_name == attempts::FILE_NAME || file_name == format!(".{}{TEMPORARY}", attempts::FILE_NAME) {
+            let is_note = |note| file_name == note || file_name == format!(".{note}{TEMPORARY}");
+            if is_note(attempts::FILE_NAME) || is_note(export::FILE_NAME) {
                 continue;
             }
             let (keystore, seen) = if let Some(keystore) = file_name.strip_suffix(DISABLED) {
@@ -184,6 +186,12 @@ impl KeystoreDir {
     /// Makes a version refuse every use, under the lock.
     pub(super) fn disable(&self, name: VersionName) -> Result<(), SoftwareError> {
         private_file::create_marker(&self.disabled_marker(name))
+    }
+
+    /// Ends that, under the lock.
+    pub(super) fn enable(&self, name: VersionName) -> Result<(), SoftwareError> {
+        private_file::remove_if_there(&self.disabled_marker(name))?;
+        private_file::sync_directory_of(&self.keystore(name))
     }
 
     /// Destroys a version's file, under the lock. The marker comes first: whatever interrupts this,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
-use crate::backend::{BackendSettings, contract};
+use crate::backend::{BackendKind, BackendSettings, Prepared, contract, prepare};
 use crate::crypto::header::Kind;
 use crate::noun::random::OsRandom;
 
@@ -59,6 +59,11 @@ impl Place {
 
     fn pin_file(&self) -> PathBuf {
         self.root.path().join("secret/pin")
+    }
+
+    fn prepared(&self) -> Prepared {
+        let kind = BackendKind::Software { pin_file: self.pin_file(), pin_cost: PinCost::DEFAULT };
+        prepare(&BackendSettings { dir: self.dir(), kind }).unwrap()
     }
 
     fn open(&self) -> SoftwareHsm {
@@ -126,6 +131,25 @@ fn denied<T>(result: Result<T, BackendError>) -> String {
     }
 }
 
+/// As [`denied`], or a PIN that does not fit: the two look alike.
+#[track_caller]
+fn not_opened<T>(result: Result<T, BackendError>) -> String {
+    match result {
+        Err(error @ BackendError::Credentials(_)) => chain(&error),
+        other => denied(other),
+    }
+}
+
+/// As [`denied`], for a PIN.
+#[track_caller]
+fn pin_refused<T>(result: Result<T, BackendError>) -> String {
+    match result {
+        Err(error @ BackendError::Credentials(_)) => chain(&error),
+        Err(other) => panic!("not a refused PIN but {}", chain(&other)),
+        Ok(_) => panic!("not refused"),
+    }
+}
+
 #[track_caller]
 fn unavailable<T>(result: Result<T, BackendError>) -> String {
     match result {
@@ -148,7 +172,20 @@ async fn software_hsm_keeps_the_contract() {
             Arc::new(NoPause),
         ))
     };
-    contract::check(CLUSTER, || Arc::new(place.open()), || nowhere()).await;
+    let other_pin = place.root.path().join("other pin");
+    private_file::create(&other_pin, b"of somebody else").unwrap();
+    let subject = contract::Subject {
+        cluster: CLUSTER,
+        open: &|| Arc::new(place.open()),
+        unreachable: &|| nowhere(),
+        stranger: &|| {
+            let (rng, pause) = (Arc::clone(&place.taken) as _, Arc::new(NoPause));
+            Arc::new(SoftwareHsm::open(&place.dir(), &other_pin, CLUSTER, CHEAP, rng, pause))
+        },
+    };
+    let kept = contract::check(subject).await;
+    println!("contract: software {}/{} kept", kept.len(), kept.len());
+    assert_eq!(kept.len(), 14);
 }
 
 #[tokio::test]
@@ -164,9 +201,7 @@ async fn the_files_of_the_vectors_open_at_full_cost() {
     fs::write(place.file(&version), bytes(&vectors["keystore_file"]["file"])).unwrap();
     fs::set_permissions(place.file(&version), Permissions::from_mode(0o600)).unwrap();
     fs::write(place.pin_file(), vectors["keystore_file"]["pin"].as_str().unwrap()).unwrap();
-    let settings =
-        BackendSettings::Software { dir: place.dir(), pin_file: place.pin_file(), pin_cost: PinCost::DEFAULT };
-    let hsm = crate::backend::open(&settings, cluster, Arc::new(OsRandom::new())).unwrap();
+    let hsm = place.prepared().open(cluster, Arc::new(OsRandom::new())).unwrap();
     let context = EpochContext { cluster, epoch_id, epoch: EpochNumber::new(7).unwrap() };
     let key = hsm.unwrap(&version, &context, &bytes(&wrapped["blob"])).await.unwrap();
     assert_eq!(hex::encode(key.kcv(&epoch_id, context.epoch)), vectors["epoch_kcv"].as_str().unwrap());
@@ -223,9 +258,7 @@ async fn init_makes_a_private_directory_and_pin_and_keeps_what_is_there() {
     let (version, wrap) = wrapped(&place.open(), 1).await;
     assert_eq!(mode(place.file(&version)), 0o600);
     let before = place.everything();
-    let settings =
-        BackendSettings::Software { dir: place.dir(), pin_file: place.pin_file(), pin_cost: PinCost::DEFAULT };
-    crate::backend::init(&settings, Arc::new(OsRandom::new())).await.unwrap();
+    place.prepared().init(Arc::new(OsRandom::new())).await.unwrap();
     assert_eq!(place.everything(), before);
     place.open().unwrap(&version, &context(1), &wrap).await.unwrap();
 }
@@ -363,9 +396,9 @@ async fn a_wrong_pin_is_refused_and_changes_nothing() {
     let right = fs::read(place.pin_file()).unwrap();
     fs::write(place.pin_file(), "another pin\n").unwrap();
     let before = place.everything();
-    denied(hsm.unwrap(&version, &context(1), &wrap).await);
-    denied(hsm.wrap(&version, &context(1), &key()).await);
-    denied(hsm.create_version(&context(1)).await);
+    pin_refused(hsm.unwrap(&version, &context(1), &wrap).await);
+    pin_refused(hsm.wrap(&version, &context(1), &key()).await);
+    pin_refused(hsm.create_version(&context(1)).await);
     assert_eq!(place.everything(), before);
     fs::write(place.pin_file(), right).unwrap();
     hsm.unwrap(&version, &context(1), &wrap).await.unwrap();
@@ -383,11 +416,11 @@ async fn a_pin_is_its_files_bytes_less_one_line_end() {
     }
     for other in ["a pin", "a pin \n\n", " a pin ", "A pin "] {
         fs::write(place.pin_file(), other).unwrap();
-        denied(hsm.unwrap(&version, &context(1), &wrap).await);
+        pin_refused(hsm.unwrap(&version, &context(1), &wrap).await);
     }
     for bad in ["", "\n", "\r\n", &"x".repeat(1_025), &"x".repeat(100_000)] {
         fs::write(place.pin_file(), bad).unwrap();
-        assert!(denied(hsm.unwrap(&version, &context(1), &wrap).await).contains("must have 1 to 1024"));
+        assert!(pin_refused(hsm.unwrap(&version, &context(1), &wrap).await).contains("must have 1 to 1024"));
     }
     fs::write(place.pin_file(), "x".repeat(1_024) + "\r\n").unwrap();
     wrapped(&hsm, 2).await;
@@ -442,12 +475,12 @@ async fn a_keystore_of_another_cluster_is_refused() {
     let other = Uid::from_bytes([0xc2; 16]);
     let stranger = place.open_for(other);
     let theirs = EpochContext { cluster: other, ..context(1) };
-    assert!(denied(stranger.unwrap(&version, &theirs, &wrap).await).contains("is of another cluster"));
-    denied(stranger.create_version(&theirs).await);
+    assert!(not_opened(stranger.unwrap(&version, &theirs, &wrap).await).contains("is of another cluster"));
+    not_opened(stranger.create_version(&theirs).await);
     // Nor does a backend make anything for a cluster that it was not opened for.
-    assert!(denied(place.open().create_version(&theirs).await).contains("serves cluster"));
-    assert!(denied(place.open().wrap(&version, &theirs, &key()).await).contains("serves cluster"));
-    assert!(denied(place.open().wrap(&version, &context(2), &key()).await).contains("not that of epoch 2"));
+    assert!(not_opened(place.open().create_version(&theirs).await).contains("serves cluster"));
+    assert!(not_opened(place.open().wrap(&version, &theirs, &key()).await).contains("serves cluster"));
+    assert!(not_opened(place.open().wrap(&version, &context(2), &key()).await).contains("not that of epoch 2"));
 }
 
 #[tokio::test]
@@ -462,13 +495,13 @@ async fn a_changed_or_cut_keystore_file_never_opens() {
         let mut flipped = good.clone();
         flipped[at] ^= 0x01;
         fs::write(&path, flipped).unwrap();
-        denied(hsm.unwrap(&version, &context(1), &wrap).await);
+        not_opened(hsm.unwrap(&version, &context(1), &wrap).await);
         fs::write(&path, &good[..at]).unwrap();
-        denied(hsm.unwrap(&version, &context(1), &wrap).await);
+        not_opened(hsm.unwrap(&version, &context(1), &wrap).await);
         refused += 2;
     }
     fs::write(&path, [&good[..], &[0]].concat()).unwrap();
-    denied(hsm.unwrap(&version, &context(1), &wrap).await);
+    not_opened(hsm.unwrap(&version, &context(1), &wrap).await);
     fs::write(&path, &good).unwrap();
     hsm.unwrap(&version, &context(1), &wrap).await.unwrap();
     println!("damaged keystore files refused: {refused}/{}", good.len() * 2);
@@ -556,12 +589,12 @@ async fn no_error_tells_the_pin() {
     let (version, wrap) = wrapped(&hsm, 1).await;
     let mut said = Vec::new();
     fs::write(place.pin_file(), "hunter2 hunter2\n").unwrap();
-    said.push(denied(hsm.unwrap(&version, &context(1), &wrap).await));
+    said.push(pin_refused(hsm.unwrap(&version, &context(1), &wrap).await));
     fs::set_permissions(place.pin_file(), Permissions::from_mode(0o644)).unwrap();
     said.push(denied(hsm.unwrap(&version, &context(1), &wrap).await));
     fs::set_permissions(place.pin_file(), Permissions::from_mode(0o600)).unwrap();
     fs::write(place.pin_file(), "hunter2".repeat(200)).unwrap();
-    said.push(denied(hsm.unwrap(&version, &context(1), &wrap).await));
+    said.push(pin_refused(hsm.unwrap(&version, &context(1), &wrap).await));
     said.push(hsm.status().await.map_or_else(|error| format!("{error:?}"), |status| status.detail));
     for text in said {
         assert!(!text.contains("hunter2"), "{text}");

@@ -76,7 +76,7 @@ async fn each_wrong_try_makes_the_next_one_wait_longer_over_restarts_until_one_i
     let guarded = Guarded::new().await;
     guarded.put_pin(b"wrong");
     for failed in 1..=9 {
-        let said = denied(guarded.try_it().await);
+        let said = pin_refused(guarded.try_it().await);
         assert!(said.contains(&format!("{failed} tr")) && said.contains("not a lock"), "{said}");
     }
     assert_eq!(guarded.pause.seconds(), [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]);
@@ -97,7 +97,7 @@ async fn each_wrong_try_makes_the_next_one_wait_longer_over_restarts_until_one_i
 async fn a_try_that_is_cut_off_was_counted() {
     let guarded = Guarded::new().await;
     guarded.put_pin(b"wrong");
-    denied(guarded.try_it().await);
+    pin_refused(guarded.try_it().await);
     for counted in 2..5 {
         let pause = Arc::new(ForEver::default());
         let killed = guarded.restarted(Arc::clone(&pause) as _);
@@ -117,7 +117,7 @@ async fn tries_side_by_side_wait_one_after_the_other() {
     let once = || hsm.unwrap(&guarded.version, &CONTEXT, &guarded.wrap);
     let (a, b, c) = tokio::join!(once(), once(), once());
     for refused in [a, b, c] {
-        denied(refused);
+        pin_refused(refused);
     }
     assert_eq!(guarded.pause.seconds(), [0.5, 1.0]);
 }
@@ -129,7 +129,7 @@ const CONTEXT: EpochContext =
 async fn what_shows_without_the_pin_is_no_try_of_it() {
     let guarded = Guarded::new().await;
     guarded.put_pin(b"");
-    denied(guarded.try_it().await);
+    pin_refused(guarded.try_it().await);
     fs::remove_file(guarded.place.pin_file()).unwrap();
     unavailable(guarded.try_it().await);
     fs::write(guarded.place.pin_file(), &guarded.pin).unwrap();
@@ -172,12 +172,12 @@ async fn whatever_lies_in_the_place_of_the_count_shuts_nobody_out() {
     clear();
     std::os::unix::fs::symlink(&elsewhere, &place).unwrap();
     guarded.put_pin(b"wrong");
-    denied(guarded.try_it().await);
+    pin_refused(guarded.try_it().await);
     assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "not ours", "what a link leads to is not written");
     assert_eq!(guarded.pause.seconds(), [0.0; 0], "an unreadable count is none");
     // The largest number there is waits as long as the seventh.
     fs::write(&place, format!("kms1-wrong-pin 1 {}\n", u32::MAX)).unwrap();
-    denied(guarded.try_it().await);
+    pin_refused(guarded.try_it().await);
     guarded.put_pin(&guarded.pin);
     guarded.try_it().await.unwrap();
     assert_eq!(guarded.pause.seconds(), [30.0, 30.0]);
@@ -189,7 +189,7 @@ async fn where_nothing_can_be_counted_a_wrong_try_is_answered_late_and_a_right_o
     // No file takes the place of a directory that has something in it: this fails for root as well.
     fs::create_dir_all(guarded.count_file().join("something")).unwrap();
     guarded.put_pin(b"wrong");
-    denied(guarded.try_it().await);
+    pin_refused(guarded.try_it().await);
     assert_eq!(guarded.pause.seconds(), [attempts::WAIT_UNKEPT.as_secs_f64()]);
     guarded.put_pin(&guarded.pin);
     guarded.try_it().await.unwrap();
