@@ -263,6 +263,9 @@ impl Error {
             Some(mut info) => {
                 if info.reason == "SHUTTING_DOWN" && error.0.again != Again::No {
                     error.0.again = Again::Elsewhere { later_here: true };
+                } else if info.reason == "LOCKED" {
+                    // For as long as somebody wants it so: another node may serve meanwhile.
+                    error.0.again = Again::Elsewhere { later_here: false };
                 }
                 error.0.reason = is_reason(&info.reason).then_some(info.reason);
                 error.0.request_id = info.metadata.remove("request_id");

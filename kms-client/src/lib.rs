@@ -66,6 +66,7 @@ mod key_state;
 mod lease;
 mod mac;
 mod name;
+mod operator;
 mod page;
 mod random;
 mod retry;
@@ -99,6 +100,7 @@ pub use key_state::{KeyPurpose, KeyState};
 pub use lease::Lease;
 pub use mac::{GeneratedMac, VerifiedMac};
 pub use name::{IndexRef, KeyRef, TenantRef, VersionNumber};
+pub use operator::{KeystoreExport, KeystoreFile};
 pub use page::{Page, PageRequest, PageToken};
 pub use secret::{DataKey, IndexKey, Plaintext};
 pub use status::{

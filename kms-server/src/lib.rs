@@ -8,11 +8,13 @@ pub mod crypto;
 pub mod data_dir;
 #[cfg(feature = "dev")]
 pub mod dev;
+pub mod doctor;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod init;
 pub mod keyring;
 pub mod kill_point;
+pub mod lock;
 pub mod mistake;
 pub mod noun;
 pub mod policy;

@@ -7,6 +7,7 @@ use kms_server::backend;
 use kms_server::config::check::{Checked, check};
 use kms_server::config::show::show;
 use kms_server::config::{ConfigError, Flags, Settings, example};
+use kms_server::doctor::{Diagnosis, Finding, Health, examine};
 use kms_server::init::{Made, init};
 use kms_server::noun::Principal;
 use kms_server::noun::clock::SystemClock;
@@ -52,6 +53,16 @@ enum Command {
     Serve {
         #[command(flatten)]
         flags: Box<Flags>,
+    },
+    /// Looks at everything that the daemon needs, while it does not run: settings, files, limits, certificates, store,
+    /// and a real round trip with what holds the master key.
+    #[command(after_help = "Exit code 0: all is right, or there are warnings; 1: there is a failure.")]
+    Doctor {
+        #[command(flatten)]
+        flags: Box<Flags>,
+        /// How to say what was found.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
     },
     /// Checks, shows and explains the settings.
     #[command(subcommand)]
@@ -165,6 +176,14 @@ fn run(command: Command, matches: &ArgMatches, protections: &Protections) -> any
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             return tell_checked(&runtime.block_on(check(&flags, &SystemClock)), output);
         }
+        Command::Doctor { mut flags, output } => {
+            flags.note_origins(matches);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let prepare = |settings: &Settings| backend::prepare(&settings.backend);
+            let store = durable_store()?;
+            let found = examine(&flags, &store, protections, &SystemClock, prepare);
+            return tell_diagnosis(&runtime.block_on(found), output);
+        }
         Command::Config(ConfigCommand::Example) => print(&example()),
         Command::Config(ConfigCommand::Show { origin, mut flags, output }) => {
             flags.note_origins(matches);
@@ -191,6 +210,18 @@ fn tell_checked(checked: &Checked, output: Output) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if checked.mistakes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn tell_diagnosis(diagnosis: &Diagnosis, output: Output) -> anyhow::Result<ExitCode> {
+    match output {
+        Output::Json => print(&format!("{}\n", serde_json::to_string(diagnosis)?)),
+        Output::Text => {
+            for Finding { check, status, message } in &diagnosis.checks {
+                print(&format!("{:8} {check}: {message}\n", status.as_str()));
+            }
+        }
+    }
+    Ok(if diagnosis.worst() == Health::Failure { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn tell_settings(flags: &Flags, origin: bool, output: Output) -> anyhow::Result<()> {

@@ -1,7 +1,6 @@
 //! The third, plain listener: `/livez`, `/readyz` and `/metrics`. No secrets, no tenants' names.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,15 +16,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::keyring::Keyring;
+/// Tells whether requests are served, or why not.
+pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// What the probes look at.
 #[derive(Clone)]
 pub struct Probes {
-    /// Whether requests are accepted.
-    pub serving: Arc<AtomicBool>,
-    /// Whether log and store still work.
-    pub keyring: Arc<Keyring>,
+    /// Whether requests are served, or why not.
+    pub ready: Ready,
     /// What was counted.
     pub metrics: PrometheusHandle,
 }
@@ -70,11 +68,8 @@ const TIME_MAX: Duration = Duration::from_secs(5);
 const PAUSE_WHEN_FULL: Duration = Duration::from_millis(50);
 
 async fn ready(State(probes): State<Probes>) -> (StatusCode, String) {
-    if let Err(error) = probes.keyring.check_whole() {
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"));
+    match (probes.ready)() {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
-    if !probes.serving.load(Ordering::Acquire) {
-        return (StatusCode::SERVICE_UNAVAILABLE, "not serving\n".to_owned());
-    }
-    (StatusCode::OK, "ok\n".to_owned())
 }

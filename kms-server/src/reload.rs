@@ -12,15 +12,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::{Leaf, Outcome};
+use crate::audit::{Leaf, Log, Outcome, Unrecorded};
 use crate::authn::{self, IdentityMapping};
 use crate::config::{Flags, Settings};
 use crate::crypto::sha256;
+use crate::noun::Clock;
 use crate::policy::Policy;
-use crate::rpc::Api;
 use crate::rpc::trust::{Trust, TrustInForce};
 use crate::shutdown::Hangups;
 
@@ -132,26 +133,31 @@ impl Prints {
 /// Reloads at each SIGHUP until `stop`.
 pub(crate) struct Reloader {
     pub(crate) flags: Flags,
+    pub(crate) hangups: Hangups,
     /// As the daemon was started with.
     pub(crate) settings: Settings,
-    pub(crate) api: Arc<Api>,
+    pub(crate) policy: Arc<ArcSwap<Policy>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) unrecorded: Arc<Unrecorded>,
     pub(crate) trust: Arc<TrustInForce>,
     pub(crate) prints: Prints,
 }
 
 impl Reloader {
-    /// Runs until `stop`. One that came while another was under way is carried out after it; several
-    /// are one.
-    pub(crate) async fn run(mut self, mut hangups: Hangups, tasks: TaskTracker, stop: CancellationToken) {
+    /// Runs until `stop`, and returns itself for another session, with whatever came in between. One that
+    /// came while another was under way is carried out after it; several are one.
+    ///
+    /// Without a log, on a node that is locked, the records wait for one.
+    pub(crate) async fn run(mut self, log: Option<Arc<Log>>, tasks: TaskTracker, stop: CancellationToken) -> Self {
         loop {
             tokio::select! {
-                () = stop.cancelled() => return,
-                () = hangups.next() => self.reload(&tasks).await,
+                () = stop.cancelled() => return self,
+                () = self.hangups.next() => self.reload(log.as_deref(), &tasks).await,
             }
         }
     }
 
-    async fn reload(&mut self, tasks: &TaskTracker) {
+    async fn reload(&mut self, log: Option<&Log>, tasks: &TaskTracker) {
         tracing::info!("SIGHUP: reading settings, certificates and bindings again");
         let flags = self.flags.clone();
         // Files may be large, and policies take their time: this thread accepts and makes changes.
@@ -162,8 +168,10 @@ impl Reloader {
         });
         let read = reading.await.unwrap_or_else(|error| Err(Refused { why: "INTERNAL", error: error.into() }));
         let done = match read {
-            Ok((settings, found)) => self.put_in_force(&settings, found).await,
-            Err(refused) => self.record(&self.prints, Some(refused.why)).await.err().map_or(Err(refused.error), Err),
+            Ok((settings, found)) => self.put_in_force(log, &settings, found).await,
+            Err(refused) => {
+                self.record(log, &self.prints, Some(refused.why)).await.err().map_or(Err(refused.error), Err)
+            }
         };
         metrics::gauge!("kms_config_last_reload_successful").set(if done.is_ok() { 1.0 } else { 0.0 });
         if let Err(error) = done {
@@ -172,15 +180,15 @@ impl Reloader {
         }
     }
 
-    async fn put_in_force(&mut self, settings: &Settings, found: Found) -> anyhow::Result<()> {
+    async fn put_in_force(&mut self, log: Option<&Log>, settings: &Settings, found: Found) -> anyhow::Result<()> {
         let Found { policy, trust, prints } = found;
         // A policy that nobody could find in the log is none.
-        self.record(&prints, None).await?;
+        self.record(log, &prints, None).await?;
         let changed = self.prints.changed(&prints);
-        self.api.policy.store(Arc::new(policy));
+        self.policy.store(Arc::new(policy));
         self.trust.replace(trust);
         self.prints = prints;
-        loaded(self.api.clock.now());
+        loaded(self.clock.now());
         let (old, new) = (need_restart(&self.settings), need_restart(settings));
         let restart: Vec<&str> = old.iter().zip(&new).filter(|(old, new)| old != new).map(|(old, _)| old.0).collect();
         tracing::info!(changed = changed.join(" "), "reloaded");
@@ -191,15 +199,19 @@ impl Reloader {
     }
 
     /// Writes the record of a reload, and returns when it is durable.
-    async fn record(&self, prints: &Prints, why: Option<&'static str>) -> anyhow::Result<()> {
+    async fn record(&self, log: Option<&Log>, prints: &Prints, why: Option<&'static str>) -> anyhow::Result<()> {
         let leaf = Leaf {
             sub: Some("kms-server".into()),
             ev: Some(prints.evidence().into()),
             why: why.map(Into::into),
             ..Leaf::of("Reload")
         };
-        let log = self.api.keyring.log();
-        let index = log.append(leaf.ended(if why.is_none() { Outcome::Ok } else { Outcome::Failed }));
+        let leaf = leaf.ended(if why.is_none() { Outcome::Ok } else { Outcome::Failed });
+        let Some(log) = log else {
+            anyhow::ensure!(self.unrecorded.add(leaf), "too many reloads wait for their record: unlock the node first");
+            return Ok(());
+        };
+        let index = log.append(leaf);
         let written = async { log.durable(index?).await };
         written.await.context("the record of a reload could not be written")
     }

@@ -12,8 +12,12 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Begins to listen. From here on these signals end nothing by themselves.
+    /// Begins to listen. From here on these signals end nothing by themselves; one that comes before
+    /// somebody waits for it is kept.
     pub fn listen() -> std::io::Result<Self> {
+        // See `Hangups`: they outlive every runtime.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let _entered = runtime.enter();
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

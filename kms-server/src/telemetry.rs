@@ -60,6 +60,10 @@ pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
     metrics::describe_counter!("kms_store_damage_total", "managed data keys, or their counters, found damaged");
     metrics::describe_gauge!("kms_rewrap_jobs", "keys whose managed data keys are being moved to a newer version");
     metrics::describe_counter!("kms_rewrapped_total", "managed data keys moved to a newer version");
+    metrics::describe_gauge!("kms_backend_up", "whether the last probe of the master key worked");
+    metrics::describe_counter!("kms_backend_probes_total", "probes of the master key, by outcome");
+    metrics::describe_gauge!("kms_locked", "whether the node wiped its keys and refuses every call");
+    metrics::gauge!("kms_locked").set(0.0);
     metrics::describe_gauge!("kms_build_info", "always 1, with the version");
     metrics::gauge!("kms_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)

@@ -68,6 +68,7 @@ debug! {
     GenerateMacResponse { mac as Bytes, key_version }
     VerifyMacRequest { key, message as Bytes, mac as Bytes, encryption_context as Pairs, aad as Bytes }
     GetIndexKeyResponse { plaintext as Bytes, lease }
+    KeystoreFile { name, content as Bytes }
     BatchEncryptRequest { key, encryption_context as Pairs, items }
     BatchEncryptItem { plaintext as Bytes, aad as Bytes }
     BatchEncryptResult { ciphertext as Bytes, error }

@@ -39,7 +39,12 @@ async fn a_python_client_does_the_whole_round_trip() -> Result<()> {
 
     let site = daemon.stop().await?;
     let records = Records::read(&site)?;
-    let missing: Vec<_> = NAMES.iter().filter(|name| records.of(name, Outcome::Ok).next().is_none()).collect();
+    // One is refused here: it takes a second person, whom nobody can ask yet.
+    let answered = |name: &str| match name {
+        "ExportKeystore" => records.of(name, Outcome::Failed).next().is_some(),
+        _ => records.of(name, Outcome::Ok).next().is_some(),
+    };
+    let missing: Vec<_> = NAMES.iter().filter(|name| !answered(name)).collect();
     println!("foreign client: {}/{} RPCs answered", NAMES.len() - missing.len(), NAMES.len());
     ensure!(missing.is_empty(), "the round trip lacks {missing:?}");
     crate::world::check(&site)

@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use kms_proto::v1::{
-    AuthMethod, GetCallerIdentityRequest, GetStatusRequest, KeyPurpose, KeyState, ServerState, TenantState,
+    AuthMethod, ExportKeystoreRequest, GetCallerIdentityRequest, GetStatusRequest, KeyPurpose, KeyState, LockRequest,
+    ServerState, TenantState, UnlockRequest,
 };
 use kms_tests::NAMES;
 use kms_tests::request::*;
 
-use crate::{ACME, ACME_KEY, GLOBEX, GLOBEX_KEY, World};
+use tonic::Code;
+
+use crate::{ACME, ACME_KEY, GLOBEX, GLOBEX_KEY, World, refused};
 
 const CONTEXT: &[(&str, &str)] = &[("table", "customers"), ("column", "iban")];
 
@@ -105,7 +108,13 @@ async fn every_rpc_does_what_it_says() -> Result<()> {
     assert_eq!(status.backend.unwrap().assurance, "software-file");
     assert!(status.audit_log.unwrap().size > 0);
 
-    let called: BTreeSet<&str> = world.daemon.site().ledger().successes_by_op().into_keys().collect();
+    admin.ask(LockRequest { validate_only: true }).await?;
+    admin.ask(UnlockRequest { validate_only: false }).await?;
+    let alone = admin.ask(ExportKeystoreRequest { validate_only: false }).await;
+    refused(Code::FailedPrecondition, "APPROVAL_REQUIRED", alone);
+
+    let mut called: BTreeSet<&str> = world.daemon.site().ledger().successes_by_op().into_keys().collect();
+    called.insert("ExportKeystore"); // Succeeds in `dev` alone: see there.
     assert_eq!(called, NAMES.iter().copied().collect(), "an RPC was not called");
     println!("RPCs: {}/{} answered", called.len(), NAMES.len());
     world.finish().await

@@ -120,6 +120,10 @@ def trip(admin, app, check):
     # Each listener has its own services.
     unknown = (grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN")
     elsewhere = operators_grpc.OperatorServiceStub(admin.services)
+    admin.node.Lock(operators.LockRequest(validate_only=True), **ask)
+    admin.node.Unlock(operators.UnlockRequest(), **ask)
+    alone = (grpc.StatusCode.FAILED_PRECONDITION, "APPROVAL_REQUIRED")
+    check.refused("copies of the keystore", *alone, admin.node.ExportKeystore, operators.ExportKeystoreRequest())
     check.refused("the node's status where applications are", *unknown, elsewhere.GetStatus, operators.GetStatusRequest())
     elsewhere = crypto_grpc.CryptoServiceStub(app.operator)
     check.refused("Encrypt where operators are", *unknown, elsewhere.Encrypt, crypto.EncryptRequest(key=key))

@@ -47,8 +47,9 @@ impl Daemon {
         let serving = process.serving().await;
         let addresses = serving.with_context(|| format!("kms-server serve; it said:\n{}", site.output().tail()))?;
         let daemon = Self { site, process, addresses };
-        let ready = daemon.probe("/readyz").await?;
-        ensure!(ready == 200, "the daemon says it serves, but /readyz answers {ready}");
+        let (code, answer) = daemon.get("/readyz").await?;
+        let is_locked = code == 503 && answer.ends_with("\r\n\r\nlocked\n");
+        ensure!(code == 200 || is_locked, "the daemon says it serves, but /readyz answers {answer}");
         Ok(daemon)
     }
 

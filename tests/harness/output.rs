@@ -117,7 +117,7 @@ impl Following {
     }
 }
 
-/// Reads `{"fields":{"message":"serving","services":"127.0.0.1:41234",...},...}`, or in a log of text
+/// Reads, also of a daemon that is locked from the start, `{"fields":{"message":"serving","services":"127.0.0.1:41234",...},...}`, or in a log of text
 /// `... serving services=127.0.0.1:41234 ...`.
 fn serving_line(line: &[u8]) -> Option<Addresses> {
     let Ok(line) = serde_json::from_slice::<Value>(line) else {
@@ -130,7 +130,7 @@ fn serving_line(line: &[u8]) -> Option<Addresses> {
         return Some(Addresses { services, operator: address("operator")?, probes: address("probes")? });
     };
     let fields = line.get("fields")?;
-    if fields.get("message")?.as_str()? != "serving" {
+    if !["serving", "locked"].contains(&fields.get("message")?.as_str()?) {
         return None;
     }
     let address = |name: &str| fields.get(name)?.as_str().map(str::to_owned);

@@ -97,5 +97,8 @@ rpcs! {
     }
     Operator operator_service_client::OperatorServiceClient {
         get_status: GetStatus(GetStatusRequest) -> GetStatusResponse,
+        lock: Lock(LockRequest) -> LockResponse,
+        unlock: Unlock(UnlockRequest) -> UnlockResponse,
+        export_keystore: ExportKeystore(ExportKeystoreRequest) -> ExportKeystoreResponse,
     }
 }

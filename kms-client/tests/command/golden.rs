@@ -148,6 +148,9 @@ async fn the_json_of_every_command_is_as_it_was() {
         ("mac-verify", "mac verify --key app --mac-file mac", b"hello"),
         ("index-key-get", "index-key get users.email", b""),
         ("status", "status", b""),
+        ("operator-lock", "operator lock", b""),
+        ("operator-unlock", "operator unlock --dry-run", b""),
+        ("operator-export-keystore", "operator export-keystore --to export", b""),
         ("whoami", "whoami", b""),
     ] {
         let ran = world.run_with(&format!("--output json {line}"), stdin).await;

@@ -503,6 +503,25 @@ impl AccessService for Rules {
 
 #[tonic::async_trait]
 impl OperatorService for Rules {
+    async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
+        self.meet(request).await?;
+        Ok(Response::new(LockResponse {}))
+    }
+
+    async fn unlock(&self, request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
+        self.meet(request).await?;
+        Ok(Response::new(UnlockResponse {}))
+    }
+
+    async fn export_keystore(
+        &self,
+        request: Request<ExportKeystoreRequest>,
+    ) -> Result<Response<ExportKeystoreResponse>, Status> {
+        self.meet(request).await?;
+        let file = |name: &str| KeystoreFile { name: name.to_owned(), content: b"kms1hsm".to_vec() };
+        Ok(Response::new(ExportKeystoreResponse { serial: 3, files: vec![file("one.kms1hsm"), file("two.kms1hsm")] }))
+    }
+
     async fn get_status(&self, request: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
         self.meet(request).await?;
         Ok(Response::new(GetStatusResponse {

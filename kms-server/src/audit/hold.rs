@@ -61,13 +61,13 @@ impl Hold {
 #[derive(Debug)]
 pub struct HeldStream<S> {
     inner: S,
-    log: Arc<Log>,
+    log: Option<Arc<Log>>,
     hold: Arc<Hold>,
 }
 
 impl<S> HeldStream<S> {
-    /// Wraps a stream.
-    pub fn new(inner: S, log: Arc<Log>) -> Self {
+    /// Wraps a stream. Where there is no log there are no records, and nothing to wait for.
+    pub fn new(inner: S, log: Option<Arc<Log>>) -> Self {
         Self { inner, log, hold: Arc::new(Hold::default()) }
     }
 
@@ -77,7 +77,8 @@ impl<S> HeldStream<S> {
     }
 
     fn poll_hold(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        self.hold.poll(&self.log, cx).map_err(io::Error::other)
+        let Some(log) = &self.log else { return Poll::Ready(Ok(())) };
+        self.hold.poll(log, cx).map_err(io::Error::other)
     }
 }
 
@@ -156,7 +157,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = log(dir.path());
         let (near, mut far) = duplex(64);
-        let mut held = HeldStream::new(near, Arc::clone(&log));
+        let mut held = HeldStream::new(near, Some(Arc::clone(&log)));
         assert_eq!(passes(&mut held).await, Some(true), "nothing to wait for");
         // As if the third record of three were this connection's.
         held.hold().until_durable(2);
@@ -182,7 +183,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = log(dir.path());
         let (near, _far) = duplex(64);
-        let mut held = HeldStream::new(near, Arc::clone(&log));
+        let mut held = HeldStream::new(near, Some(Arc::clone(&log)));
         held.hold().sever();
         assert_eq!(passes(&mut held).await, None);
         log.close();

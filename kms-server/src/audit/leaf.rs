@@ -16,6 +16,9 @@ pub const LEAF_BYTES_MAX: usize = 65_535;
 /// How the `why` begins of a leaf that tells of what was made before, under the same request id.
 pub const REPEATED: &str = "REPEATED";
 
+/// What the `why` is of a leaf that tells of what was checked and not done.
+pub const VALIDATED: &str = "VALIDATED";
+
 /// How what a leaf tells of ended.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]

@@ -15,8 +15,10 @@ pub mod ledger;
 pub mod log;
 pub mod replay;
 pub mod segment;
+mod unrecorded;
 
 pub use hold::{HeldStream, Hold};
 pub use leaf::{Leaf, Outcome, Phase, StoredLeaf};
 pub use ledger::{Ledger, LedgerError};
 pub use log::{Anchor, Log, LogFailed, LogSettings};
+pub use unrecorded::Unrecorded;

@@ -18,6 +18,7 @@
 mod aws_kms;
 mod epoch_wrap;
 mod pkcs11;
+mod probed;
 mod settings;
 pub mod software;
 pub mod watch;
@@ -34,6 +35,7 @@ use crate::noun::{EpochNumber, Random, Uid, UnixMillis};
 
 pub use epoch_wrap::EpochWrap;
 pub use pkcs11::{Launcher, serve_launcher, serve_module};
+pub use probed::{LastProbe, Probed};
 pub use settings::{AwsKmsSettings, BackendKind, BackendSettings, Pkcs11Mechanism, Pkcs11Settings};
 
 use aws_kms::AwsKms;
@@ -204,6 +206,25 @@ pub enum BackendError {
     Denied(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl BackendError {
+    /// Returns the word for it in metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            BackendError::WrongKey => "wrong_key",
+            BackendError::WrongAnswer => "wrong_answer",
+            BackendError::Unavailable(_) => "unavailable",
+            BackendError::Credentials(_) => "credentials",
+            BackendError::Denied(_) => "denied",
+        }
+    }
+
+    /// Returns it with its causes on one line.
+    pub fn chain(&self) -> String {
+        let all = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
+        all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
+}
+
 /// Wraps epoch keys under versions of a master key that never leaves it.
 #[async_trait]
 pub trait MasterKeyBackend: Send + Sync {
@@ -242,9 +263,9 @@ pub trait MasterKeyBackend: Send + Sync {
     /// Says what a version is in now.
     async fn describe_version(&self, version: &MasterKeyRef) -> Result<VersionState, BackendError>;
 
-    /// Gives out copies of all versions that live, where keys can leave the backend at all.
-    async fn export(&self) -> Result<Export, BackendError> {
-        Err(BackendError::Denied("the keys of this backend never leave it".into()))
+    /// Gives out copies of all versions that live; nothing where keys never leave the backend.
+    async fn export(&self) -> Result<Option<Export>, BackendError> {
+        Ok(None)
     }
 
     /// Says what it is and whether it can be reached.

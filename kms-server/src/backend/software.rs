@@ -252,13 +252,13 @@ impl MasterKeyBackend for SoftwareHsm {
         })
     }
 
-    async fn export(&self) -> Result<Export, BackendError> {
+    async fn export(&self) -> Result<Option<Export>, BackendError> {
         let names = self.in_turn(Keystore::living).await?;
         let mut keys = Vec::with_capacity(names.len());
         for name in names {
             keys.push((name, self.master(name).await?));
         }
-        self.in_turn(move |keystore| keystore.export(&keys)).await
+        self.in_turn(move |keystore| keystore.export(&keys)).await.map(Some)
     }
 
     async fn status(&self) -> Result<BackendStatus, BackendError> {

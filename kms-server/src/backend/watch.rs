@@ -69,6 +69,7 @@ pub enum Verdict {
 pub struct Watch {
     settings: WatchSettings,
     refusals: Option<Refusals>,
+    failures: u32,
     worked: Duration,
 }
 
@@ -81,38 +82,42 @@ struct Refusals {
 impl Watch {
     /// Begins where the backend has just answered.
     pub fn new(settings: WatchSettings, now: Duration) -> Self {
-        Self { settings, refusals: None, worked: now }
+        Self { settings, refusals: None, failures: 0, worked: now }
     }
 
-    /// Takes in what a probe came to.
-    pub fn heard(&mut self, probed: Result<(), &BackendError>, now: Duration) -> Verdict {
-        match probed {
-            Ok(()) => {
-                (self.refusals, self.worked) = (None, now);
+    /// Takes in what a probe came to: nothing when the key came back.
+    pub fn heard(&mut self, failed: Option<&BackendError>, now: Duration) -> Verdict {
+        match failed {
+            None => {
+                (self.refusals, self.failures, self.worked) = (None, 0, now);
                 return Verdict::Works;
             }
-            Err(BackendError::Denied(_)) => {
+            Some(BackendError::Denied(_)) => {
                 let refusals = self.refusals.get_or_insert(Refusals { first: now, times: 0 });
                 refusals.times = refusals.times.saturating_add(1);
                 if refusals.times >= TIMES_MIN && now.saturating_sub(refusals.first) >= self.settings.lock_after {
                     return Verdict::Lock(LockCause::Refused);
                 }
             }
-            Err(
+            Some(
                 BackendError::Unavailable(_)
                 | BackendError::Credentials(_)
                 | BackendError::WrongKey
                 | BackendError::WrongAnswer,
             ) => {}
         }
+        self.failures = self.failures.saturating_add(1);
         match self.settings.offline_grace {
-            Some(grace) if now.saturating_sub(self.worked) >= grace => Verdict::Lock(LockCause::Offline),
+            // Not at the first: the machine may have slept.
+            Some(grace) if self.failures >= TIMES_MIN && now.saturating_sub(self.worked) >= grace => {
+                Verdict::Lock(LockCause::Offline)
+            }
             Some(_) | None => Verdict::Trouble,
         }
     }
 }
 
-/// How often a refusal must be given.
+/// How often a probe must have failed.
 const TIMES_MIN: u32 = 3;
 
 #[cfg(test)]
@@ -138,54 +143,59 @@ mod tests {
     fn a_refusal_locks_after_three_times_and_the_time() {
         let mut watch = watch(None);
         for minute in 1..=5 {
-            assert_eq!(watch.heard(Err(&denied()), minute * MINUTE), Verdict::Trouble);
+            assert_eq!(watch.heard(Some(&denied()), minute * MINUTE), Verdict::Trouble);
         }
-        assert_eq!(watch.heard(Err(&denied()), 6 * MINUTE), Verdict::Lock(LockCause::Refused));
+        assert_eq!(watch.heard(Some(&denied()), 6 * MINUTE), Verdict::Lock(LockCause::Refused));
     }
 
     #[test]
     fn two_refusals_do_not_lock_however_long() {
         let mut watch = watch(None);
-        assert_eq!(watch.heard(Err(&denied()), MINUTE), Verdict::Trouble);
-        assert_eq!(watch.heard(Err(&denied()), 600 * MINUTE), Verdict::Trouble);
-        assert_eq!(watch.heard(Err(&denied()), 601 * MINUTE), Verdict::Lock(LockCause::Refused));
+        assert_eq!(watch.heard(Some(&denied()), MINUTE), Verdict::Trouble);
+        assert_eq!(watch.heard(Some(&denied()), 600 * MINUTE), Verdict::Trouble);
+        assert_eq!(watch.heard(Some(&denied()), 601 * MINUTE), Verdict::Lock(LockCause::Refused));
     }
 
     #[test]
     fn an_answer_takes_refusals_back() {
         let mut watch = watch(None);
         for minute in 1..=5 {
-            watch.heard(Err(&denied()), minute * MINUTE);
+            watch.heard(Some(&denied()), minute * MINUTE);
         }
-        assert_eq!(watch.heard(Ok(()), 6 * MINUTE), Verdict::Works);
+        assert_eq!(watch.heard(None, 6 * MINUTE), Verdict::Works);
         for minute in 7..=11 {
-            assert_eq!(watch.heard(Err(&denied()), minute * MINUTE), Verdict::Trouble);
+            assert_eq!(watch.heard(Some(&denied()), minute * MINUTE), Verdict::Trouble);
         }
-        assert_eq!(watch.heard(Err(&denied()), 12 * MINUTE), Verdict::Lock(LockCause::Refused));
+        assert_eq!(watch.heard(Some(&denied()), 12 * MINUTE), Verdict::Lock(LockCause::Refused));
     }
 
     #[test]
     fn an_outage_forgets_no_refusal() {
         let mut watch = watch(None);
-        watch.heard(Err(&denied()), MINUTE);
-        watch.heard(Err(&denied()), 2 * MINUTE);
+        watch.heard(Some(&denied()), MINUTE);
+        watch.heard(Some(&denied()), 2 * MINUTE);
         for error in others() {
-            assert_eq!(watch.heard(Err(&error), 20 * MINUTE), Verdict::Trouble);
+            assert_eq!(watch.heard(Some(&error), 20 * MINUTE), Verdict::Trouble);
         }
-        assert_eq!(watch.heard(Err(&denied()), 21 * MINUTE), Verdict::Lock(LockCause::Refused));
+        assert_eq!(watch.heard(Some(&denied()), 21 * MINUTE), Verdict::Lock(LockCause::Refused));
     }
 
     #[test]
     fn an_outage_locks_nothing_unless_it_was_set() {
         for error in others() {
             let mut watch = watch(None);
-            assert_eq!(watch.heard(Err(&error), 1_000_000 * MINUTE), Verdict::Trouble);
+            assert_eq!(watch.heard(Some(&error), 1_000_000 * MINUTE), Verdict::Trouble);
         }
         for error in others() {
             let mut watch = watch(Some(10 * MINUTE));
-            assert_eq!(watch.heard(Ok(()), MINUTE), Verdict::Works);
-            assert_eq!(watch.heard(Err(&error), 10 * MINUTE), Verdict::Trouble);
-            assert_eq!(watch.heard(Err(&error), 11 * MINUTE), Verdict::Lock(LockCause::Offline));
+            assert_eq!(watch.heard(None, MINUTE), Verdict::Works);
+            assert_eq!(watch.heard(Some(&error), 9 * MINUTE), Verdict::Trouble);
+            assert_eq!(watch.heard(Some(&error), 10 * MINUTE), Verdict::Trouble);
+            assert_eq!(watch.heard(Some(&error), 11 * MINUTE), Verdict::Lock(LockCause::Offline));
+            let mut slept = self::watch(Some(10 * MINUTE));
+            assert_eq!(slept.heard(Some(&error), 600 * MINUTE), Verdict::Trouble);
+            assert_eq!(slept.heard(Some(&error), 601 * MINUTE), Verdict::Trouble);
+            assert_eq!(slept.heard(None, 602 * MINUTE), Verdict::Works);
         }
     }
 }

@@ -65,14 +65,14 @@ pub async fn check(flags: &Flags, clock: &dyn Clock) -> Checked {
 }
 
 impl Checked {
-    fn count_settings(&mut self, draft: &Draft, file: Option<&Path>) {
+    pub(crate) fn count_settings(&mut self, draft: &Draft, file: Option<&Path>) {
         let set = super::SETTINGS.iter().filter(|setting| draft.is_set(&setting.full_name())).count();
         let all = super::SETTINGS.len();
         let file = file.map_or("no file of settings".to_owned(), |file| file.display().to_string());
         self.checked.push(format!("{file}, {set} of {all} settings set"));
     }
 
-    fn addresses(&mut self, settings: &Settings, draft: &mut Draft) {
+    pub(crate) fn addresses(&mut self, settings: &Settings, draft: &mut Draft) {
         let listeners = [
             ("listen.services", settings.services),
             ("listen.operator", settings.operator),
@@ -90,7 +90,7 @@ impl Checked {
         self.checked.push(format!("addresses {}, {}, {}", settings.services, settings.operator, settings.probes));
     }
 
-    fn tls(&mut self, settings: &Settings, draft: &Draft, flags: &Flags, clock: &dyn Clock) {
+    pub(crate) fn tls(&mut self, settings: &Settings, draft: &Draft, flags: &Flags, clock: &dyn Clock) {
         let Some(files) = &settings.tls else {
             if draft.is_missing("tls.certificate_file") && draft.is_missing("tls.key_file") {
                 let remedy = "set tls.certificate_file, tls.key_file and tls.client_ca_file";
@@ -107,7 +107,7 @@ impl Checked {
         self.checked.extend(inspected.certificate.map(|certificate| format!("certificate {certificate}")));
     }
 
-    fn data_dir(&mut self, settings: &Settings) -> bool {
+    pub(crate) fn data_dir(&mut self, settings: &Settings) -> bool {
         let dir = settings.data_dir.display().to_string();
         match DataDir::look(&settings.data_dir) {
             Ok(true) => {
@@ -126,7 +126,7 @@ impl Checked {
         }
     }
 
-    fn bindings(&mut self, settings: &Settings, has_cluster: bool) {
+    pub(crate) fn bindings(&mut self, settings: &Settings, has_cluster: bool) {
         let path = &settings.bindings_file;
         let label = path.display().to_string();
         match crate::reload::read_bindings(path) {

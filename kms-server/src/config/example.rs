@@ -15,13 +15,13 @@ pub fn example() -> String {
         let line = format!("{hidden}{} = {}", setting.name, setting.example());
         let bounds = setting.kind.bounds().map(|bounds| format!("; {bounds}")).unwrap_or_default();
         let must = if matches!(setting.default, Default::Required(_)) { "; must be set" } else { "" };
-        text += &format!("{line:COMMENT_AT$}# {}{bounds}{must}\n", setting.meaning);
+        text += &format!("{line:COMMENT_AT$} # {}{bounds}{must}\n", setting.meaning);
     }
     text + &IDENTITIES.replace("{identity}", IDENTITY)
 }
 
 const HEAD: &str = "# /etc/kms/kms.toml: all settings, with their defaults. A path is relative to this file.";
-const COMMENT_AT: usize = 38;
+const COMMENT_AT: usize = 37;
 const IDENTITIES: &str = "
 # Callers whose certificates have no spiffe:// name; either by DNS name or by common name:
 # [[{identity}]]

@@ -137,7 +137,7 @@ pub const SETTINGS: &[Setting] = &[
         "pin_file",
         Kind::Path,
         Default::Else("\"pin\""),
-        "the PIN of the software HSM or of the token; unset: in data_dir, which is not the best place",
+        "the PIN of software HSM or token; unset: in data_dir, not the best place",
     ),
     of(
         "backend",
@@ -186,14 +186,14 @@ pub const SETTINGS: &[Setting] = &[
         "aws_roll_role_arn",
         Kind::Text,
         Default::ElseHidden("\"arn:aws:iam::111122223333:role/kms-roll\""),
-        "aws-kms: makes and destroys keys; unset: the daemon's own",
+        "aws-kms: makes and destroys keys; unset: its own",
     ),
     of(
         "backend",
         "aws_key_arn",
         Kind::Text,
-        Default::ElseHidden("\"arn:aws:kms:eu-central-1:111122223333:key/0f1e2d3c-4b5a\""),
-        "aws-kms: a key to take for the next epoch; unset: one is made",
+        Default::ElseHidden("\"arn:aws:kms:eu-central-1:111122223333:key/0f1e\""),
+        "aws-kms: taken for the next epoch; unset: one is made",
     ),
     of(
         "backend",
@@ -215,7 +215,7 @@ pub const SETTINGS: &[Setting] = &[
         "pkcs11_mechanism",
         Kind::Choice(&["auto", "aes-gcm", "aes-cbc-pad"]),
         Default::ElseHidden("\"aes-gcm\""),
-        "pkcs11: how the token wraps; unset: auto, AES-GCM where it has that",
+        "pkcs11: unset: aes-gcm where the token has it",
     ),
     of(
         "audit",

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use crate::audit::replay::{ReplayError, destroys_data_keys, destructions, read_unverified, replay};
 use crate::audit::{Anchor, Leaf, Ledger, LedgerError, Log, LogSettings, Outcome};
 use crate::backend::{BackendError, EpochContext, EpochWrap, MasterKeyBackend, MasterKeyRef};
-use crate::crypto::EpochPlace;
+use crate::crypto::{EpochPlace, WrappedKey};
 use crate::kill_point::{Point, pass};
 use crate::noun::{Clock, EpochNumber, KeyVersion, Random, Uid};
 use crate::rows;
@@ -191,45 +191,25 @@ impl Opening<'_> {
     /// Opens the cluster.
     pub async fn run(self) -> Result<Opened, OpenClusterError> {
         let at = |what| move |source: Error| OpenClusterError::Row { what, source };
-        let cluster_record = self.row_or_unfinished(&row_key::cluster()).await?;
-        // Read without trusting it: enough to look for its backend.
-        let unverified: rows::Cluster = row::peek(&cluster_record).map_err(at("cluster"))?;
-        let cluster_uid = row::uid(&unverified.uid).map_err(at("cluster"))?;
-        let wrapped_secret = wrapped(&unverified.wrapped_secret).map_err(at("cluster"))?;
-        let header = wrapped_secret.header().map_err(|error| at("cluster")(error.into()))?;
-        let number =
-            EpochNumber::new(header.version.get()).ok_or(Error::Damaged("no epoch number")).map_err(at("cluster"))?;
-
-        // The epoch that wraps the cluster secret, through the backend.
-        let epoch_record = self.row_or_unfinished(&row_key::epoch(number)).await?;
-        let unverified_epoch: rows::Epoch = row::peek(&epoch_record).map_err(at("epoch"))?;
-        let place = EpochPlace { id: header.key_id, number };
-        let [wrap] = &unverified_epoch.wraps[..] else {
-            return Err(at("epoch")(Error::Damaged("an epoch without just one wrap")));
-        };
-        if wrap.backend != self.backend_kind {
+        let Unverified { cluster_record, secret_version, wrapped_secret, epoch_record, backend_kind, epoch_wrap } =
+            Unverified::read(&*self.store, self.log_dir).await?;
+        let EpochContext { cluster: cluster_uid, epoch_id, epoch: number } = epoch_wrap.context;
+        let place = EpochPlace { id: epoch_id, number };
+        if backend_kind != self.backend_kind {
             return Err(OpenClusterError::OtherBackend {
                 epoch: number,
-                found: wrap.backend.clone(),
+                found: backend_kind,
                 configured: self.backend_kind.to_owned(),
             });
         }
-        let context = EpochContext { cluster: cluster_uid, epoch_id: place.id, epoch: number };
         let from_backend = |source| OpenClusterError::Backend { cluster: cluster_uid, epoch: number, source };
         let backend = (self.backend)(cluster_uid).map_err(from_backend)?;
-        let epoch_wrap = EpochWrap {
-            version: MasterKeyRef(wrap.reference.clone()),
-            context,
-            ciphertext: wrap.ciphertext.clone(),
-            kcv: unverified_epoch.kcv[..].try_into().map_err(|_| at("epoch")(Error::Damaged("no check value")))?,
-        };
         let key = epoch_wrap.open(&*backend).await.map_err(|error| match error {
             BackendError::WrongAnswer => OpenClusterError::WrongEpochKey(number),
             source => from_backend(source),
         })?;
 
         // The cluster secret, and with it the MACs of what was read so far.
-        let secret_version = row::version(unverified.secret_version).map_err(at("cluster"))?;
         let secret = key
             .unwrap_cluster_secret(place, cluster_uid, secret_version, &wrapped_secret)
             .map_err(|error| at("cluster")(error.into()))?;
@@ -244,9 +224,9 @@ impl Opening<'_> {
             return Err(at("epoch")(Error::Damaged("not the current epoch")));
         }
         let seed_place = row_key::audit_seed(KeyVersion::FIRST);
-        let seed_record = self.row_or_unfinished(&seed_place).await?;
+        let seed_record = row_or_unfinished(&*self.store, self.log_dir, &seed_place).await?;
         let seed: rows::AuditSeed = row::open(&record_mac, &seed_place, &seed_record).map_err(at("audit seed"))?;
-        let position_record = self.row_or_unfinished(&row_key::position()).await?;
+        let position_record = row_or_unfinished(&*self.store, self.log_dir, &row_key::position()).await?;
         let (mut position, position_row) = Position::open(&record_mac, position_record).map_err(at("position"))?;
 
         // The log, from where the store stands in it.
@@ -361,16 +341,60 @@ impl Opening<'_> {
             settled,
         })
     }
+}
 
-    async fn row_or_unfinished(&self, place: &crate::store::RowKey) -> Result<Vec<u8>, OpenClusterError> {
-        let Some(record) = self.store.get(place).await? else {
-            // Whoever is told that nothing was stored removes what is left.
-            let records = read_unverified(self.log_dir).map_err(ReplayError::from)?.len();
-            let of_init = records <= RECORDS_OF_INIT;
-            return Err(if of_init { OpenClusterError::Unfinished } else { OpenClusterError::Emptied { records } });
+/// What the rows say of the cluster and its epoch before anything was verified: enough to ask the backend, whose answer,
+/// with the key check value and the rows' MACs, shows whether it holds.
+pub struct Unverified {
+    /// The backend's kind.
+    pub backend_kind: String,
+    /// The epoch's key, as the backend has wrapped it.
+    pub epoch_wrap: EpochWrap,
+    cluster_record: Vec<u8>,
+    secret_version: KeyVersion,
+    wrapped_secret: WrappedKey,
+    epoch_record: Vec<u8>,
+}
+
+impl Unverified {
+    /// Reads it. `log_dir` tells an unfinished `init` from a store that was emptied.
+    pub async fn read(store: &dyn Store, log_dir: &Path) -> Result<Self, OpenClusterError> {
+        let at = |what| move |source: Error| OpenClusterError::Row { what, source };
+        let cluster_record = row_or_unfinished(store, log_dir, &row_key::cluster()).await?;
+        let cluster: rows::Cluster = row::peek(&cluster_record).map_err(at("cluster"))?;
+        let uid = row::uid(&cluster.uid).map_err(at("cluster"))?;
+        let secret_version = row::version(cluster.secret_version).map_err(at("cluster"))?;
+        let wrapped_secret = wrapped(&cluster.wrapped_secret).map_err(at("cluster"))?;
+        let header = wrapped_secret.header().map_err(|error| at("cluster")(error.into()))?;
+        let number =
+            EpochNumber::new(header.version.get()).ok_or(Error::Damaged("no epoch number")).map_err(at("cluster"))?;
+
+        // The epoch that wraps the cluster secret.
+        let epoch_record = row_or_unfinished(store, log_dir, &row_key::epoch(number)).await?;
+        let mut epoch: rows::Epoch = row::peek(&epoch_record).map_err(at("epoch"))?;
+        let (Some(wrap), true) = (epoch.wraps.pop(), epoch.wraps.is_empty()) else {
+            return Err(at("epoch")(Error::Damaged("an epoch without just one wrap")));
         };
-        Ok(record)
+        let rows::EpochWrap { backend, reference, ciphertext } = wrap;
+        let context = EpochContext { cluster: uid, epoch_id: header.key_id, epoch: number };
+        let kcv = epoch.kcv[..].try_into().map_err(|_| at("epoch")(Error::Damaged("no check value")))?;
+        let epoch_wrap = EpochWrap { version: MasterKeyRef(reference), context, ciphertext, kcv };
+        Ok(Self { backend_kind: backend, epoch_wrap, cluster_record, secret_version, wrapped_secret, epoch_record })
     }
+}
+
+async fn row_or_unfinished(
+    store: &dyn Store,
+    log_dir: &Path,
+    place: &crate::store::RowKey,
+) -> Result<Vec<u8>, OpenClusterError> {
+    let Some(record) = store.get(place).await? else {
+        // Whoever is told that nothing was stored removes what is left.
+        let records = read_unverified(log_dir).map_err(ReplayError::from)?.len();
+        let of_init = records <= RECORDS_OF_INIT;
+        return Err(if of_init { OpenClusterError::Unfinished } else { OpenClusterError::Emptied { records } });
+    };
+    Ok(record)
 }
 
 /// `init` leaves an intent and an outcome.

@@ -58,6 +58,9 @@ actions! {
     ListDataKeys,
     // OperatorService
     GetStatus,
+    Lock,
+    Unlock,
+    ExportKeystore,
     // AccessService: every principal may ask it about itself, so that no role has it.
     GetCallerIdentity,
 }

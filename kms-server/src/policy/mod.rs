@@ -29,7 +29,7 @@
 //! | key | Encrypt, CreateKey, GetKey | the keys that `keys` names, in the tenants that `tenants` names; none without `keys` |
 //! | index | GetIndexKey | the indexes that `indexes` names, in those tenants; none without `indexes` |
 //! | tenant | CreateTenant, GetTenant, ListKeys | the tenants that `tenants` names, whatever `keys` says |
-//! | cluster | ListTenants, GetStatus | the cluster, if `tenants` is `["*"]`; else nothing |
+//! | cluster | ListTenants, GetStatus, Lock, Unlock, ExportKeystore | the cluster, if `tenants` is `["*"]`; else nothing |
 //!
 //! So `keys = ["pay-*"]` with `key-admin` lets CreateKey make `pay-7` and nothing else, but ListKeys
 //! shows the names of all keys of the tenant. `"*"` covers tenants and keys to come, too. A role

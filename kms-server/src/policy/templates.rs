@@ -239,11 +239,11 @@ mod tests {
 
     #[test]
     fn templates_that_do_not_fit_are_refused() {
-        let one = r#"@role("operator") @level("cluster") permit (principal in ?principal, action in [Action::"GetStatus"], resource is Cluster in ?resource);"#;
+        let one = r#"@role("operator") @level("cluster") permit (principal in ?principal, action in [Action::"GetStatus", Action::"Lock", Action::"Unlock", Action::"ExportKeystore"], resource is Cluster in ?resource);"#;
         assert!(TEMPLATES.contains(r#"@role("operator") @level("cluster")"#));
         let without_operator = TEMPLATES.split("// --- operator").next().unwrap();
         for (why, text) in [
-            ("an action that no RPC has", TEMPLATES.replace(r#"Action::"GetStatus"]"#, r#"Action::"GetState"]"#)),
+            ("an action that no RPC has", TEMPLATES.replace(r#"Action::"GetStatus","#, r#"Action::"GetState","#)),
             (
                 "an action on a resource of another type",
                 TEMPLATES.replace(r#"[Action::"GetIndexKey"]"#, r#"[Action::"Encrypt"]"#),

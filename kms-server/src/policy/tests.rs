@@ -90,7 +90,7 @@ fn resource_of(action: Action, of_tenant: &str, name: &str) -> Resource {
         | DestroyTenant
         | CancelTenantDestruction
         | ListKeys => tenant(of_tenant),
-        ListTenants | GetStatus | GetCallerIdentity => cluster(),
+        ListTenants | GetStatus | Lock | Unlock | ExportKeystore | GetCallerIdentity => cluster(),
         Encrypt
         | Decrypt
         | ReEncrypt

@@ -23,7 +23,7 @@ use super::connection::ConnectionInfo;
 use super::error::Error;
 use super::pipeline::{code_name, request_id};
 use super::serve::Reflection;
-use super::services::method_named;
+use super::services::method_of;
 use super::status::{status, why, with_reason};
 use crate::audit::{Leaf, Outcome};
 use crate::keyring::Who;
@@ -39,6 +39,11 @@ pub(super) async fn answer(
     let path = request.uri().path().to_owned();
     let is_health = path.starts_with(HEALTH);
     let is_unrecorded = is_health || reflection.offers(&path);
+    // It is on its way into the lock: nothing new is begun, and what is answered has no record any more.
+    if api.lock.is_asked() && !is_health {
+        let request_id = request_id(api.keyring.rng(), api.clock.now());
+        return status(&Error::Locking, &request_id).into_http();
+    }
     // Before anything is read for somebody who is nobody.
     if let Err(none) = connection.identity.as_ref()
         && !is_health
@@ -143,8 +148,7 @@ fn record(
     code: Code,
 ) -> std::sync::Arc<str> {
     // Only names of ours go into the log: a path is whatever somebody sent.
-    let method = path.strip_prefix("/kms.v1.").and_then(|path| path.split_once('/')).map(|(_, method)| method);
-    let op = method.and_then(method_named).unwrap_or("Unknown");
+    let op = method_of(path).unwrap_or("Unknown");
     let request_id = request_id(api.keyring.rng(), api.clock.now());
     let sub = connection.identity.as_ref().as_ref().ok().map(|principal| principal.as_str().into());
     let who = Who { sub, net: Some(connection.net), rid: Some(request_id.clone()), rule: None };
@@ -156,4 +160,5 @@ fn record(
     request_id
 }
 
-const HEALTH: &str = "/grpc.health.v1.Health/";
+/// Where the service of health is.
+pub(super) const HEALTH: &str = "/grpc.health.v1.Health/";

@@ -37,8 +37,8 @@ pub struct CoreSettings {
     pub refusals: Arc<Refusals>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// The log that holds connections back.
-    pub log: Arc<Log>,
+    /// The log that holds connections back; none on a node that is locked.
+    pub log: Option<Arc<Log>>,
 }
 
 struct Core {
@@ -57,7 +57,7 @@ impl Cores {
     pub fn start(count: usize, settings: &Arc<CoreSettings>, ends: &Ends) -> std::io::Result<Arc<Self>> {
         let (mut cores, mut threads) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for number in 0..count {
-            let runtime = runtime(&settings.log)?;
+            let runtime = runtime(settings.log.as_ref())?;
             // Bounded by the places that accepted connections take.
             let (accepted, arriving) = mpsc::unbounded_channel();
             let connections = Arc::new(AtomicUsize::new(0));
@@ -90,9 +90,18 @@ impl Cores {
 }
 
 /// Makes a runtime of the calling thread, which writes the log's group when it has nothing to do.
-pub fn runtime(log: &Arc<Log>) -> std::io::Result<tokio::runtime::Runtime> {
-    let log = Arc::clone(log);
-    tokio::runtime::Builder::new_current_thread().enable_all().on_thread_park(move || log.flush_when_idle()).build()
+pub fn runtime(log: Option<&Arc<Log>>) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    if let Some(log) = log.map(Arc::downgrade) {
+        // Not to be kept by it: what waits for signals keeps a waker of a runtime, and thus all that the runtime has,
+        // longer than the runtime lives; and the log has a key.
+        builder.on_thread_park(move || {
+            if let Some(log) = log.upgrade() {
+                log.flush_when_idle();
+            }
+        });
+    }
+    builder.enable_all().build()
 }
 
 async fn run_core(
@@ -126,14 +135,21 @@ async fn serve(accepted: Accepted, settings: &CoreSettings, ends: &Ends) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, %peer, "an accepted connection broke"),
     };
-    let held = HeldStream::new(stream, Arc::clone(&settings.log));
+    let held = HeldStream::new(stream, settings.log.clone());
     let hold = held.hold();
     let trust = settings.trust.now();
-    let stream = match shake_hands(held, Arc::clone(&trust.tls.config), HANDSHAKE_TIME_MAX).await {
+    let shaken = tokio::select! {
+        shaken = shake_hands(held, Arc::clone(&trust.tls.config), HANDSHAKE_TIME_MAX) => shaken,
+        () = ends.cut.cancelled() => return,
+    };
+    let stream = match shaken {
         Ok(stream) => stream,
         Err(refused) => {
             settings.refusals.add(refused.refusal, peer, &refused.error, settings.clock.since_boot());
-            return refused.part().await;
+            return tokio::select! {
+                () = refused.part() => {}
+                () = ends.cut.cancelled() => {}
+            };
         }
     };
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();

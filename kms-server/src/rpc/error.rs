@@ -45,6 +45,20 @@ pub enum Error {
     /// Policy does not allow it.
     #[error("not allowed")]
     Denied,
+    /// A second person must approve it.
+    #[error(
+        "a second person must approve this, and there is no way yet to ask one: it works in `kms-server dev` alone"
+    )]
+    ApprovalRequired,
+    /// The backend's keys never leave it.
+    #[error("the keys of this master key backend never leave it")]
+    ExportNotSupported,
+    /// The marker of a lock could not be written.
+    #[error("this node locks itself, but the marker could not be written: it would serve after a restart")]
+    MarkerFailed,
+    /// The node is about to be locked.
+    #[error("this node is being locked")]
+    Locking,
     /// The keyring refused.
     #[error(transparent)]
     Keyring(#[from] keyring::Error),

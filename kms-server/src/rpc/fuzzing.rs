@@ -11,6 +11,7 @@ use super::{
     encrypt, generate_data_key,
 };
 use super::{create_data_key, destroy_data_key, get_data_key, list_data_keys};
+use super::{export_keystore, lock_node};
 use super::{generate_mac, get_index_key, set_key_state, tenant_state, update_key, update_tenant, verify_mac};
 use super::{
     get_key, get_status, get_tenant, list_key_versions, list_keys, list_tenants, re_encrypt, rotate_key,
@@ -28,7 +29,7 @@ pub(crate) fn request(data: &[u8]) {
     parse(message);
 }
 
-type Operations = [(&'static str, fn(&[u8])); 42];
+type Operations = [(&'static str, fn(&[u8])); 45];
 
 macro_rules! operations {
     ($($Operation:path,)*) => { [$((<$Operation as Operation>::NAME, take::<$Operation>),)*] };
@@ -78,6 +79,9 @@ pub(crate) const OPERATIONS: Operations = operations! {
     list_data_keys::ListDataKeys,
     caller_identity::GetCallerIdentity,
     get_status::GetStatus,
+    lock_node::Lock,
+    lock_node::Unlock,
+    export_keystore::ExportKeystore,
 };
 
 /// Takes a message as far as the road goes before anything is looked up.

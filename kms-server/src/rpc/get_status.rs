@@ -7,6 +7,7 @@ use kms_proto::v1;
 use super::convert::timestamp;
 use super::error::Error;
 use super::pipeline::{Call, Done, Failed, Operation};
+use crate::backend::LastProbe;
 use crate::crypto::arena;
 use crate::policy::{Action, Resource};
 
@@ -56,27 +57,39 @@ impl Operation for GetStatus {
                     entries_max: count(max),
                 })
                 .to_vec(),
-            warnings: facts.warnings.clone(),
+            warnings: failing(call).into_iter().chain(facts.warnings.iter().cloned()).collect(),
         }))
     }
 }
 
+/// What it says now, and what the last probe came to.
 async fn backend(call: &Call<'_>) -> v1::BackendStatus {
     let asked = tokio::time::timeout(BACKEND_TIME_MAX, call.api.backend.status()).await;
-    let probe_time = Some(timestamp(call.now));
+    let LastProbe { at, failing } = call.api.probed.last();
+    let known = v1::BackendStatus {
+        kind: call.api.backend_kind.to_owned(),
+        probe_time: Some(timestamp(at)),
+        ..v1::BackendStatus::default()
+    };
     match asked {
         Ok(Ok(status)) => v1::BackendStatus {
-            kind: status.kind.to_owned(),
             detail: status.detail,
             assurance: status.assurance.as_str().to_owned(),
-            reachable: true,
-            probe_time,
+            reachable: failing.is_none(),
+            ..known
         },
-        Ok(Err(error)) => v1::BackendStatus { detail: error.to_string(), probe_time, ..v1::BackendStatus::default() },
-        Err(_) => {
-            v1::BackendStatus { detail: "no answer in time".to_owned(), probe_time, ..v1::BackendStatus::default() }
-        }
+        Ok(Err(error)) => v1::BackendStatus { detail: error.chain(), ..known },
+        Err(_) => v1::BackendStatus { detail: "no answer in time".to_owned(), ..known },
     }
+}
+
+/// Says that the master key cannot be used, if that is so: the gravest there is to look at.
+fn failing(call: &Call<'_>) -> Option<String> {
+    let (since, why) = call.api.probed.last().failing?;
+    let since = jiff::Timestamp::from_millisecond(i64::try_from(since).ok()?).ok()?;
+    Some(format!(
+        "the master key backend has not given the current key since {since:.0}; requests are served, but a restart would fail: {why}"
+    ))
 }
 
 const BACKEND_TIME_MAX: Duration = Duration::from_secs(2);

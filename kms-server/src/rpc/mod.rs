@@ -23,6 +23,7 @@ mod destroy_data_key;
 mod destroy_tenant;
 mod encrypt;
 mod error;
+mod export_keystore;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod generate_data_key;
@@ -37,6 +38,8 @@ mod list_data_keys;
 mod list_key_versions;
 mod list_keys;
 mod list_tenants;
+mod lock_node;
+pub mod locked;
 mod parse;
 mod pipeline;
 mod re_encrypt;
@@ -64,8 +67,9 @@ use arc_swap::ArcSwap;
 
 pub use serve::{Endpoint, Ends, Health, Listener, Reflection};
 
-use crate::backend::MasterKeyBackend;
+use crate::backend::{MasterKeyBackend, Probed};
 use crate::keyring::Keyring;
+use crate::lock::Lock;
 use crate::noun::{Clock, UnixMillis};
 use crate::policy::Policy;
 
@@ -77,7 +81,7 @@ pub struct Api {
     /// The keys.
     pub keyring: Arc<Keyring>,
     /// Who may do what; replaced as a whole.
-    pub policy: ArcSwap<Policy>,
+    pub policy: Arc<ArcSwap<Policy>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The longest that one request may take.
@@ -86,6 +90,12 @@ pub struct Api {
     pub budget: budget::Budget,
     /// The master key's backend, for its status.
     pub backend: Arc<dyn MasterKeyBackend>,
+    /// What the last probe of the master key came to.
+    pub probed: Arc<Probed>,
+    /// The backend's kind.
+    pub backend_kind: &'static str,
+    /// What locks this node.
+    pub lock: Arc<Lock>,
     /// What does not change while the daemon runs.
     pub facts: Facts,
 }
@@ -97,6 +107,8 @@ pub struct Facts {
     pub started: UnixMillis,
     /// The store's kind.
     pub store_kind: &'static str,
+    /// It is there to try things on.
+    pub is_trial: bool,
     /// Things to look at.
     pub warnings: Vec<String>,
 }

@@ -20,7 +20,7 @@ use super::budget::Share;
 use super::connection::ConnectionInfo;
 use super::error::Error;
 use super::status;
-use crate::audit::leaf::REPEATED;
+use crate::audit::leaf::{REPEATED, VALIDATED};
 use crate::audit::{Leaf, Outcome};
 use crate::authn::NoIdentity;
 use crate::keyring::{self, How, InUse, Terms, Who};
@@ -150,7 +150,7 @@ pub(super) fn of_change(how: &How) -> Result<u64, Box<Leaf>> {
 
 /// What the record says of a change that was checked and not made.
 fn validated() -> Leaf {
-    Leaf { why: Some("VALIDATED".into()), ..Leaf::default() }
+    Leaf { why: Some(VALIDATED.into()), ..Leaf::default() }
 }
 
 /// A request on its way.
@@ -371,7 +371,7 @@ fn joined(about: &Leaf, more: Leaf) -> Leaf {
     Leaf { ten, kn, kv: more.kv.or(about.kv), did, ..more }
 }
 
-fn with_request_id<R>(reply: R, request_id: &str) -> Response<R> {
+pub(super) fn with_request_id<R>(reply: R, request_id: &str) -> Response<R> {
     let mut response = Response::new(reply);
     if let Ok(value) = MetadataValue::try_from(request_id) {
         response.metadata_mut().insert(REQUEST_ID_HEADER, value);

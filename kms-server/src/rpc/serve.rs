@@ -21,6 +21,7 @@ use tonic_health::server::HealthReporter;
 
 use super::complete::answer;
 use super::connection::ConnectionInfo;
+use super::locked::{self, Locked, LockedOperator};
 use super::services::Services;
 use super::trust::{Admission, NotAnymore};
 use super::{Api, MESSAGE_BYTES_MAX};
@@ -56,10 +57,17 @@ impl Reflection {
     }
 }
 
+/// Who answers.
+#[derive(Clone)]
+enum By {
+    Api(Arc<Api>),
+    Locked(Arc<Locked>),
+}
+
 /// The services of one listener, ready to be served on any connection.
 #[derive(Clone)]
 pub struct Endpoint {
-    api: Arc<Api>,
+    by: By,
     routes: Routes,
     reflection: Reflection,
 }
@@ -117,7 +125,29 @@ impl Endpoint {
         }
         let health = Health { reporter, names };
         health.set_serving(false).await;
-        (Self { api, routes: routes.prepare(), reflection }, health)
+        (Self { by: By::Api(api), routes: routes.prepare(), reflection }, health)
+    }
+
+    /// As [`Endpoint::new`], of a node that is locked. Nothing of it ever serves.
+    pub async fn locked(listener: Listener, locked: Arc<Locked>) -> (Self, Health) {
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let mut routes = Routes::new(health);
+        let mut names = vec![""];
+        match listener {
+            Listener::Services => {
+                names.extend([name_of::<CryptoServiceServer<Services>>(), name_of::<TenantServiceServer<Services>>()]);
+                names.extend([name_of::<KeyServiceServer<Services>>(), name_of::<AccessServiceServer<Services>>()]);
+            }
+            Listener::Operator => {
+                names.push(name_of::<OperatorServiceServer<Services>>());
+                let operator = LockedOperator(Arc::clone(&locked));
+                routes = routes
+                    .add_service(OperatorServiceServer::new(operator).max_decoding_message_size(MESSAGE_BYTES_MAX));
+            }
+        }
+        let health = Health { reporter, names };
+        health.set_serving(false).await;
+        (Self { by: By::Locked(locked), routes: routes.prepare(), reflection: Reflection::Off }, health)
     }
 
     /// Serves a connection to its end: until the peer leaves, would not be let in any more, it grows
@@ -132,10 +162,15 @@ impl Endpoint {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (api, routes, reflection, peer) = (Arc::clone(&self.api), self.routes.clone(), self.reflection, info.net);
+        let (by, routes, reflection, peer) = (self.by.clone(), self.routes.clone(), self.reflection, info.net);
         let service = service_fn(move |request| {
-            let (api, routes, info) = (Arc::clone(&api), routes.clone(), info.clone());
-            async move { Ok::<_, Infallible>(answer(&api, routes, reflection, info, request).await) }
+            let (by, routes, info) = (by.clone(), routes.clone(), info.clone());
+            async move {
+                Ok::<_, Infallible>(match by {
+                    By::Api(api) => answer(&api, routes, reflection, info, request).await,
+                    By::Locked(locked) => locked::answer(&locked, routes, info, request).await,
+                })
+            }
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())

@@ -18,14 +18,20 @@ use super::{
     encrypt, generate_data_key,
 };
 use super::{create_data_key, destroy_data_key, get_data_key, list_data_keys};
-use super::{generate_mac, get_index_key, set_key_state, tenant_state, update_key, update_tenant, verify_mac};
+
 use super::{
-    get_key, get_status, get_tenant, list_key_versions, list_keys, list_tenants, re_encrypt, rotate_key,
-    schedule_key_destruction,
+    export_keystore, get_key, get_status, get_tenant, list_key_versions, list_keys, list_tenants, lock_node,
+    re_encrypt, rotate_key, schedule_key_destruction,
 };
+use super::{generate_mac, get_index_key, set_key_state, tenant_state, update_key, update_tenant, verify_mac};
+
+/// Returns the name of the RPC that a path is of.
+pub(super) fn method_of(path: &str) -> Option<&'static str> {
+    path.strip_prefix("/kms.v1.").and_then(|path| path.split_once('/')).and_then(|(_, method)| method_named(method))
+}
 
 /// Returns the name of the RPC that has this name: of ours, so that it may go into the log.
-pub(super) fn method_named(text: &str) -> Option<&'static str> {
+fn method_named(text: &str) -> Option<&'static str> {
     [CRYPTO, TENANT, KEY, ACCESS, OPERATOR].into_iter().flatten().find(|name| **name == text).copied()
 }
 
@@ -103,4 +109,7 @@ service! { ACCESS AccessService {
 
 service! { OPERATOR OperatorService {
     get_status(GetStatusRequest) -> GetStatusResponse = get_status::GetStatus;
+    lock(LockRequest) -> LockResponse = lock_node::Lock;
+    unlock(UnlockRequest) -> UnlockResponse = lock_node::Unlock;
+    export_keystore(ExportKeystoreRequest) -> ExportKeystoreResponse = export_keystore::ExportKeystore;
 } }

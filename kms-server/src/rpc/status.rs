@@ -25,6 +25,10 @@ pub(super) fn code_and_reason(error: &Error) -> (Code, Reason) {
         Error::PageToken => (Code::InvalidArgument, Reason::PageTokenInvalid),
         Error::Denied => (Code::PermissionDenied, Reason::PolicyDenied),
         Error::Deadline => (Code::DeadlineExceeded, Reason::Deadline),
+        Error::ApprovalRequired => (Code::FailedPrecondition, Reason::ApprovalRequired),
+        Error::ExportNotSupported => (Code::FailedPrecondition, Reason::ExportNotSupported),
+        Error::MarkerFailed => (Code::Unavailable, Reason::StoreUnavailable),
+        Error::Locking => (Code::Unavailable, Reason::Locked),
         Error::Keyring(error) => of_keyring(error),
     }
 }

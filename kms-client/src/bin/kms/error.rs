@@ -59,7 +59,7 @@ impl Failure {
             1 => first.message().to_owned(),
             _ => format!("{count} of {count} failed, the first of them since {}", first.message()),
         };
-        let mut failure = Self::new(Exit::of(first.kind()), code(first.kind()), message);
+        let mut failure = Self::new(Exit::of(first.kind(), first.reason()), code(first.kind()), message);
         failure.reason = first.reason().map(Into::into);
         let known = first.reason().and_then(ErrorReason::from_reason);
         failure.hint = known.map(|reason| hint::of(reason, None, subject).into());
@@ -86,7 +86,7 @@ impl Failure {
     }
 
     fn of(error: &Error, subject: &Subject) -> Self {
-        let mut failure = Self::new(Exit::of(error.kind()), code(error.kind()), error.message());
+        let mut failure = Self::new(Exit::of(error.kind(), error.reason()), code(error.kind()), error.message());
         failure.reason = error.reason().map(Into::into);
         failure.request_id = error.request_id().map(Into::into);
         failure.change_id = error.change_id().map(|id| id.to_string().into());

@@ -14,6 +14,8 @@ pub enum Exit {
     Unavailable,
     /// A batch was carried out, but only for some of its items.
     Partly,
+    /// The server wiped its keys, and refuses everybody.
+    Locked,
     Interrupted,
     /// Whoever read the output went away. Not a failure: `kms key list | head`.
     PipeClosed,
@@ -30,11 +32,16 @@ impl Exit {
             Self::Conflict => 5,
             Self::Unavailable => 6,
             Self::Partly => 7,
+            Self::Locked => 8,
             Self::Interrupted => 130,
         }
     }
 
-    pub fn of(kind: ErrorKind) -> Self {
+    /// Returns how a failure of this kind and reason ends it.
+    pub fn of(kind: ErrorKind, reason: Option<&str>) -> Self {
+        if kind == ErrorKind::Unavailable && reason == Some("LOCKED") {
+            return Self::Locked;
+        }
         match kind {
             ErrorKind::Config => Self::Usage,
             ErrorKind::Unauthenticated | ErrorKind::PermissionDenied => Self::NotAllowed,
@@ -62,7 +69,7 @@ Exit codes:
        too long; for `kms status`: it does not serve
     7  finished, but some of it failed: several data keys were asked for, and not all could be made,
        had or destroyed; if none could, the code is that of the first
-    8  the server is locked (no server has this yet)
+    8  the server is locked: it wiped its keys, and refuses every call
   130  interrupted by Ctrl-C
 ";
 
@@ -90,10 +97,11 @@ mod tests {
             (ErrorKind::Config, 2),
         ];
         for (kind, code) in table {
-            assert_eq!(Exit::of(kind).code(), code, "{kind:?}");
+            assert_eq!(Exit::of(kind, None).code(), code, "{kind:?}");
             assert!(HELP.contains(&format!("\n    {code}  ")), "{code} is not documented");
         }
         assert!(HELP.contains("\n  130  ") && Exit::Interrupted.code() == 130);
+        assert_eq!(Exit::of(ErrorKind::Unavailable, Some("LOCKED")).code(), 8);
         assert!(HELP.contains("\n    7  ") && Exit::Partly.code() == 7);
         assert_eq!((Exit::Ok.code(), Exit::PipeClosed.code(), Exit::Usage.code()), (0, 0, 2));
     }

@@ -157,6 +157,17 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
             "`kms key versions {key}` shows how many data keys each version wraps; after `kms key rotate` the server moves \
              them to the new one: try again when none is left"
         ),
+        ErrorReason::Locked => {
+            "it wiped its keys: it serves again when its master key backend gives them back, or after `kms operator \
+             unlock`; the server's log says why it was locked"
+                .to_owned()
+        }
+        ErrorReason::ApprovalRequired => {
+            "this is for `kms-server dev` alone, until a second person can approve it".to_owned()
+        }
+        ErrorReason::ExportNotSupported => {
+            "what holds the master key makes copies by its own means, if at all".to_owned()
+        }
         ErrorReason::Unspecified | ErrorReason::Internal => {
             "tell the operators the request's id: the server's log says more".to_owned()
         }
@@ -192,7 +203,7 @@ fn roles_of(action: &str) -> &'static str {
         "GetKey" | "ListKeys" | "ListKeyVersions" => "`key-admin` or `auditor`",
         "ListDataKeys" => "`auditor`",
         "DestroyDataKey" => "`eraser` or `key-admin`",
-        "GetStatus" => "`operator`",
+        "GetStatus" | "Lock" | "Unlock" | "ExportKeystore" => "`operator`",
         _ if action.contains("Tenant") => "`tenant-admin`",
         _ => "`key-admin`",
     }
@@ -209,7 +220,7 @@ mod tests {
     #[test]
     fn every_reason_has_a_hint_of_one_line_without_a_full_stop() {
         // The compiler holds `of` to all of them; this, that the list has no hole.
-        assert_eq!(reasons().len(), 46, "is the hint of the new reason what a person needs?");
+        assert_eq!(reasons().len(), 49, "is the hint of the new reason what a person needs?");
         for reason in reasons() {
             for operation in [None, Some("Encrypt"), Some("ReEncrypt"), Some("ListTenants")] {
                 let hint = of(reason, operation, &Subject::none());

@@ -261,6 +261,18 @@ impl<'a> From<&'a kms::CallerIdentity> for CallerIdentity<'a> {
     }
 }
 
+/// Answers that say nothing, such as `kms.v1.LockResponse`
+#[derive(Serialize)]
+pub struct Nothing {}
+
+/// `kms.v1.ExportKeystoreResponse`, but for what is in the files
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeystoreExport<'a> {
+    pub serial: u32,
+    pub files: &'a [&'a str],
+}
+
 /// `kms.v1.GetStatusResponse`
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

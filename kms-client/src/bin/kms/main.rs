@@ -24,6 +24,7 @@ mod interrupt;
 mod json;
 mod key;
 mod mac;
+mod operator;
 mod output;
 mod profile;
 mod re_encrypt;
@@ -78,6 +79,7 @@ enum Command {
     Mac(mac::Mac),
     IndexKey(index_key::IndexKey),
     Status(status::Status),
+    Operator(operator::Operator),
     Whoami(whoami::Whoami),
     Profile(profile::ProfileCommand),
     Completions(completions::Completions),
@@ -184,6 +186,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
         | Command::Mac(_)
         | Command::IndexKey(_)
         | Command::Status(_)
+        | Command::Operator(_)
         | Command::Whoami(_) => {}
     }
     interrupt::watch(output.clone())?;
@@ -204,6 +207,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
             Command::Mac(command) => command.run(&mut app).await?,
             Command::IndexKey(command) => command.run(&mut app).await?,
             Command::Status(command) => return command.run(&mut app).await,
+            Command::Operator(command) => command.run(&mut app).await?,
             Command::Whoami(command) => command.run(&mut app).await?,
             // Done above.
             Command::ExitCodes | Command::Completions(_) | Command::Profile(_) => {}
@@ -237,8 +241,8 @@ mod tests {
     fn no_command_takes_plaintext_or_a_data_key_as_argument() {
         // What a value may be. A new noun is added here only if it may be read by every process of the machine.
         const HARMLESS: &[&str] = &[
-            "DURATION", "ETAG", "FIELD", "FILE", "FORMAT", "ID", "INDEX", "K=V", "KEY", "MAC", "N", "NAME", "PROFILE",
-            "PURPOSE", "SHELL", "TENANT", "TOKEN", "UID", "URL",
+            "DIR", "DURATION", "ETAG", "FIELD", "FILE", "FORMAT", "ID", "INDEX", "K=V", "KEY", "MAC", "N", "NAME",
+            "PROFILE", "PURPOSE", "SHELL", "TENANT", "TOKEN", "UID", "URL",
         ];
         let mut command = Cli::command();
         command.build();
