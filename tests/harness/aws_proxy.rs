@@ -109,6 +109,28 @@ impl AwsProxy {
         *self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
+    /// Does something in AWS as its administrator would, with whatever goes wrong on this way.
+    pub async fn ask(&self, operation: &str, request: &Value) -> Result<Value> {
+        let mut message = Message::of(200, request);
+        message.line = "POST / HTTP/1.1".to_owned();
+        for (name, value) in [
+            ("host", "localhost"),
+            ("x-amz-target", &*format!("TrentService.{operation}")),
+            ("authorization", "AWS4-HMAC-SHA256 Credential=ADMINISTRATOR/20260101/eu-central-1/kms/aws4_request"),
+        ] {
+            message.headers.push((name.to_owned(), value.to_owned()));
+        }
+        let answer = crate::patiently(operation, async {
+            let mut stream = TcpStream::connect(self.address).await?;
+            stream.write_all(&message.to_bytes()).await?;
+            Message::read(&mut stream).await
+        });
+        let answer = answer.await??;
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        ensure!(answer.status() == 200, "{operation}: {body}");
+        Ok(if body.is_empty() { Value::Null } else { serde_json::from_str(&body)? })
+    }
+
     /// Returns the calls that came by.
     pub fn calls(&self) -> Vec<AwsCall> {
         self.shared.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
