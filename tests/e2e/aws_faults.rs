@@ -90,7 +90,7 @@ fn told(fault: Fault) -> (&'static str, &'static str) {
         Fault::Slow | Fault::HalfOpen => ("nothing came of it within 8 s", network),
         Fault::Reset => ("not reached", network),
         Fault::Truncated => ("cannot be read", network),
-        Fault::WrongPlaintext => ("another key than it was given", "do store and keystore belong together"),
+        Fault::WrongPlaintext => ("answered with another key", "check that it is the backend"),
         Fault::RefusedCredentials => ("UnrecognizedClientException", "check the credentials"),
         Fault::AccessDenied => ("AccessDeniedException", "deploy/aws"),
     }

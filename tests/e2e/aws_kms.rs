@@ -97,7 +97,8 @@ async fn a_daemon_lives_with_its_master_key_in_aws() -> Result<()> {
 async fn a_key_that_somebody_made_is_adopted_once() -> Result<()> {
     let moto = Moto::start().await?;
     let proxy = moto.proxy().await?;
-    let made = proxy.ask("CreateKey", &json!({})).await?;
+    let mut symmetric = json!({ "KeySpec": "SYMMETRIC_DEFAULT", "KeyUsage": "ENCRYPT_DECRYPT" });
+    let made = proxy.ask("CreateKey", &symmetric).await?;
     let arn = made["KeyMetadata"]["Arn"].as_str().context("an ARN")?.to_owned();
     let adopt = format!("aws_key_arn = \"{arn}\"");
     let world = World::at(site_with(&proxy, &adopt, "info")?).await?;
@@ -114,7 +115,8 @@ async fn a_key_that_somebody_made_is_adopted_once() -> Result<()> {
     ensure!(other.code == Some(1) && other.stderr.contains("is already the key of epoch 1"), "{other:?}");
 
     // Nor does anybody get one that would outlive its destruction.
-    let copied = proxy.ask("CreateKey", &json!({ "MultiRegion": true })).await?;
+    symmetric["MultiRegion"] = json!(true);
+    let copied = proxy.ask("CreateKey", &symmetric).await?;
     let copied = format!("aws_key_arn = {}", copied["KeyMetadata"]["Arn"]);
     let refused = site_with(&proxy, &copied, "info")?.try_init().await?;
     ensure!(refused.code == Some(1) && refused.stderr.contains("multi-Region"), "{refused:?}");

@@ -210,7 +210,7 @@ impl Shared {
         if let Err((code, words)) = self.keys.judge(operation, &asked) {
             return Ok(refusal(400, code, &words));
         }
-        let answer = self.pass(request).await?;
+        let answer = self.pass(&as_moto_knows_it(operation, request, &asked)).await?;
         let Some(mut body) = answer.json() else { return Ok(answer) };
         let code = body["__type"].as_str().unwrap_or_default();
         if operation == "Decrypt" && code.ends_with("AccessDeniedException") {
@@ -304,6 +304,16 @@ impl Message {
         let signed = self.header("authorization").and_then(|signed| signed.split("Credential=").nth(1));
         signed.and_then(|signed| signed.split('/').next()).unwrap_or_default().to_owned()
     }
+}
+
+/// moto finds a key by its ARN for most operations, and for some by its id alone.
+fn as_moto_knows_it(operation: &str, request: &Message, asked: &Value) -> Message {
+    let by_id = ["DisableKey", "EnableKey", "ScheduleKeyDeletion", "CancelKeyDeletion"].contains(&operation);
+    let mut asked = asked.clone();
+    if let Some(id) = asked["KeyId"].as_str().filter(|_| by_id).and_then(|arn| arn.rsplit('/').next()) {
+        asked["KeyId"] = json!(id);
+    }
+    Message { line: request.line.clone(), headers: request.headers.clone(), body: asked.to_string().into_bytes() }
 }
 
 fn refusal(status: u16, code: &str, words: &str) -> Message {
