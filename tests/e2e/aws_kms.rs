@@ -66,13 +66,15 @@ async fn a_daemon_lives_with_its_master_key_in_aws() -> Result<()> {
     // All that the daemon may ever log, so that it is searched for what it must not.
     let site = site_with(&proxy, &format!("aws_roll_role_arn = \"{ROLL_ROLE}\""), "trace")?;
     site.set_variable("AWS_ENDPOINT_URL_STS", &proxy.url());
+    // With this AWS's library would log requests as they are sent, keys included.
+    site.set_variable("LOG_SIGNABLE_BODY", "true");
 
     let world = World::at(site).await?;
     let sealed = world.app.ask(encrypt(ACME_KEY, b"secret", &[])).await?.ciphertext;
     let world = world.restart().await?;
     assert_eq!(world.app.ask(decrypt(ACME_KEY, &sealed, &[])).await?.plaintext, b"secret");
     let said = world.daemon.site().output().text();
-    for secret in [SECRET_KEY, "Plaintext", "x-amz-security-token", "SessionToken"] {
+    for secret in [SECRET_KEY, ACCESS_KEY, "Plaintext", "CiphertextBlob", "x-amz-security-token", "SessionToken"] {
         ensure!(!said.contains(secret), "the log has {secret}");
     }
     world.finish().await?;
@@ -146,6 +148,36 @@ async fn a_daemon_does_not_start_without_its_key() -> Result<()> {
     refused(&site, "it is to be deleted").await?;
     moto.keys().pass(Duration::from_secs(8 * 24 * 3600));
     refused(&site, "NotFoundException").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_daemon_without_credentials_says_so_in_time() -> Result<()> {
+    let moto = Moto::start().await?;
+    let (proxy, machine) = (moto.proxy().await?, moto.proxy().await?);
+    let site = World::at(site_with(&proxy, "", "info")?).await?.daemon.stop().await?;
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        site.set_variable(name, "");
+    }
+    refused(&site, "no AWS credentials").await?;
+
+    // Where the machine's own metadata is asked, and nobody answers.
+    machine.set(Fault::HalfOpen);
+    site.set_variable("AWS_EC2_METADATA_DISABLED", "false");
+    site.set_variable("AWS_EC2_METADATA_SERVICE_ENDPOINT", &machine.url());
+    let began = tokio::time::Instant::now();
+    refused(&site, "no AWS credentials").await?;
+    let took = began.elapsed();
+    println!("a start without credentials, on a machine that says nothing: {:.2} s", took.as_secs_f64());
+    ensure!(took < Duration::from_secs(10), "it took {took:?}");
+
+    // And the role that makes keys is not one that may be assumed.
+    let role = format!("aws_roll_role_arn = \"{ROLL_ROLE}\"");
+    let site = site_with(&proxy, &role, "info")?;
+    machine.set(Fault::RefusedCredentials);
+    site.set_variable("AWS_ENDPOINT_URL_STS", &machine.url());
+    let ended = site.try_init().await?;
+    ensure!(ended.code == Some(1) && ended.stderr.contains("could not be assumed"), "{ended:?}");
     Ok(())
 }
 

@@ -94,6 +94,7 @@ fn what_is_made_is_tagged_and_what_is_tagged_is_the_clusters() -> Result<()> {
     assert_eq!(creation.len(), 1);
     assert_eq!(creation[0]["StringEquals"]["aws:RequestTag/kms1:cluster"], "CLUSTER_UID");
     assert_eq!(creation[0]["BoolIfExists"]["kms:MultiRegion"], "false");
+    assert_eq!(roll.conditions("kms:TagResource").len(), 2);
     for condition in roll.conditions("kms:TagResource") {
         let keys = texts(&condition["ForAllValues:StringEquals"]["aws:TagKeys"]);
         assert!(!keys.is_empty() && keys.iter().all(|key| key.starts_with("kms1:")), "{condition}");

@@ -10,6 +10,7 @@
 //! no alias. Nothing was ever wrapped by it, and the next call makes another; to look for the first one would need the
 //! right to list all keys of the account, for a dollar a month. deploy/aws/README.md says how people find it.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::super::AwsKmsSettings;
@@ -123,21 +124,27 @@ async fn adopt(session: &Session, key: &KeyArn, cluster: Uid, epoch: EpochNumber
             "backend.aws_key_arn = {key} is not enabled: enable it, or make another"
         )));
     }
-    let tags = session.tags(key).await?;
-    let (ours, number) = (cluster.to_string(), epoch.get().to_string());
-    let of_another = tags.get(TAG_CLUSTER).is_some_and(|other| *other != ours)
-        || tags.get(TAG_EPOCH).is_some_and(|other| *other != number);
-    if of_another || tags.contains_key(TAG_RETIRED) {
-        let unnamed = "?".to_owned();
-        return Err(AwsError::denied(format!(
-            "backend.aws_key_arn = {key} is already the key of epoch {} of cluster {}: each epoch needs a key of its \
-             own; name another, or none so that one is made",
-            tags.get(TAG_EPOCH).unwrap_or(&unnamed),
-            tags.get(TAG_CLUSTER).unwrap_or(&unnamed),
-        )));
-    }
+    unclaimed(key, &session.tags(key).await?, cluster, epoch)?;
     session.tag(key, &names::tags(cluster, epoch)).await?;
+    // Two clusters may have found it free at the same moment. The later tags stand.
+    unclaimed(key, &session.tags(key).await?, cluster, epoch)?;
     Ok(key.clone())
+}
+
+/// Refuses a key whose tags are another's: two epochs under one key could only be destroyed together.
+fn unclaimed(key: &KeyArn, tags: &HashMap<String, String>, cluster: Uid, epoch: EpochNumber) -> Result<(), AwsError> {
+    let of_another =
+        names::tags(cluster, epoch).iter().any(|(name, ours)| tags.get(*name).is_some_and(|value| value != ours));
+    if !of_another && !tags.contains_key(TAG_RETIRED) {
+        return Ok(());
+    }
+    let unnamed = "?".to_owned();
+    Err(AwsError::denied(format!(
+        "backend.aws_key_arn = {key} is already the key of epoch {} of cluster {}: each epoch needs a key of its own; \
+         name another, or none so that one is made",
+        tags.get(TAG_EPOCH).unwrap_or(&unnamed),
+        tags.get(TAG_CLUSTER).unwrap_or(&unnamed),
+    )))
 }
 
 /// Leaves a key that came too late: one that was made here is deleted, one that was adopted is as it was.
@@ -151,3 +158,25 @@ async fn give_up(session: &Session, key: &KeyArn, adopted: bool, deletion_days: 
 
 const LOOKS: usize = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_another_epoch_or_cluster_is_claimed() {
+        let key = KeyArn::parse("arn:aws:kms:eu-central-1:111122223333:key/1234").unwrap();
+        let (ours, theirs) = (Uid::from_bytes([1; 16]), Uid::from_bytes([2; 16]));
+        let (one, two) = (EpochNumber::FIRST, EpochNumber::new(2).unwrap());
+        let tagged = |tags: &[(&'static str, String)]| -> HashMap<String, String> {
+            tags.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+        };
+        let free = |tags: &HashMap<String, String>| unclaimed(&key, tags, ours, one).is_ok();
+        assert!(free(&HashMap::new()));
+        assert!(free(&tagged(&[("team", "billing".to_owned())])));
+        assert!(free(&tagged(&names::tags(ours, one))), "a call that was cut off goes on");
+        assert!(!free(&tagged(&names::tags(ours, two))));
+        assert!(!free(&tagged(&names::tags(theirs, one))));
+        assert!(!free(&tagged(&[(TAG_RETIRED, RETIRED.to_owned())])));
+    }
+}

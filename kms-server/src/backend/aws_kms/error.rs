@@ -90,7 +90,9 @@ impl AwsError {
                 let why = failure.as_connector_error().map(|error| plain(&chain_of(error), WORDS_CHARS_MAX));
                 (Class::Unavailable, format!("not reached: {}", why.as_deref().unwrap_or("no connection")))
             }
-            SdkError::ConstructionFailure(_) => (Class::Unavailable, "the request could not be made".to_owned()),
+            SdkError::ConstructionFailure(_) => {
+                (Class::Unavailable, "the request could not be made: is backend.aws_region a region?".to_owned())
+            }
             _ => (Class::Unavailable, "it failed in a way that is not known here".to_owned()),
         };
         let id = error.request_id().map(|id| format!(" (request {})", plain(id, CODE_CHARS_MAX))).unwrap_or_default();

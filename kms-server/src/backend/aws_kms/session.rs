@@ -123,8 +123,8 @@ impl Session {
     }
 }
 
-/// Gives a call of the joint its time, credentials included, and lets nothing of it into the log: AWS's library traces
-/// whole requests, with the keys in them.
+/// Gives a call of the joint its time, credentials included, and lets nothing of it into the log: what AWS's library
+/// traces has access keys in it, and by a variable of the environment whole requests, with the epoch key.
 pub(super) async fn within<T>(
     what: impl FnOnce() -> String,
     call: impl Future<Output = Result<T, AwsError>>,
