@@ -21,8 +21,7 @@ use aws_config::{BehaviorVersion, Region};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::ProvideCredentials as _;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use tracing::instrument::WithSubscriber as _;
-use tracing::subscriber::NoSubscriber;
+use tracing::{instrument::WithSubscriber as _, subscriber::NoSubscriber};
 
 use super::super::AwsKmsSettings;
 use super::error::{AwsError, Class, chain_of};
