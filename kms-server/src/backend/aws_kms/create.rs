@@ -63,8 +63,9 @@ pub(super) async fn create(
             let given_up = give_up(session, &key, adopted, settings.deletion_days).await;
             Ok(Created { key: first, left_over: given_up.err().map(|error| (key, error)) })
         }
-        // It has no alias for certain, and never will.
-        Err(error) if error.class == Class::Denied => {
+        // It has no alias, and nobody else knows it. One that is adopted others may be adopting too: its tags stay, and
+        // the same call goes on from there.
+        Err(error) if error.class == Class::Denied && !adopted => {
             match give_up(session, &key, adopted, settings.deletion_days).await {
                 Ok(()) => Err(error),
                 Err(left) => {
