@@ -1,7 +1,6 @@
 //! A client of another language: Python, with what stock grpcio makes of the `.proto` files.
 //!
-//! `tests/foreign/trip.py` is the client. Here it gets what it needs, once: an environment of its own under the target
-//! directory, from PyPI, by digest. Later runs ask nobody. Where it cannot be had the test fails and says what to install.
+//! `tests/foreign/trip.py` is the client. What it needs of PyPI stands in `tests/foreign/requirements.txt`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,12 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use kms_server::audit::Outcome;
 use kms_tests::records::Records;
-use kms_tests::{Daemon, Ended, NAMES, run};
+use kms_tests::{Daemon, NAMES, Python, run};
 use tokio::process::Command;
 
 #[tokio::test]
 async fn a_python_client_does_the_whole_round_trip() -> Result<()> {
-    let python = environment().await?;
+    let python = PYTHON.environment().await?;
     let daemon = Daemon::fresh().await?;
     let site = daemon.site();
     let stubs = site.path("stubs");
@@ -70,52 +69,9 @@ async fn generate(python: &Path, stubs: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns the Python of an environment that has what `requirements.txt` names; makes it if there is none.
-async fn environment() -> Result<PathBuf> {
-    let requirements = foreign().join("requirements.txt");
-    let wanted = fs::read_to_string(&requirements)?;
-    let target = std::env::current_exe()?;
-    let target = target.ancestors().nth(3).context("a test lies in target/<profile>/deps")?;
-    let folder = target.join("foreign-client");
-    let (python, made) = (folder.join("bin/python"), folder.join("made-of.txt"));
-    if fs::read_to_string(&made).is_ok_and(|made| made == wanted) && works(&python).await {
-        return Ok(python);
-    }
-    // Another list of packages, another Python, or one that did not come to its end: begun anew.
-    drop(fs::remove_dir_all(&folder));
-    let venv = ended(Command::new("python3").args(["-m", "venv"]).arg(&folder)).await.context(
-        "python3 with its module venv, 3.10 or newer, is needed for the test of a foreign client. Install it \
-         (Debian, Ubuntu: apt-get install python3-venv; Fedora: dnf install python3) and run the tests again",
-    );
-    venv?;
-    let mut pip = Command::new(&python);
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-input",
-        "--only-binary",
-        ":all:",
-    ]);
-    pip.args(["--require-hashes", "--timeout", "60", "--retries", "3", "-r"]).arg(&requirements);
-    ended(&mut pip).await.context(
-        "the packages of tests/foreign/requirements.txt could not be had from PyPI: they are needed once, for the test of \
-         a foreign client. Give this machine a way to PyPI, or pip a mirror (PIP_INDEX_URL), and run the tests again",
-    )?;
-    fs::write(&made, wanted)?;
-    Ok(python)
-}
-
-async fn works(python: &Path) -> bool {
-    ended(Command::new(python).args(["-c", "import grpc, grpc_tools, grpc_status, grpc_health"])).await.is_ok()
-}
-
-/// Runs a program that may take as long as a slow network makes it; it has limits of its own.
-async fn ended(command: &mut Command) -> Result<Ended> {
-    let program = command.as_std().get_program().to_owned();
-    let output = command.kill_on_drop(true).output().await.with_context(|| format!("starting {program:?}"))?;
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-    Ended { code: output.status.code(), stdout: Vec::new(), stderr }.success()
-}
+const PYTHON: Python<'_> = Python {
+    name: "foreign-client",
+    requirements: "foreign/requirements.txt",
+    modules: "grpc, grpc_tools, grpc_status, grpc_health",
+    purpose: "the test of a foreign client",
+};

@@ -8,6 +8,9 @@
 
 mod audit;
 mod authz_coverage;
+mod aws_faults;
+mod aws_kms;
+mod aws_policies;
 mod bad_blobs;
 mod bad_callers;
 mod bad_data_keys;

@@ -9,16 +9,20 @@
 //! are ended, by their own handle.
 
 mod authority;
+mod aws_keys;
+mod aws_proxy;
 mod binding;
 mod caller;
 pub mod cut;
 mod daemon;
 pub mod damage;
 mod ledger;
+mod moto;
 pub mod needle;
 mod output;
 mod process;
 mod program;
+mod python;
 mod random;
 pub mod records;
 pub mod request;
@@ -29,13 +33,17 @@ mod volume;
 pub mod wire;
 
 pub use authority::{Authority, Identity};
+pub use aws_keys::AwsKeys;
+pub use aws_proxy::{AwsCall, AwsProxy, Fault};
 pub use binding::{Binding, ON_INDEXES};
 pub use caller::{Answer, Caller, Refused};
 pub use daemon::Daemon;
 pub use ledger::{Ledger, Reply};
+pub use moto::Moto;
 pub use output::{Addresses, Output};
 pub use process::Process;
 pub use program::{Ended, command, program, run, run_with};
+pub use python::Python;
 pub use random::{Random, seed};
 pub use rpc::{Listener, NAMES, Rpc};
 pub use site::{Settings, Site};

@@ -57,7 +57,7 @@ pub(crate) fn command_in(words: &[std::ffi::OsString], name: &str) -> Result<Com
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
     for (variable, _) in std::env::vars_os() {
-        if variable.to_string_lossy().starts_with("KMS_") {
+        if ["KMS_", "AWS_"].iter().any(|prefix| variable.to_string_lossy().starts_with(prefix)) {
             command.env_remove(variable);
         }
     }

@@ -26,6 +26,8 @@ pub struct Settings {
     pub wait_default: String,
     /// What the daemon logs.
     pub log_filter: String,
+    /// The lines below `[backend]`, where it is another than the software HSM.
+    pub backend: Option<String>,
 }
 
 impl Default for Settings {
@@ -36,6 +38,7 @@ impl Default for Settings {
             wait_min: "0s".into(),
             wait_default: "7d".into(),
             log_filter: "info".into(),
+            backend: None,
         }
     }
 }
@@ -51,6 +54,8 @@ pub struct Site {
     ledger: Ledger,
     /// What the data directory lies on, if not on the disk of the others.
     volume: Option<Volume>,
+    /// What its programs find in their environment.
+    environment: Mutex<BTreeMap<String, String>>,
 }
 
 enum Folder {
@@ -103,6 +108,7 @@ impl Site {
             output: Output::default(),
             ledger: Ledger::default(),
             volume: None,
+            environment: Mutex::default(),
         };
         let server = site.authority.server()?;
         site.write("ca.pem", &site.authority.pem())?;
@@ -210,6 +216,11 @@ impl Site {
         self.bind(&Binding { id: "app", roles, principals: &[&principal], tenants: &["*"], keys: &["*"], indexes })
     }
 
+    /// Sets a variable in the environment of the programs that are started from now on.
+    pub fn set_variable(&self, name: &str, value: &str) {
+        self.environment.lock().expect("no holder panics").insert(name.to_owned(), value.to_owned());
+    }
+
     /// Returns `kms-server <command> --config kms.toml`, where a command may have several words, to be run or added to.
     pub fn command(&self, command: &str) -> Result<Command> {
         let mut server = match &self.volume {
@@ -217,6 +228,7 @@ impl Site {
             Some(volume) => crate::program::command_in(&volume.enter(), "kms-server")?,
         };
         server.args(command.split(' ')).arg("--config").arg(self.dir().join("kms.toml")).current_dir(self.dir());
+        server.envs(&*self.environment.lock().expect("no holder panics"));
         Ok(server)
     }
 
@@ -254,7 +266,9 @@ impl Site {
 }
 
 fn settings_text(settings: &Settings) -> String {
-    let Settings { segment_bytes, pin_memory_kib, wait_min, wait_default, log_filter } = settings;
+    let Settings { segment_bytes, pin_memory_kib, wait_min, wait_default, log_filter, backend } = settings;
+    let software = format!("kind = \"software\"\npin_file = \"data/pin\"\npin_memory_kib = {pin_memory_kib}");
+    let backend = backend.as_ref().unwrap_or(&software);
     format!(
         r#"data_dir = "data"
 node = "node-1"
@@ -273,9 +287,7 @@ client_ca_file = "ca.pem"
 bindings_file = "bindings.toml"
 
 [backend]
-kind = "software"
-pin_file = "data/pin"
-pin_memory_kib = {pin_memory_kib}
+{backend}
 
 [audit]
 segment_bytes = {segment_bytes}

@@ -5,10 +5,13 @@
 //! kms-trial due SETTINGS POINT        destroys what is due in eight days, and dies at the place POINT
 //! kms-trial data-keys COUNT [DIRECTORY]        makes that many managed data keys, and says what they cost
 //! kms-trial damage EXPECTED FIRST END STEP     does what EXPECTED lists, from FIRST to END, every STEPth; says how each ended
+//! kms-trial contract aws-kms LIVE DEAD STRANGER   holds the backend to the contract: one that works, one out of reach,
+//!                                              and one that does not accept who we are
 //! ```
 
 #![allow(clippy::print_stdout, reason = "what was found is its answer")]
 
+mod contract;
 mod damage;
 mod data_keys;
 mod opened;
@@ -41,6 +44,7 @@ async fn run(arguments: &[&str]) -> Result<()> {
         }
         ["data-keys", count] => data_keys::run(count.parse()?, None).await,
         ["data-keys", count, directory] => data_keys::run(count.parse()?, Some(directory.as_ref())).await,
+        ["contract", "aws-kms", live, dead, stranger] => contract::aws_kms(live, dead, stranger).await,
         _ => bail!("see the first lines of tests/trial/main.rs"),
     }
 }
