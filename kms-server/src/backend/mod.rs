@@ -76,7 +76,7 @@ impl Prepared {
         match &self.settings.kind {
             BackendKind::Software { pin_file, .. } => SoftwareHsm::init(dir, pin_file, rng).await,
             BackendKind::AwsKms(settings) => AwsKms::init(dir, settings).await,
-            BackendKind::Pkcs11(settings) => Pkcs11Hsm::init(dir, settings).await,
+            BackendKind::Pkcs11(settings) => Pkcs11Hsm::init(dir, settings, self.launcher()?, rng).await,
         }
     }
 
@@ -89,11 +89,12 @@ impl Prepared {
                 Arc::new(SoftwareHsm::open(dir, pin_file, cluster, *pin_cost, rng, Arc::new(TimerPause)))
             }
             BackendKind::AwsKms(settings) => Arc::new(AwsKms::open(settings, cluster)),
-            BackendKind::Pkcs11(settings) => {
-                let launcher = self.launcher.clone().ok_or(BackendError::Unavailable("it was not prepared".into()))?;
-                Arc::new(Pkcs11Hsm::open(dir, settings, cluster, launcher, rng))
-            }
+            BackendKind::Pkcs11(settings) => Arc::new(Pkcs11Hsm::open(dir, settings, cluster, self.launcher()?, rng)),
         })
+    }
+
+    fn launcher(&self) -> Result<Launcher, BackendError> {
+        self.launcher.clone().ok_or(BackendError::Unavailable("it was not prepared".into()))
     }
 }
 
