@@ -24,6 +24,7 @@ pub mod records;
 pub mod request;
 mod rpc;
 mod site;
+mod softhsm;
 pub mod stored;
 mod volume;
 pub mod wire;
@@ -39,6 +40,7 @@ pub use program::{Ended, command, program, run, run_with};
 pub use random::{Random, seed};
 pub use rpc::{Listener, NAMES, Rpc};
 pub use site::{Settings, Site};
+pub use softhsm::SoftHsm;
 pub use volume::Volume;
 
 use std::time::Duration;

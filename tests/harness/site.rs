@@ -51,6 +51,8 @@ pub struct Site {
     ledger: Ledger,
     /// What the data directory lies on, if not on the disk of the others.
     volume: Option<Volume>,
+    /// Of the daemon's process.
+    env: Mutex<Vec<(String, String)>>,
 }
 
 enum Folder {
@@ -103,6 +105,7 @@ impl Site {
             output: Output::default(),
             ledger: Ledger::default(),
             volume: None,
+            env: Mutex::default(),
         };
         let server = site.authority.server()?;
         site.write("ca.pem", &site.authority.pem())?;
@@ -171,6 +174,19 @@ impl Site {
         self.write("kms.toml", &text.replace(from, to))
     }
 
+    /// Puts these lines in the place of the settings of the backend.
+    pub fn use_backend(&self, lines: &str) -> Result<()> {
+        let text = self.read("kms.toml")?;
+        let (before, rest) = text.split_once("[backend]\n").context("the settings have a backend")?;
+        let (_, after) = rest.split_once("\n[").context("something follows it")?;
+        self.write("kms.toml", &format!("{before}[backend]\n{lines}\n[{after}"))
+    }
+
+    /// Sets a variable of the environment in which the daemon runs.
+    pub fn set_env(&self, variable: &str, value: &str) {
+        self.env.lock().expect("no holder panics").push((variable.to_owned(), value.to_owned()));
+    }
+
     /// Returns the SPIFFE id of a principal of this site.
     pub fn principal(&self, name: &str) -> String {
         format!("spiffe://{}/{name}", self.domain)
@@ -216,6 +232,7 @@ impl Site {
             None => crate::command("kms-server")?,
             Some(volume) => crate::program::command_in(&volume.enter(), "kms-server")?,
         };
+        server.envs(self.env.lock().expect("no holder panics").iter().cloned());
         server.args(command.split(' ')).arg("--config").arg(self.dir().join("kms.toml")).current_dir(self.dir());
         Ok(server)
     }

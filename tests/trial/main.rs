@@ -5,10 +5,13 @@
 //! kms-trial due SETTINGS POINT        destroys what is due in eight days, and dies at the place POINT
 //! kms-trial data-keys COUNT [DIRECTORY]        makes that many managed data keys, and says what they cost
 //! kms-trial damage EXPECTED FIRST END STEP     does what EXPECTED lists, from FIRST to END, every STEPth; says how each ended
+//! kms-trial contract pkcs11 MECHANISM MODULE DIRECTORY     holds a token to what every backend promises
+//! kms-trial queue pkcs11 MODULE DIRECTORY CALLERS CALLS    so many callers at once wrap and unwrap so often each
 //! ```
 
 #![allow(clippy::print_stdout, reason = "what was found is its answer")]
 
+mod contract_pkcs11;
 mod damage;
 mod data_keys;
 mod opened;
@@ -38,6 +41,12 @@ async fn run(arguments: &[&str]) -> Result<()> {
         ["due", settings, point] => due(settings.as_ref(), point).await,
         ["damage", expected, first, end, step] => {
             damage::run(expected.as_ref(), first.parse()?, end.parse()?, step.parse()?).await
+        }
+        ["contract", "pkcs11", mechanism, module, directory] => {
+            contract_pkcs11::run(mechanism, module.as_ref(), directory.as_ref()).await
+        }
+        ["queue", "pkcs11", module, directory, callers, calls] => {
+            contract_pkcs11::queue(module.as_ref(), directory.as_ref(), callers.parse()?, calls.parse()?).await
         }
         ["data-keys", count] => data_keys::run(count.parse()?, None).await,
         ["data-keys", count, directory] => data_keys::run(count.parse()?, Some(directory.as_ref())).await,

@@ -71,7 +71,7 @@ const ANSWER_BYTES: usize = 8;
 
 /// What a process does that was started as a launcher.
 pub fn serve_launcher() -> io::Result<()> {
-    drop(rustix::thread::set_name(c"kms-launcher"));
+    rustix::thread::set_name(c"kms-launcher")?;
     let _kept_from = ignore_stops()?;
     let daemon = input()?;
     let own_id = rustix::process::getpid().as_raw_nonzero().to_string();

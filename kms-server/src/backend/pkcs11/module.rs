@@ -23,7 +23,7 @@ use crate::noun::random::OsRandom;
 
 /// What a process does that was started for a module, by the launcher with this id.
 pub fn serve_module(launcher: u32) -> io::Result<()> {
-    drop(rustix::thread::set_name(c"kms-module"));
+    rustix::thread::set_name(c"kms-module")?;
     let _kept_from = ignore_stops()?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // It may have died before that line.
