@@ -106,11 +106,14 @@ impl SoftHsm {
 
     /// Takes all tokens away.
     pub fn pull(&self) -> Result<()> {
-        Ok(fs::rename(self.tokens(), self.dir.join("pulled"))?)
+        fs::rename(self.tokens(), self.dir.join("pulled"))?;
+        Ok(fs::create_dir(self.tokens())?)
     }
 
     /// Puts them back.
     pub fn put_back(&self) -> Result<()> {
+        // The module may have made a token that nobody has initialised.
+        fs::remove_dir_all(self.tokens())?;
         Ok(fs::rename(self.dir.join("pulled"), self.tokens())?)
     }
 

@@ -9,7 +9,7 @@
 //!
 //! # What a module must have
 //! - `CKM_AES_KEY_GEN` for 32 bytes; and for such keys `CKM_AES_GCM` with a tag of 128 bits, an IV of 12 bytes, ours or
-//!   its own, and aad of 56 bytes; or else `CKM_AES_CBC_PAD`. Both by `C_EncryptInit`, `C_Encrypt`, `C_DecryptInit`,
+//!   its own, and aad of 57 bytes; or else `CKM_AES_CBC_PAD`. Both by `C_EncryptInit`, `C_Encrypt`, `C_DecryptInit`,
 //!   `C_Decrypt` in one part.
 //! - Token objects that are private, with `CKA_LABEL`, and `CKA_ID` of 16 bytes; `C_FindObjects` by class, label and id.
 //! - In the template of a key: `CKA_SENSITIVE`, `CKA_EXTRACTABLE` (false), `CKA_ENCRYPT`, `CKA_DECRYPT`, and `CKA_SIGN`,
