@@ -113,7 +113,7 @@ impl Pkcs11Hsm {
 
     async fn look(&self) -> Result<TokenInfo, Pkcs11Error> {
         match self.ask("", Request::Look).await? {
-            (Answer::Token(token), _) => Ok(token),
+            (Answer::Token(token), _) => Ok(*token),
             _ => Err(self.garbled()),
         }
     }

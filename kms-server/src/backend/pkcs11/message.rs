@@ -50,7 +50,7 @@ pub(super) enum Request {
 #[derive(Debug)]
 pub(super) enum Answer {
     /// The token that was opened.
-    Token(TokenInfo),
+    Token(Box<TokenInfo>),
     /// It is done.
     Done,
     /// The key that was found or made.
@@ -410,7 +410,7 @@ impl Answer {
                     return None;
                 }
                 let (final_try, locked) = (flags & 1 != 0, flags & 2 != 0);
-                Answer::Token(TokenInfo { label, maker, model, serial, firmware, final_try, locked })
+                Answer::Token(Box::new(TokenInfo { label, maker, model, serial, firmware, final_try, locked }))
             }
             0x82 => Answer::Done,
             0x83 => Answer::Key { id: read.bytes()?, enabled: read.switch()? },
@@ -465,7 +465,7 @@ mod tests {
     fn answers() -> Vec<Answer> {
         let token = TokenInfo { label: "kms".into(), serial: "77".into(), locked: true, ..TokenInfo::default() };
         vec![
-            Answer::Token(token),
+            Answer::Token(Box::new(token)),
             Answer::Done,
             Answer::Key { id: vec![7; 16], enabled: false },
             Answer::Wrapped(vec![3; 62]),
@@ -478,12 +478,14 @@ mod tests {
         ]
     }
 
+    type Again = fn(&[u8]) -> Option<Zeroizing<Vec<u8>>>;
+
     /// The frame of each message, and what its payload is read as and written again.
-    fn trips() -> Vec<(Zeroizing<Vec<u8>>, fn(&[u8]) -> Option<Zeroizing<Vec<u8>>>)> {
+    fn trips() -> Vec<(Zeroizing<Vec<u8>>, Again)> {
         let request = |payload: &[u8]| Request::parse(payload).map(|request| request.frame());
         let answer = |payload: &[u8]| Answer::parse(payload).map(|answer| answer.frame());
-        let requests = requests().into_iter().map(|made| (made.frame(), request as fn(&[u8]) -> _));
-        requests.chain(answers().into_iter().map(|made| (made.frame(), answer as fn(&[u8]) -> _))).collect()
+        let requests = requests().into_iter().map(|made| (made.frame(), request as Again));
+        requests.chain(answers().into_iter().map(|made| (made.frame(), answer as Again))).collect()
     }
 
     #[test]

@@ -151,7 +151,7 @@ const LABELS_SHOWN_MAX: usize = 8;
 fn look(opened: &Opened) -> Answered<Answer> {
     opened.session.get_session_info().map_err(trouble(Step::AskSession))?;
     let token = opened.library.get_token_info(opened.slot).map_err(trouble(Step::ListTokens))?;
-    Ok(Answer::Token(TokenInfo {
+    Ok(Answer::Token(Box::new(TokenInfo {
         label: token.label().to_owned(),
         maker: token.manufacturer_id().to_owned(),
         model: token.model().to_owned(),
@@ -159,7 +159,7 @@ fn look(opened: &Opened) -> Answered<Answer> {
         firmware: token.firmware_version().to_string(),
         final_try: token.user_pin_final_try(),
         locked: token.user_pin_locked(),
-    }))
+    })))
 }
 
 fn login(session: &Session, mut pin: Zeroizing<Vec<u8>>) -> Answered<Answer> {

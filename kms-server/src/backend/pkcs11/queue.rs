@@ -270,7 +270,7 @@ impl Keeper {
         let error = match answer {
             Answer::Token(token) => {
                 if let Some(process) = &mut self.process {
-                    process.token = token;
+                    process.token = *token;
                 }
                 return Ok(());
             }
