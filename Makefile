@@ -22,7 +22,12 @@ demo: build ## the main job on real input: a customer table encrypted column by 
 dev: build ## a daemon to try things on, with throw-away certificates
 	$(BIN)/kms-server dev
 
-test: build ## all tests; those that measure or count something show it
+# What tests run against beside the build: SoftHSM2 with OpenSC's tools.
+.PHONY: setup-tests
+setup-tests:
+	@deploy/setup.sh --with-tests
+
+test: setup-tests build ## all tests; those that measure or count something show it
 	cargo test $(FEATURES) -- --show-output
 
 # The tests that are worth more at full scale, in about an hour. What they printed is kept in

@@ -2,6 +2,7 @@
 # Makes ready what the build needs beside Rust: a C and C++20 compiler, make, and libclang; and, for
 # one of the tests, Python with venv.
 #
+#   deploy/setup.sh --with-tests   the same, and what other tests run against: SoftHSM2 and OpenSC
 #   deploy/setup.sh            install what is missing: package manager first, PyPI's libclang otherwise
 #   deploy/setup.sh --user     without root: libclang from PyPI into .tools/, nothing else is touched
 #   deploy/setup.sh --check    change nothing, say what is missing (exit 1 when something is)
@@ -91,6 +92,16 @@ missing() {
 # Not for the build: one test runs a client in Python.
 has_python_venv() { python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; }
 
+# Not for the build: tests keep a master key in SoftHSM2, and look at it with OpenSC's tools.
+has_softhsm() {
+    have softhsm2-util && have pkcs11-tool || return 1
+    for file in /usr/lib/softhsm/libsofthsm2.so /usr/lib*/*/softhsm/libsofthsm2.so /usr/lib64/pkcs11/libsofthsm2.so \
+        /usr/lib64/softhsm/libsofthsm2.so /usr/local/lib/softhsm/libsofthsm2.so; do
+        [ -f "$file" ] && return 0
+    done
+    return 1
+}
+
 report_missing() { missing | while read -r what; do say "setup: missing: $what"; done; }
 
 # --- How it comes here ----------------------------------------------------------------------------
@@ -136,6 +147,17 @@ install_python() {
     elif have dnf; then as_root dnf install -y python3
     elif have pacman; then as_root pacman -S --needed --noconfirm python
     elif have apk; then as_root apk add python3
+    else say "setup: no package manager that this script knows"; return 1; fi
+}
+
+install_softhsm() {
+    say "setup: installing softhsm2 and opensc, for the tests"
+    if ! can_be_root; then say "setup: neither root nor sudo here"; return 1
+    elif have apt-get; then
+        as_root apt-get update -q || return
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends softhsm2 opensc
+    elif have dnf; then as_root dnf install -y softhsm opensc
+    elif have pacman; then as_root pacman -S --needed --noconfirm softhsm opensc
     else say "setup: no package manager that this script knows"; return 1; fi
 }
 
@@ -197,10 +219,11 @@ use_own_libclang() {
 
 # --- Do it ----------------------------------------------------------------------------------------
 
-mode=${1:-auto}
+mode=${1:-auto} with_tests=
 case $mode in
     auto | --user | --check) ;;
-    *) say "usage: deploy/setup.sh [--user | --check]"; exit 2 ;;
+    --with-tests) mode=auto with_tests=yes ;;
+    *) say "usage: deploy/setup.sh [--with-tests | --user | --check]"; exit 2 ;;
 esac
 
 if ! have cargo; then
@@ -238,6 +261,10 @@ if ! has_python_venv; then
     say "setup: missing: python3 (3.10 or newer) with venv, for one of the tests"
     [ "$mode" = --check ] && exit 1
     if [ "$mode" = auto ]; then install_python || say "setup: the package manager failed"; fi
+fi
+if [ -n "$with_tests" ] && ! has_softhsm; then
+    install_softhsm || say "setup: the package manager failed"
+    has_softhsm || say "setup: tests of the PKCS#11 backend will fail without: apt-get install softhsm2 opensc"
 fi
 if has_python_venv; then
     say "setup: everything is here"

@@ -67,6 +67,15 @@ enum Command {
     /// Checks, shows and explains the settings.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Starts the process of a module, and starts it anew: see `backend`. Not for people.
+    #[command(hide = true)]
+    ModuleLauncher,
+    /// Is the process of a module, which the launcher with this id started. Not for people.
+    #[command(hide = true)]
+    ModuleProcess {
+        /// The launcher's process id.
+        launcher: u32,
+    },
     /// Serves on loopback with throw-away certificates, to try things on. Data stays in its directory.
     #[cfg(feature = "dev")]
     Dev {
@@ -170,6 +179,8 @@ fn run(command: Command, matches: &ArgMatches, protections: &Protections) -> any
             let mode = Mode::Service(Box::new(Reloading { flags: *flags, hangups }));
             serve(&settings, &durable_store()?, &prepared, mode, protections, |_| {})?;
         }
+        Command::ModuleLauncher => backend::serve_launcher()?,
+        Command::ModuleProcess { launcher } => backend::serve_module(launcher)?,
         Command::Config(ConfigCommand::Check { file, mut flags, output }) => {
             flags.note_origins(matches);
             flags.config = file.or(flags.config);

@@ -32,8 +32,8 @@ pub fn site_with(proxy: &AwsProxy, more: &str, log_filter: &str) -> Result<Site>
         "kind = \"aws-kms\"\naws_region = \"eu-central-1\"\naws_endpoint_url = \"{}\"\nprobe_every = \"1s\"\n{more}",
         proxy.url()
     );
-    let settings = Settings { backend: Some(backend), log_filter: log_filter.into(), ..Settings::default() };
-    let site = Site::with(&settings)?;
+    let site = Site::with(&Settings { log_filter: log_filter.into(), ..Settings::default() })?;
+    site.use_backend(&backend)?;
     for (name, value) in environment() {
         site.set_variable(name, value);
     }

@@ -44,6 +44,7 @@ mod log_failure;
 mod look_alike;
 mod macs;
 mod old_copies;
+mod pkcs11;
 mod protections;
 mod reflection;
 mod reload;

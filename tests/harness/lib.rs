@@ -28,6 +28,7 @@ pub mod records;
 pub mod request;
 mod rpc;
 mod site;
+mod softhsm;
 pub mod stored;
 mod volume;
 pub mod wire;
@@ -47,6 +48,7 @@ pub use python::Python;
 pub use random::{Random, seed};
 pub use rpc::{Listener, NAMES, Rpc};
 pub use site::{Settings, Site};
+pub use softhsm::SoftHsm;
 pub use volume::Volume;
 
 use std::time::Duration;

@@ -26,8 +26,6 @@ pub struct Settings {
     pub wait_default: String,
     /// What the daemon logs.
     pub log_filter: String,
-    /// The lines below `[backend]`, where it is another than the software HSM.
-    pub backend: Option<String>,
 }
 
 impl Default for Settings {
@@ -38,7 +36,6 @@ impl Default for Settings {
             wait_min: "0s".into(),
             wait_default: "7d".into(),
             log_filter: "info".into(),
-            backend: None,
         }
     }
 }
@@ -177,6 +174,14 @@ impl Site {
         self.write("kms.toml", &text.replace(from, to))
     }
 
+    /// Puts these lines in the place of the settings of the backend.
+    pub fn use_backend(&self, lines: &str) -> Result<()> {
+        let text = self.read("kms.toml")?;
+        let (before, rest) = text.split_once("[backend]\n").context("the settings have a backend")?;
+        let (_, after) = rest.split_once("\n[").context("something follows it")?;
+        self.write("kms.toml", &format!("{before}[backend]\n{lines}\n[{after}"))
+    }
+
     /// Returns the SPIFFE id of a principal of this site.
     pub fn principal(&self, name: &str) -> String {
         format!("spiffe://{}/{name}", self.domain)
@@ -266,9 +271,7 @@ impl Site {
 }
 
 fn settings_text(settings: &Settings) -> String {
-    let Settings { segment_bytes, pin_memory_kib, wait_min, wait_default, log_filter, backend } = settings;
-    let software = format!("kind = \"software\"\npin_file = \"data/pin\"\npin_memory_kib = {pin_memory_kib}");
-    let backend = backend.as_ref().unwrap_or(&software);
+    let Settings { segment_bytes, pin_memory_kib, wait_min, wait_default, log_filter } = settings;
     format!(
         r#"data_dir = "data"
 node = "node-1"
@@ -287,7 +290,9 @@ client_ca_file = "ca.pem"
 bindings_file = "bindings.toml"
 
 [backend]
-{backend}
+kind = "software"
+pin_file = "data/pin"
+pin_memory_kib = {pin_memory_kib}
 
 [audit]
 segment_bytes = {segment_bytes}

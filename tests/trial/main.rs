@@ -7,11 +7,14 @@
 //! kms-trial damage EXPECTED FIRST END STEP     does what EXPECTED lists, from FIRST to END, every STEPth; says how each ended
 //! kms-trial contract aws-kms LIVE DEAD STRANGER   holds the backend to the contract: one that works, one out of reach,
 //!                                              and one that does not accept who we are
+//! kms-trial contract pkcs11 MECHANISM MODULE DIRECTORY     holds a token to what every backend promises
+//! kms-trial queue pkcs11 MODULE DIRECTORY CALLERS CALLS    so many callers at once wrap and unwrap so often each
 //! ```
 
 #![allow(clippy::print_stdout, reason = "what was found is its answer")]
 
-mod contract;
+mod contract_aws_kms;
+mod contract_pkcs11;
 mod damage;
 mod data_keys;
 mod opened;
@@ -42,9 +45,15 @@ async fn run(arguments: &[&str]) -> Result<()> {
         ["damage", expected, first, end, step] => {
             damage::run(expected.as_ref(), first.parse()?, end.parse()?, step.parse()?).await
         }
+        ["contract", "pkcs11", mechanism, module, directory] => {
+            contract_pkcs11::run(mechanism, module.as_ref(), directory.as_ref()).await
+        }
+        ["queue", "pkcs11", module, directory, callers, calls] => {
+            contract_pkcs11::queue(module.as_ref(), directory.as_ref(), callers.parse()?, calls.parse()?).await
+        }
         ["data-keys", count] => data_keys::run(count.parse()?, None).await,
         ["data-keys", count, directory] => data_keys::run(count.parse()?, Some(directory.as_ref())).await,
-        ["contract", "aws-kms", live, dead, stranger] => contract::aws_kms(live, dead, stranger).await,
+        ["contract", "aws-kms", live, dead, stranger] => contract_aws_kms::run(live, dead, stranger).await,
         _ => bail!("see the first lines of tests/trial/main.rs"),
     }
 }

@@ -1,7 +1,7 @@
 //! The joint to what holds the master key: create, wrap, unwrap, disable, destroy, status.
 //!
 //! All the service ever asks of a master key. Used at start, at an epoch roll, and by a periodic
-//! probe: never on the request path. No vendor is named here but in [`prepare`] and [`Prepared`].
+//! probe: never on the request path. Vendors are joined in [`Prepared`].
 //!
 //! What every implementation promises (and `contract.rs` tests):
 //! - `unwrap(wrap(key))` is the key; another context or another master key version is
@@ -18,6 +18,7 @@
 mod aws_kms;
 mod epoch_wrap;
 mod pkcs11;
+mod prepared;
 mod probed;
 mod settings;
 pub mod software;
@@ -26,78 +27,16 @@ pub mod watch;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 
 use crate::crypto::EpochKey;
-use crate::noun::{EpochNumber, Random, Uid, UnixMillis};
+use crate::noun::{EpochNumber, Uid, UnixMillis};
 
 pub use epoch_wrap::EpochWrap;
 pub use pkcs11::{Launcher, serve_launcher, serve_module};
+pub use prepared::{Prepared, prepare};
 pub use probed::{LastProbe, Probed};
 pub use settings::{AwsKmsSettings, BackendKind, BackendSettings, Pkcs11Mechanism, Pkcs11Settings};
-
-use aws_kms::AwsKms;
-use pkcs11::Pkcs11Hsm;
-use software::{SoftwareHsm, TimerPause};
-
-/// A backend that was made ready for use: what it needs of this process lives as long as this. It is
-/// made first of all, while a process has nothing yet that a foreign module's process could inherit.
-#[derive(Clone)]
-pub struct Prepared {
-    settings: BackendSettings,
-    /// What starts the process of a PKCS#11 module.
-    launcher: Option<Launcher>,
-}
-
-/// Makes a backend ready for use.
-pub fn prepare(settings: &BackendSettings) -> std::io::Result<Prepared> {
-    let launcher = match settings.kind {
-        BackendKind::Software { .. } | BackendKind::AwsKms(_) => None,
-        BackendKind::Pkcs11(_) => Some(Launcher::start()?),
-    };
-    Ok(Prepared { settings: settings.clone(), launcher })
-}
-
-impl Prepared {
-    /// The same for a module's process that another program starts: for tests, which are not `kms-server`.
-    pub fn with_launcher(settings: BackendSettings, launcher: Launcher) -> Self {
-        Self { settings, launcher: Some(launcher) }
-    }
-
-    /// Returns the backend's kind, as epoch rows and the audit log name it.
-    pub fn kind(&self) -> &'static str {
-        self.settings.kind_name()
-    }
-
-    /// Makes what a backend needs before its first version; the master key itself comes with the
-    /// first `create_version`. May be called again: what is there stays.
-    pub async fn init(&self, rng: Arc<dyn Random>) -> Result<(), BackendError> {
-        let dir = &self.settings.dir;
-        match &self.settings.kind {
-            BackendKind::Software { pin_file, .. } => SoftwareHsm::init(dir, pin_file, rng).await,
-            BackendKind::AwsKms(settings) => AwsKms::init(dir, settings).await,
-            BackendKind::Pkcs11(settings) => Pkcs11Hsm::init(dir, settings).await,
-        }
-    }
-
-    /// Opens the backend of a cluster. The one place that names vendors. It is reached for only
-    /// when it is used: an outage shows in the first call, and in `status`.
-    pub fn open(&self, cluster: Uid, rng: Arc<dyn Random>) -> Result<Arc<dyn MasterKeyBackend>, BackendError> {
-        let dir = &self.settings.dir;
-        Ok(match &self.settings.kind {
-            BackendKind::Software { pin_file, pin_cost } => {
-                Arc::new(SoftwareHsm::open(dir, pin_file, cluster, *pin_cost, rng, Arc::new(TimerPause)))
-            }
-            BackendKind::AwsKms(settings) => Arc::new(AwsKms::open(settings, cluster)),
-            BackendKind::Pkcs11(settings) => {
-                let launcher = self.launcher.clone().ok_or(BackendError::Unavailable("it was not prepared".into()))?;
-                Arc::new(Pkcs11Hsm::open(dir, settings, cluster, launcher, rng))
-            }
-        })
-    }
-}
 
 /// What a wrapped epoch key is bound to, in every backend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

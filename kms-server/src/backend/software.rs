@@ -14,13 +14,13 @@
 //! For the same reason calls go one at a time: a burst must not take 64 MiB for each.
 
 mod attempts;
-mod error;
+pub(super) mod error;
 mod export;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod keystore_dir;
 mod pin;
-mod private_file;
+pub(super) mod private_file;
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ pub mod log_mac;
 mod mac;
 mod managed_dek;
 pub mod page_token;
+mod pin_verifier;
 pub mod record;
 mod secret;
 
@@ -28,6 +29,7 @@ pub use construction::{OVERHEAD_BYTES, OpenError};
 pub use context::{CallerPairs, ContextHash, InvalidContext};
 pub use header::{Header, Kind};
 pub use mac::MAC_BYTES;
+pub use pin_verifier::PinVerifier;
 pub use secret::{
     AuditCtxKey, AuditSeed, ClusterSecret, Dek, EpochKey, FrameMacKey, IndexRoot, Kek, LedgerMacKey, MasterKey,
     PageTokenKey, Plaintext, RecordMacKey, TenantKey, WrapKey, sha256,

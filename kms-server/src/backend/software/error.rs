@@ -13,7 +13,7 @@ use super::attempts;
 use super::pin::PIN_BYTES_MAX;
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SoftwareError {
+pub(in crate::backend) enum SoftwareError {
     #[error("cannot {doing} {path}")]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
 

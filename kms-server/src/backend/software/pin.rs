@@ -40,7 +40,7 @@ impl Pin {
     }
 
     /// Reads a PIN: the file's bytes less one trailing line end. The file must be its owner's alone.
-    pub(super) fn read(path: &Path) -> Result<Self, SoftwareError> {
+    pub(in crate::backend) fn read(path: &Path) -> Result<Self, SoftwareError> {
         let file = private_file::read(path, Link::Followed, PIN_BYTES_MAX + LINE_END_BYTES_MAX)?;
         let pin = pin_of_file(&file);
         if pin.is_empty() || pin.len() > PIN_BYTES_MAX {
@@ -57,7 +57,7 @@ impl Pin {
         private_file::create(path, &line)
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(in crate::backend) fn bytes(&self) -> &[u8] {
         &self.0
     }
 }

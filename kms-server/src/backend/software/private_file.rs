@@ -14,11 +14,11 @@ use crate::noun::Random;
 use super::error::SoftwareError;
 
 /// What a temporary file's name ends with. It begins with a dot.
-pub(super) const TEMPORARY: &str = ".tmp";
+pub(in crate::backend) const TEMPORARY: &str = ".tmp";
 
 /// Whether a path may end in a symbolic link.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Link {
+pub(in crate::backend) enum Link {
     /// It may: mounted secrets are links.
     Followed,
     /// It may not: what is overwritten must be the file that was read.
@@ -26,7 +26,7 @@ pub(super) enum Link {
 }
 
 /// Reads a private file of up to `bytes_max` bytes; of a longer one, one byte more than that.
-pub(super) fn read(path: &Path, link: Link, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, SoftwareError> {
+pub(in crate::backend) fn read(path: &Path, link: Link, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, SoftwareError> {
     // Not blocking: otherwise a pipe put in the file's place would hold the backend for ever.
     let file = open(OpenOptions::new().read(true), path, link, "read")?;
     let mode = file.metadata().map_err(SoftwareError::io("read", path))?.mode() & 0o7777;
@@ -42,7 +42,7 @@ pub(super) fn read(path: &Path, link: Link, bytes_max: usize) -> Result<Zeroizin
 }
 
 /// Makes a private file with these bytes, whole and durable; one that is there is never replaced.
-pub(super) fn create(path: &Path, bytes: &[u8]) -> Result<(), SoftwareError> {
+pub(in crate::backend) fn create(path: &Path, bytes: &[u8]) -> Result<(), SoftwareError> {
     let temporary = temporary_of(path);
     // What an earlier attempt left. Only the name goes: it may be a second name of the finished file.
     remove_if_there(&temporary)?;
@@ -54,7 +54,7 @@ pub(super) fn create(path: &Path, bytes: &[u8]) -> Result<(), SoftwareError> {
 }
 
 /// Puts a private file with these bytes in the place of one that may be there, whole and durable.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), SoftwareError> {
+pub(in crate::backend) fn replace(path: &Path, bytes: &[u8]) -> Result<(), SoftwareError> {
     let temporary = temporary_of(path);
     remove_if_there(&temporary)?;
     let made = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
@@ -78,7 +78,7 @@ fn temporary_of(path: &Path) -> PathBuf {
 }
 
 /// Makes an empty private file that states a fact by its name; durable, and no error if it is there.
-pub(super) fn create_marker(path: &Path) -> Result<(), SoftwareError> {
+pub(in crate::backend) fn create_marker(path: &Path) -> Result<(), SoftwareError> {
     let marker = OpenOptions::new()
         .write(true)
         .create(true)
@@ -92,7 +92,7 @@ pub(super) fn create_marker(path: &Path) -> Result<(), SoftwareError> {
 }
 
 /// Overwrites a file's blocks through its open descriptor, syncs, and only then removes its name.
-pub(super) fn overwrite_and_remove(path: &Path, rng: &dyn Random) -> Result<(), SoftwareError> {
+pub(in crate::backend) fn overwrite_and_remove(path: &Path, rng: &dyn Random) -> Result<(), SoftwareError> {
     let mut file = open(OpenOptions::new().write(true), path, Link::Refused, "overwrite")?;
     overwrite(&mut file, rng).map_err(SoftwareError::io("overwrite", path))?;
     remove_if_there(path)?;
@@ -114,13 +114,13 @@ fn overwrite(file: &mut File, rng: &dyn Random) -> io::Result<()> {
 }
 
 /// Makes a directory that only its owner may enter; no error if it is there.
-pub(super) fn create_directory(path: &Path) -> Result<(), SoftwareError> {
+pub(in crate::backend) fn create_directory(path: &Path) -> Result<(), SoftwareError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(SoftwareError::io("create", path))?;
     sync_directory_of(path)
 }
 
 /// Refuses a directory in which others could put or replace files.
-pub(super) fn check_directory(path: &Path) -> Result<(), SoftwareError> {
+pub(in crate::backend) fn check_directory(path: &Path) -> Result<(), SoftwareError> {
     let found = fs::metadata(path).map_err(SoftwareError::io("enter", path))?;
     let mode = found.mode() & 0o7777;
     if !found.is_dir() {
@@ -133,7 +133,7 @@ pub(super) fn check_directory(path: &Path) -> Result<(), SoftwareError> {
 }
 
 /// Removes a name, if it is there.
-pub(super) fn remove_if_there(path: &Path) -> Result<(), SoftwareError> {
+pub(in crate::backend) fn remove_if_there(path: &Path) -> Result<(), SoftwareError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SoftwareError::io("remove", path)(error)),
         Ok(()) | Err(_) => Ok(()),
@@ -141,7 +141,7 @@ pub(super) fn remove_if_there(path: &Path) -> Result<(), SoftwareError> {
 }
 
 /// Makes the names in a file's directory durable.
-pub(super) fn sync_directory_of(path: &Path) -> Result<(), SoftwareError> {
+pub(in crate::backend) fn sync_directory_of(path: &Path) -> Result<(), SoftwareError> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) | None => Path::new("."),

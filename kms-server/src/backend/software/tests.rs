@@ -134,10 +134,7 @@ fn denied<T>(result: Result<T, BackendError>) -> String {
 /// As [`denied`], or a PIN that does not fit: the two look alike.
 #[track_caller]
 fn not_opened<T>(result: Result<T, BackendError>) -> String {
-    match result {
-        Err(error @ BackendError::Credentials(_)) => chain(&error),
-        other => denied(other),
-    }
+    if matches!(result, Err(BackendError::Credentials(_))) { pin_refused(result) } else { denied(result) }
 }
 
 /// As [`denied`], for a PIN.
@@ -145,8 +142,7 @@ fn not_opened<T>(result: Result<T, BackendError>) -> String {
 fn pin_refused<T>(result: Result<T, BackendError>) -> String {
     match result {
         Err(error @ BackendError::Credentials(_)) => chain(&error),
-        Err(other) => panic!("not a refused PIN but {}", chain(&other)),
-        Ok(_) => panic!("not refused"),
+        other => panic!("not a refused PIN but {:?}", other.err()),
     }
 }
 

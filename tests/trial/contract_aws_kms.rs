@@ -11,7 +11,7 @@ use kms_server::noun::Uid;
 use kms_server::noun::random::OsRandom;
 
 /// Of AWS KMS at three addresses.
-pub async fn aws_kms(live: &str, dead: &str, stranger: &str) -> Result<()> {
+pub async fn run(live: &str, dead: &str, stranger: &str) -> Result<()> {
     arena::init(SLOTS);
     let cluster = Uid::generate(&OsRandom::new());
     let open = |url: &str| -> Arc<dyn MasterKeyBackend> {
