@@ -41,7 +41,7 @@ pub fn blocks(text: &str) -> Vec<Block> {
                 open = Some(Block { section: section.clone(), language: language.to_owned(), text: String::new() });
             }
             (None, None) => {
-                if let Some(heading) = line.strip_prefix("## ") {
+                if let Some(heading) = line.strip_prefix("## ").or_else(|| line.strip_prefix("### ")) {
                     heading.clone_into(&mut section);
                 }
             }

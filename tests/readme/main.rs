@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod backends;
 mod child;
 mod document;
 
@@ -56,18 +57,7 @@ async fn running_it_for_real_goes_as_it_is_told() -> Result<()> {
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), here(text));
     write("kms.toml", &block(&blocks, "toml", "# /etc/kms/kms.toml").text)?;
     write("config.toml", &block(&blocks, "toml", "# ~/.config/kms/config.toml").text)?;
-    let authority = Authority::new()?;
-    write("ca.pem", &authority.pem())?;
-    for (name, identity) in [
-        ("server", authority.server()?),
-        ("admin", authority.client("spiffe://example.com/admin")?),
-        ("billing", authority.client("spiffe://example.com/billing")?),
-    ] {
-        write(&format!("{name}.pem"), &identity.certificate)?;
-        let key = format!("{name}.key");
-        write(&key, &identity.key)?;
-        fs::set_permissions(folder.path().join(key), fs::Permissions::from_mode(0o600))?;
-    }
+    write_certificates(folder.path())?;
 
     let told = steps(&blocks, "Running it");
     let told: Vec<Step> = told
@@ -96,8 +86,30 @@ async fn running_it_for_real_goes_as_it_is_told() -> Result<()> {
     serve.stop().await
 }
 
+/// Writes certificates for the daemon, an administrator and an application.
+fn write_certificates(folder: &Path) -> Result<()> {
+    let authority = Authority::new()?;
+    fs::write(folder.join("ca.pem"), authority.pem())?;
+    for (name, identity) in [
+        ("server", authority.server()?),
+        ("admin", authority.client("spiffe://example.com/admin")?),
+        ("billing", authority.client("spiffe://example.com/billing")?),
+    ] {
+        fs::write(folder.join(format!("{name}.pem")), &identity.certificate)?;
+        let key = folder.join(format!("{name}.key"));
+        fs::write(&key, &identity.key)?;
+        fs::set_permissions(key, fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
 /// Runs the steps in one shell, and holds what each printed against what README shows.
 async fn walk(steps: &[Step], folder: &Path) -> Result<()> {
+    walk_in(steps, folder, &[]).await
+}
+
+/// As [`walk`], with variables of the environment.
+async fn walk_in(steps: &[Step], folder: &Path, environment: &[(&str, String)]) -> Result<()> {
     let mut script = "exec 2>&1\n".to_owned();
     for step in steps {
         writeln!(script, "{}\necho '{MARK}'", step.commands)?;
@@ -108,6 +120,7 @@ async fn walk(steps: &[Step], folder: &Path) -> Result<()> {
     let mut shell = Command::new("bash");
     shell.args(["-eu", "-o", "pipefail", "-c", &script]).current_dir(folder);
     shell.env("PATH", format!("{}:{path}", programs.display()));
+    shell.envs(environment.iter().map(|(name, value)| (name, value)));
     // Whoever runs the tests may have settings of their own.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KMS_")) {
         shell.env_remove(name);
