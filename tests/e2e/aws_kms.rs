@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use kms_tests::request::*;
-use kms_tests::{AwsProxy, Fault, Moto, Settings, Site, command, run};
+use kms_tests::{AwsProxy, Fault, Moto, Settings, Site, command, patiently, run};
 use serde_json::json;
 use tokio::net::TcpSocket;
+use tokio::time::Instant;
 
 use crate::{ACME_KEY, World};
 
@@ -123,6 +124,33 @@ async fn a_key_that_somebody_made_is_adopted_once() -> Result<()> {
     let refused = site_with(&proxy, &copied, "info")?.try_init().await?;
     ensure!(refused.code == Some(1) && refused.stderr.contains("multi-Region"), "{refused:?}");
     Ok(())
+}
+
+/// Whoever may disable the key in AWS takes the daemon's keys away from it, and gives them back.
+#[tokio::test]
+async fn a_key_that_is_disabled_in_aws_locks_the_daemon() -> Result<()> {
+    let moto = Moto::start().await?;
+    let proxy = moto.proxy().await?;
+    let world = World::at(site_with(&proxy, "lock_after = \"2s\"", "info")?).await?;
+    let sealed = world.app.ask(encrypt(ACME_KEY, b"secret", &[])).await?.ciphertext;
+    let keys = proxy.ask("ListKeys", &json!({})).await?;
+    let key = json!({ "KeyId": keys["Keys"][0]["KeyArn"] });
+    proxy.ask("DisableKey", &key).await?;
+    let began = Instant::now();
+    let is_locked = async || world.daemon.metric("kms_locked").await.is_ok_and(|locked| locked == 1.0);
+    patiently("the daemon to lock itself", async { while !is_locked().await {} }).await?;
+    let took = began.elapsed();
+    let got = world.app.ask(decrypt(ACME_KEY, &sealed, &[])).await;
+    ensure!(got.is_err_and(|refused| refused.is("LOCKED")));
+    proxy.ask("EnableKey", &key).await?;
+    let serves = async || world.daemon.probe("/readyz").await.is_ok_and(|code| code == 200);
+    patiently("the daemon to serve again", async { while !serves().await {} }).await?;
+    assert_eq!(world.app.ask(decrypt(ACME_KEY, &sealed, &[])).await?.plaintext, b"secret");
+    println!(
+        "a key disabled in AWS: locked after {:.1} s (lock_after 2 s), and served again when it was enabled",
+        took.as_secs_f64()
+    );
+    world.finish().await
 }
 
 #[tokio::test]
