@@ -24,7 +24,8 @@ dev: build ## a daemon to try things on, with throw-away certificates
 
 # What tests run against beside the build: SoftHSM2 with OpenSC's tools.
 .PHONY: setup-tests
-setup-tests:
+# After the other: two package managers at a time are one too many.
+setup-tests: setup
 	@deploy/setup.sh --with-tests
 
 test: setup-tests build ## all tests; those that measure or count something show it
@@ -34,8 +35,8 @@ test: setup-tests build ## all tests; those that measure or count something show
 # kms-server/doc/proof.
 PROVE := KMS_TESTS_AT_FULL_SCALE=1 cargo test $(FEATURES) --test e2e -- --show-output --test-threads 1
 
-prove: build ## fences, failing logs, callers that hang up, moved data keys, retries, crashes and damage, at full scale
-	$(PROVE) destruction:: log_failure:: hang_up:: data_keys:: rewrap:: retries:: crash:: damage::
+prove: setup-tests build ## fences, failing logs, callers that hang up, moved data keys, retries, tokens, crashes and damage, at full scale
+	$(PROVE) destruction:: log_failure:: hang_up:: data_keys:: rewrap:: retries:: pkcs11:: crash:: damage::
 
 prove-crash: build ## 1,000 kills under load, and 20 at every named place to die
 	$(PROVE) crash::

@@ -264,7 +264,10 @@ if ! has_python_venv; then
 fi
 if [ -n "$with_tests" ] && ! has_softhsm; then
     install_softhsm || say "setup: the package manager failed"
-    has_softhsm || say "setup: tests of the PKCS#11 backend will fail without: apt-get install softhsm2 opensc"
+    if ! has_softhsm; then
+        say "setup: the tests of the PKCS#11 backend need SoftHSM2 and OpenSC: apt-get install softhsm2 opensc"
+        exit 1
+    fi
 fi
 if has_python_venv; then
     say "setup: everything is here"

@@ -203,9 +203,14 @@ impl Diagnosis {
             Err(error) if error == rustix::io::Errno::NOENT => {}
             Err(error) => self.add("disk", Health::Failure, format!("{}: {error}", settings.data_dir.display())),
         }
-        if lock::is_marked(&settings.data_dir).unwrap_or(false) {
-            let message = "an operator locked this node: it starts, and refuses every call until `kms operator unlock`";
-            self.add("lock", Health::Warning, message);
+        match lock::is_marked(&settings.data_dir) {
+            Ok(false) => {}
+            Ok(true) => {
+                let message =
+                    "an operator locked this node: it starts, and refuses every call until `kms operator unlock`";
+                self.add("lock", Health::Warning, message);
+            }
+            Err(error) => self.add("lock", Health::Failure, format!("whether it is locked cannot be read: {error}")),
         }
     }
 

@@ -7,10 +7,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
+use crate::audit::{Leaf, Log, LogFailed, Unrecorded};
 use crate::backend::watch::LockCause;
 
 /// The marker's name in the data directory.
@@ -20,6 +22,7 @@ pub const MARKER: &str = "locked";
 #[derive(Debug)]
 pub struct Lock {
     data_dir: PathBuf,
+    unrecorded: Arc<Unrecorded>,
     /// Looked at by every request.
     is_asked: AtomicBool,
     asked: watch::Sender<Option<LockCause>>,
@@ -27,8 +30,13 @@ pub struct Lock {
 
 impl Lock {
     /// Begins unlocked, for one session.
-    pub fn new(data_dir: &Path) -> Self {
-        Self { data_dir: data_dir.to_owned(), is_asked: AtomicBool::new(false), asked: watch::Sender::new(None) }
+    pub fn new(data_dir: &Path, unrecorded: Arc<Unrecorded>) -> Self {
+        Self {
+            unrecorded,
+            data_dir: data_dir.to_owned(),
+            is_asked: AtomicBool::new(false),
+            asked: watch::Sender::new(None),
+        }
     }
 
     /// Asks for the end of the session. The first cause stays, but an operator's goes before any other.
@@ -59,18 +67,33 @@ impl Lock {
         self.is_asked.load(Ordering::Acquire)
     }
 
+    /// Appends the record of a lock; if the log does not take it now, the next one begins with it.
+    pub fn record(&self, log: &Log, leaf: Leaf) -> Result<u64, LogFailed> {
+        log.append(leaf.clone()).inspect_err(|_| {
+            if !self.unrecorded.add(leaf) {
+                tracing::error!("the record of a lock is lost");
+            }
+        })
+    }
+
     /// Returns the data directory, where the marker goes.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 }
 
-/// Makes the marker, durably. No error if it is there. Blocks.
+/// Returns what is in the marker, for the record of its end.
+pub fn marked_by(data_dir: &Path) -> Option<String> {
+    let text = fs::read(data_dir.join(MARKER)).ok()?;
+    Some(String::from_utf8_lossy(&text).chars().take(MARKER_CHARS_SHOWN).collect())
+}
+
+/// Makes the marker, durably; one that is there gets another line. Blocks.
 pub fn mark(data_dir: &Path, by: &str) -> io::Result<()> {
     let mut file = OpenOptions::new()
-        .write(true)
         .create(true)
-        .truncate(true)
+        .truncate(false)
+        .append(true)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(data_dir.join(MARKER))?;
@@ -96,6 +119,8 @@ pub fn unmark(data_dir: &Path) -> io::Result<()> {
     }
 }
 
+const MARKER_CHARS_SHOWN: usize = 1_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,7 +144,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_operators_lock_goes_before_any_other() {
-        let lock = Lock::new(Path::new("."));
+        let lock = Lock::new(Path::new("."), Arc::default());
         lock.ask(LockCause::Refused);
         lock.ask(LockCause::Offline);
         assert_eq!(lock.asked().await, LockCause::Refused);

@@ -56,7 +56,7 @@ enum Command {
     },
     /// Looks at everything that the daemon needs, while it does not run: settings, files, limits, certificates, store,
     /// and a real round trip with what holds the master key.
-    #[command(after_help = "Exit code 0: all is right, or there are warnings; 1: there is a failure.")]
+    #[command(after_help = DOCTOR_HELP)]
     Doctor {
         #[command(flatten)]
         flags: Box<Flags>,
@@ -122,6 +122,12 @@ enum ConfigCommand {
         output: Output,
     },
 }
+
+const DOCTOR_HELP: &str = "\
+Exit code 0: all is right, or there are warnings; 1: there is a failure.
+
+While it looks, it has the data directory as a daemon has it, and opens the store as a start does; a
+PIN that does not fit counts as a try. Audit log and ledger it leaves to a start, which verifies them.";
 
 const SETTINGS_HELP: &str = "\
 A flag beats its environment variable, which beats the file of settings. The file has more settings

@@ -208,7 +208,8 @@ impl Reloader {
         };
         let leaf = leaf.ended(if why.is_none() { Outcome::Ok } else { Outcome::Failed });
         let Some(log) = log else {
-            anyhow::ensure!(self.unrecorded.add(leaf), "too many reloads wait for their record: unlock the node first");
+            let kept = if why.is_none() { self.unrecorded.add(leaf) } else { self.unrecorded.add_minor(leaf) };
+            anyhow::ensure!(kept, "too many reloads wait for their record: unlock the node first");
             return Ok(());
         };
         let index = log.append(leaf);

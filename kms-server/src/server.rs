@@ -170,6 +170,7 @@ pub fn serve(
             }
         };
     }
+    front.unrecorded.tell_lost();
     tracing::info!("stopped");
     Ok(())
 }

@@ -9,6 +9,8 @@ pub struct StopSignals {
     interrupt: Signal,
     /// Taken so that a write past the limit of file sizes is an error and not the end.
     _file_size: Signal,
+    /// One came, and somebody else is to hear of it.
+    put_back: bool,
 }
 
 impl StopSignals {
@@ -22,15 +24,26 @@ impl StopSignals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             _file_size: signal(SignalKind::from_raw(libc::SIGXFSZ))?,
+            put_back: false,
         })
     }
 
     /// Returns when the next one came.
     pub async fn next(&mut self) {
+        if std::mem::take(&mut self.put_back) {
+            return;
+        }
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+impl StopSignals {
+    /// Lets one that came be heard again by who waits next.
+    pub fn put_back(&mut self) {
+        self.put_back = true;
     }
 }
 

@@ -126,6 +126,18 @@ async fn a_key_that_somebody_made_is_adopted_once() -> Result<()> {
     Ok(())
 }
 
+/// Also where the address comes from AWS's own variables, nothing goes out in clear. (The address is nobody's.)
+#[tokio::test]
+async fn no_epoch_key_crosses_a_network_in_clear() -> Result<()> {
+    let moto = Moto::start().await?;
+    let site = site_with(&moto.proxy().await?, "", "info")?;
+    site.use_backend("kind = \"aws-kms\"\naws_region = \"eu-central-1\"")?;
+    site.set_variable("AWS_ENDPOINT_URL_KMS", "http://192.0.2.1:4566");
+    let ended = site.try_init().await?;
+    ensure!(ended.code == Some(1) && ended.stderr.contains("would cross the network in clear"), "{ended:?}");
+    Ok(())
+}
+
 /// Whoever may disable the key in AWS takes the daemon's keys away from it, and gives them back.
 #[tokio::test]
 async fn a_key_that_is_disabled_in_aws_locks_the_daemon() -> Result<()> {

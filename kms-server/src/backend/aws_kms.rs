@@ -207,6 +207,10 @@ async fn judged(session: &Session, key: &KeyArn, error: AwsError) -> AwsError {
         Ok(State::PendingDeletion(_)) => error.reclassed(Class::Denied).and("it is to be deleted"),
         Ok(State::Enabled) => error.reclassed(Class::Unavailable).and("it is enabled by now: try again"),
         Ok(State::NotNow(state)) => error.reclassed(Class::Unavailable).and(&format!("it is {state}")),
+        // A right that is missing there says nothing of the key.
+        Err(unknown) if matches!(unknown.class, Class::Denied) => {
+            error.reclassed(Class::Unavailable).and("and DescribeKey is refused")
+        }
         Err(unknown) => unknown,
     }
 }
@@ -224,7 +228,10 @@ async fn tried(session: &Session, key: &KeyArn, context: &EpochContext, unclear:
         Ok(opened) if *opened.expose_to_backend() == PROBE => unclear.reclassed(Class::WrongKey),
         Ok(_) => AwsError::wrong_answer(format!("{key} does not give back what it was given")),
         Err(error) if error.class == Class::State => judged(session, key, error).await,
-        Err(error) if matches!(error.class, Class::WrongKey | Class::Unclear) => unclear.reclassed(Class::Unavailable),
+        // Nor does a right to seal that is missing.
+        Err(error) if matches!(error.class, Class::WrongKey | Class::Unclear | Class::Denied) => {
+            unclear.reclassed(Class::Unavailable)
+        }
         Err(error) => error,
     }
 }

@@ -21,12 +21,13 @@ use super::Api;
 use super::budget::{Budgeted, Keeping, Share};
 use super::connection::ConnectionInfo;
 use super::error::Error;
+use super::locked::ORDERS;
 use super::pipeline::{code_name, request_id};
 use super::serve::Reflection;
 use super::services::method_of;
 use super::status::{status, why, with_reason};
 use crate::audit::{Leaf, Outcome};
-use crate::keyring::Who;
+use crate::keyring::{self, Who};
 
 /// Answers one request.
 pub(super) async fn answer(
@@ -42,7 +43,11 @@ pub(super) async fn answer(
     // It is on its way into the lock: nothing new is begun, and what is answered has no record any more.
     if api.lock.is_asked() && !is_health {
         let request_id = request_id(api.keyring.rng(), api.clock.now());
-        return status(&Error::Locking, &request_id).into_http();
+        let op = method_of(&path).unwrap_or("Unknown");
+        metrics::counter!("kms_requests_total", "method" => op, "code" => code_name(Code::Unavailable)).increment(1);
+        // Whoever orders something asks again, and finds the locked node, which carries it out.
+        let error = if ORDERS.contains(&&*path) { keyring::Error::ShuttingDown.into() } else { Error::Locking };
+        return status(&error, &request_id).into_http();
     }
     // Before anything is read for somebody who is nobody.
     if let Err(none) = connection.identity.as_ref()

@@ -42,10 +42,10 @@ impl Operation for Lock {
         // Not to be taken back from here on, whether the caller hangs up or a disk fails. The marker before the record:
         // the other order ends, at worst, in a record of a lock that no restart keeps.
         let ordered = tokio::task::spawn_blocking(move || {
-            let marked = lock::mark(lock.data_dir(), &by);
-            let appended = log.append(leaf);
+            // First of all: a disk that hangs holds up marker and record, and not the lock.
             lock.ask(LockCause::Operator);
-            (marked, appended)
+            let marked = lock::mark(lock.data_dir(), &by);
+            (marked, lock.record(&log, leaf))
         });
         let (marked, appended) = ordered.await.map_err(|_| Error::Locking)?;
         if let Err(error) = marked {

@@ -3,10 +3,13 @@
 //! It has no key, so that it cannot write records: what it answers is counted, and the record of the unlock has the
 //! number. Orders are not carried out here, but by whoever runs the session, one after the other.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use kms_proto::v1::operator_service_server::OperatorService;
@@ -22,6 +25,7 @@ use super::complete::HEALTH;
 use super::connection::ConnectionInfo;
 use super::error::Error;
 use super::pipeline::{code_name, request_id, with_request_id};
+use super::serve::Listener;
 use super::services::method_of;
 use super::status::{status, with_reason};
 use crate::backend::watch::LockCause;
@@ -45,6 +49,8 @@ pub struct Locked {
     pub budget: Budget,
     /// What was answered so far.
     pub answered: Answered,
+    /// How often a lock was ordered: what unlocks meanwhile looks at it.
+    pub lock_orders: AtomicU64,
 }
 
 /// What a locked node has answered, for the record of its end.
@@ -118,7 +124,11 @@ impl Locked {
             rule: Some(decision.rule),
         };
         let (answer, answered) = oneshot::channel();
-        let order = Order { who, action, validate_only: validate_only(request.get_ref()), answer };
+        let validate_only = validate_only(request.get_ref());
+        if action == Action::Lock && !validate_only {
+            self.lock_orders.fetch_add(1, Ordering::AcqRel);
+        }
+        let order = Order { who, action, validate_only, answer };
         // Another is under way: this one waits for its turn, or the node is not locked any more when it comes.
         let gone = || {
             let sentence = "this node is leaving its lock, or stopping: ask again";
@@ -138,24 +148,31 @@ impl Locked {
     }
 }
 
-/// Answers one request.
+/// Answers one request on a listener.
 pub(super) async fn answer(
     locked: &Locked,
+    listener: Listener,
     routes: Routes,
     connection: ConnectionInfo,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let path = request.uri().path();
-    let (is_health, is_order) = (path.starts_with(HEALTH), ORDERS.contains(&path));
+    let is_health = path.starts_with(HEALTH);
+    let is_order = listener == Listener::Operator && ORDERS.contains(&path);
     let op = method_of(path).unwrap_or("Unknown");
-    let response = if is_health || is_order {
-        let share = Share::default();
+    // Before anything is read for somebody who is nobody.
+    let is_read = is_health || is_order && connection.identity.is_ok();
+    let response = if is_read {
         let (mut head, body) = request.into_parts();
         head.extensions.insert(connection);
-        let request = Request::from_parts(head, Budgeted::new(body, locked.budget.clone(), share));
-        match routes.oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
+        let request = Request::from_parts(head, Budgeted::new(body, locked.budget.clone(), Share::default()));
+        let answering = AssertUnwindSafe(routes.oneshot(request)).catch_unwind();
+        match tokio::time::timeout(ORDER_TIME_MAX, answering).await {
+            Ok(Ok(Ok(response))) => response,
+            Ok(Ok(Err(never))) => match never {},
+            Ok(Err(_)) | Err(_) => {
+                locked.refusal("the order was not carried out in time: ask again", &locked.request_id()).into_http()
+            }
         }
     } else {
         let sentence = format!("this node is locked: {}", locked.cause.load().describe());
@@ -206,6 +223,9 @@ impl OperatorService for LockedOperator {
     }
 }
 
-const ORDERS: [&str; 2] = ["/kms.v1.OperatorService/Lock", "/kms.v1.OperatorService/Unlock"];
+/// Longer than a backend takes, and the opening of a store.
+const ORDER_TIME_MAX: Duration = Duration::from_secs(120);
+/// What an operator orders a node that is locked to do.
+pub(super) const ORDERS: [&str; 2] = ["/kms.v1.OperatorService/Lock", "/kms.v1.OperatorService/Unlock"];
 /// How many refused orders are told of in the process log: it is no audit log, and nobody may fill it.
 const DENIALS_TOLD: u64 = 16;

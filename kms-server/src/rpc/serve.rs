@@ -61,7 +61,7 @@ impl Reflection {
 #[derive(Clone)]
 enum By {
     Api(Arc<Api>),
-    Locked(Arc<Locked>),
+    Locked(Arc<Locked>, Listener),
 }
 
 /// The services of one listener, ready to be served on any connection.
@@ -147,7 +147,7 @@ impl Endpoint {
         }
         let health = Health { reporter, names };
         health.set_serving(false).await;
-        (Self { by: By::Locked(locked), routes: routes.prepare(), reflection: Reflection::Off }, health)
+        (Self { by: By::Locked(locked, listener), routes: routes.prepare(), reflection: Reflection::Off }, health)
     }
 
     /// Serves a connection to its end: until the peer leaves, would not be let in any more, it grows
@@ -168,7 +168,7 @@ impl Endpoint {
             async move {
                 Ok::<_, Infallible>(match by {
                     By::Api(api) => answer(&api, routes, reflection, info, request).await,
-                    By::Locked(locked) => locked::answer(&locked, routes, info, request).await,
+                    By::Locked(locked, listener) => locked::answer(&locked, listener, routes, info, request).await,
                 })
             }
         });

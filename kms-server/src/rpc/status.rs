@@ -27,7 +27,7 @@ pub(super) fn code_and_reason(error: &Error) -> (Code, Reason) {
         Error::Deadline => (Code::DeadlineExceeded, Reason::Deadline),
         Error::ApprovalRequired => (Code::FailedPrecondition, Reason::ApprovalRequired),
         Error::ExportNotSupported => (Code::FailedPrecondition, Reason::ExportNotSupported),
-        Error::MarkerFailed => (Code::Unavailable, Reason::StoreUnavailable),
+        Error::MarkerFailed => (Code::Internal, Reason::Internal),
         Error::Locking => (Code::Unavailable, Reason::Locked),
         Error::Keyring(error) => of_keyring(error),
     }

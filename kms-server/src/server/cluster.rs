@@ -60,6 +60,14 @@ impl Cluster {
         }
         Ok(Self { opened, store, warnings })
     }
+
+    /// Closes it before it was used.
+    pub(super) async fn close(self, front: &Front) -> anyhow::Result<()> {
+        let Self { opened, store, .. } = self;
+        opened.keyring.log().close();
+        drop(opened);
+        Ok(front.store.release(&*store).await?)
+    }
 }
 
 async fn open(front: &Front, store: &Arc<dyn Store>, salvaged_bytes: Option<u64>) -> anyhow::Result<Opened> {

@@ -2,7 +2,7 @@
 //! unlocks. See doc/decisions/0012.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -61,6 +61,7 @@ pub(super) fn run(
             orders,
             budget: Budget::new(front.settings.bytes_in_flight_max),
             answered: Answered::default(),
+            lock_orders: AtomicU64::new(0),
         });
         let endpoints = [
             Endpoint::locked(Listener::Services, Arc::clone(&locked)).await,
@@ -74,20 +75,31 @@ pub(super) fn run(
             .take()
             .map(|reloader| reloads.spawn(reloader.run(None, reloads.clone(), tokens.stop_accepting.clone())));
 
-        let unlocking = Unlocking { front, held, cause: &cause, answered: &locked.answered };
-        let opened = loop {
-            let step = tokio::select! {
-                () = signals.next() => break Ok(None),
-                Some(order) = ordered.recv() => unlocking.carry_out(order).await,
-                () = unlocking.backend_answers() => unlocking.by_itself().await,
-            };
-            match step {
-                Ok(None) => {}
-                other => break other,
+        let unlocking =
+            Unlocking { front, held, cause: &cause, answered: &locked.answered, lock_orders: &locked.lock_orders };
+        let opened = {
+            // Kept from order to order: whoever gives many does not keep the backend from being asked.
+            let mut answers = std::pin::pin!(unlocking.backend_answers());
+            loop {
+                let step = tokio::select! {
+                    () = signals.next() => break Ok(None),
+                    Some(order) = ordered.recv() => unlocking.carry_out(order).await,
+                    () = answers.as_mut() => {
+                        answers.set(unlocking.backend_answers());
+                        unlocking.by_itself().await
+                    }
+                };
+                match step {
+                    Ok(None) => {}
+                    other => break other,
+                }
             }
         };
-        ordered.close();
-        doors.close(signals, Some(CLOSE_TIME_MAX)).await;
+        // Those that wait are told to ask again.
+        drop(ordered);
+        if doors.close(signals, Some(CLOSE_TIME_MAX)).await {
+            signals.put_back();
+        }
         tokens.stop_changes.cancel();
         if let Some(reloading) = reloading {
             *reloader = Some(reloading.await.context("what reloads ended before it was asked to")?);
@@ -107,6 +119,8 @@ struct Unlocking<'a> {
     /// Why the node is locked now: an operator may lock what has locked itself.
     cause: &'a ArcSwap<LockCause>,
     answered: &'a Answered,
+    /// How often an operator has ordered a lock, counted when he does.
+    lock_orders: &'a AtomicU64,
 }
 
 impl Unlocking<'_> {
@@ -135,19 +149,33 @@ impl Unlocking<'_> {
     }
 
     async fn by_itself(&self) -> anyhow::Result<Option<Cluster>> {
+        let ordered = self.lock_orders.load(Ordering::Acquire);
         let Some(cluster) = self.open().await? else { return Ok(None) };
+        if self.was_locked_since(ordered) {
+            cluster.close(self.front).await?;
+            return Ok(None);
+        }
         self.record(&cluster, &Who::service(), "BACKEND_ANSWERED").await?;
         Ok(Some(cluster))
     }
 
+    /// Tells whether somebody has ordered a lock that is not carried out yet: it goes before any unlock under way.
+    fn was_locked_since(&self, ordered: u64) -> bool {
+        self.lock_orders.load(Ordering::Acquire) != ordered
+    }
+
     async fn carry_out(&self, order: Order) -> anyhow::Result<Option<Cluster>> {
         let Order { who, action, validate_only, answer } = order;
+        // Whoever does not wait any more may have changed his mind; a lock is carried out all the same.
+        if action != Action::Lock && answer.is_closed() {
+            return Ok(None);
+        }
         let (done, cluster) = match action {
-            Action::Lock if validate_only => (self.remember(&who, action, VALIDATED), None),
+            Action::Lock if validate_only => (self.rehearsed(&who, action), None),
             Action::Lock => (self.lock(&who).await, None),
             _ if validate_only => {
                 let asked = self.ask_backend().await.map_err(|_| OrderFailed::StillLocked);
-                (asked.and_then(|()| self.remember(&who, action, VALIDATED)), None)
+                (asked.and_then(|()| self.rehearsed(&who, action)), None)
             }
             _ => match self.unlock(&who).await? {
                 Some(cluster) => (Ok(()), Some(cluster)),
@@ -161,6 +189,11 @@ impl Unlocking<'_> {
 
     /// Makes of any lock one that only an operator ends.
     async fn lock(&self, who: &Who) -> Result<(), OrderFailed> {
+        // Its record first: where there is no room for one, there is no order.
+        let leaf = Leaf { why: Some(LockCause::Operator.as_str().into()), ..Leaf::of(Action::Lock.as_str()) };
+        if !self.front.unrecorded.add(who.sign(leaf).ended(Outcome::Ok)) {
+            return Err(OrderFailed::TooMany);
+        }
         let by = who.sub.as_deref().unwrap_or_default().to_owned();
         let data_dir = self.front.settings.data_dir.clone();
         let marked = tokio::task::spawn_blocking(move || lock::mark(&data_dir, &by)).await;
@@ -169,18 +202,23 @@ impl Unlocking<'_> {
             return Err(OrderFailed::Marker);
         }
         self.cause.store(Arc::new(LockCause::Operator));
-        self.remember(who, Action::Lock, LockCause::Operator.as_str())
+        Ok(())
     }
 
-    /// Keeps the record of an order for the log that there will be.
-    fn remember(&self, who: &Who, action: Action, why: &'static str) -> Result<(), OrderFailed> {
-        let leaf = who.sign(Leaf { why: Some(why.into()), ..Leaf::of(action.as_str()) });
-        let kept = self.front.unrecorded.add(leaf.ended(Outcome::Ok));
+    /// Keeps the record of a rehearsal for the log that there will be.
+    fn rehearsed(&self, who: &Who, action: Action) -> Result<(), OrderFailed> {
+        let leaf = who.sign(Leaf { why: Some(VALIDATED.into()), ..Leaf::of(action.as_str()) });
+        let kept = self.front.unrecorded.add_minor(leaf.ended(Outcome::Ok));
         if kept { Ok(()) } else { Err(OrderFailed::TooMany) }
     }
 
     async fn unlock(&self, who: &Who) -> anyhow::Result<Option<Cluster>> {
+        let ordered = self.lock_orders.load(Ordering::Acquire);
         let Some(cluster) = self.open().await? else { return Ok(None) };
+        if self.was_locked_since(ordered) {
+            cluster.close(self.front).await?;
+            return Ok(None);
+        }
         self.record(&cluster, who, LockCause::Operator.as_str()).await?;
         // After the record: the other order ends, at worst, in a node that serves without anybody having unlocked it.
         lock::unmark(&self.front.settings.data_dir).context("the marker of the lock cannot be removed")?;
@@ -212,6 +250,7 @@ impl Unlocking<'_> {
     /// Writes what has happened since the lock, and its end.
     async fn record(&self, cluster: &Cluster, who: &Who, why: &'static str) -> anyhow::Result<()> {
         let leaf = who.sign(Leaf {
+            ev: lock::marked_by(&self.front.settings.data_dir).map(Into::into),
             cnt: Some(self.answered.calls.load(Ordering::Relaxed)),
             fail: Some(self.answered.denied.load(Ordering::Relaxed)),
             why: Some(why.into()),

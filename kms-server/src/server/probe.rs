@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Leaf, Outcome};
@@ -56,9 +57,11 @@ impl Probing {
             ..Leaf::of("Lock")
         };
         let log = self.keyring.log();
-        let written = async { log.durable(log.append(leaf.ended(Outcome::Ok))?).await };
-        if let Err(error) = written.await {
-            tracing::error!(%error, "the record of the lock could not be written");
+        let written = async { log.durable(self.lock.record(log, leaf.ended(Outcome::Ok))?).await };
+        match tokio::time::timeout(RECORD_TIME_MAX, written).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the record of the lock could not be written"),
+            Err(_) => tracing::error!("the record of the lock is not durable in time"),
         }
         self.lock.ask(cause);
     }
@@ -66,9 +69,16 @@ impl Probing {
 
 /// Asks the backend for the current key once, and lets go of it at once.
 pub(super) async fn try_key(backend: &dyn MasterKeyBackend, epoch_wrap: &EpochWrap) -> Result<(), BackendError> {
-    let tried = tokio::time::timeout(PROBE_TIME_MAX, epoch_wrap.open(backend)).await;
-    tried.unwrap_or_else(|_| Err(BackendError::Unavailable("no answer within a minute".into()))).map(drop)
+    // A panic in a library ends a probe, and not probing.
+    let tried = std::panic::AssertUnwindSafe(epoch_wrap.open(backend)).catch_unwind();
+    match tokio::time::timeout(PROBE_TIME_MAX, tried).await {
+        Ok(Ok(opened)) => opened.map(drop),
+        Ok(Err(_)) => Err(BackendError::Unavailable("the probe ended in a panic".into())),
+        Err(_) => Err(BackendError::Unavailable("no answer within a minute".into())),
+    }
 }
+
+const RECORD_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Longer than any backend's own limit: the software HSM may make a try of its PIN wait for half a minute.
 const PROBE_TIME_MAX: Duration = Duration::from_secs(60);

@@ -58,7 +58,7 @@ pub(super) fn run(
     let runtime = runtime(Some(&log))?;
     let warnings = front.warnings.iter().cloned().chain(warnings).collect();
     let facts = Facts { started: front.started, store_kind: front.store.name(), is_trial: front.is_trial, warnings };
-    let lock = Arc::new(Lock::new(&settings.data_dir));
+    let lock = Arc::new(Lock::new(&settings.data_dir, Arc::clone(&front.unrecorded)));
     // The start itself was the first probe.
     let probed = Arc::new(Probed::new(clock.now()));
     let api = Arc::new(Api {
@@ -140,41 +140,35 @@ pub(super) fn run(
             None => tracing::info!("stopping: no new connections; requests under way are finished"),
             Some(cause) => tracing::warn!(cause = cause.as_str(), "locking: {}", cause.describe()),
         }
+        let watchdog = cause.map(|_| Watchdog::start());
         let stopped = doors.close(signals, cause.map(|_| LOCK_TIME_MAX)).await;
         tokens.stop_changes.cancel();
         changes.close();
-        match cause {
-            None => changes.wait().await,
-            // Whoever orders a lock does not wait for a disk that hangs: a crash loses nothing that was acknowledged.
-            Some(_) if tokio::time::timeout(CHANGES_TIME_MAX, changes.wait()).await.is_err() => {
-                tracing::error!("changes under way do not end: the process is ended, since its keys must go");
-                std::process::abort();
-            }
-            Some(_) => {}
-        }
+        changes.wait().await;
         if let Some(reloading) = reloading {
             *reloader = Some(reloading.await.context("what reloads ended before it was asked to")?);
         }
         // And says in its exit code that it failed.
         keyring.check_whole().context("this node stopped serving before it was asked to")?;
-        Ok::<_, anyhow::Error>(cause.filter(|_| !stopped))
+        Ok::<_, anyhow::Error>((cause.filter(|_| !stopped), watchdog))
     });
     log.close();
     kill_point::pass(kill_point::Point::LogClosed);
     // The store is closed after the last change, and the log holds its outcome.
     let closed = match &ended {
-        Ok(Some(_)) => runtime.block_on(front.store.release(&*store)),
-        Ok(None) | Err(_) => runtime.block_on(store.close()),
+        Ok((Some(_), _)) => runtime.block_on(front.store.release(&*store)),
+        Ok((None, _)) | Err(_) => runtime.block_on(store.close()),
     };
     closed?;
-    let Some(cause) = ended? else {
+    let (Some(cause), watchdog) = ended? else {
         drop(runtime);
         return Ok(Ended::Stopped);
     };
-    runtime.shutdown_timeout(CHANGES_TIME_MAX);
+    drop(runtime);
     drop((api, keyring, log, store));
     let left = arena::status().used;
     anyhow::ensure!(left == 0, "{left} keys are still in memory after the lock: the process ends instead");
+    drop(watchdog);
     // An operator may have locked what was locking itself.
     let cause = if lock::is_marked(&settings.data_dir)? { LockCause::Operator } else { cause };
     Ok(Ended::Locked(Held { cause, probe: Some((backend, epoch_wrap)) }))
@@ -196,6 +190,28 @@ async fn until_end(signals: &mut StopSignals, keyring: &Keyring, lock: &Lock, do
     }
 }
 
+/// Ends the process unless it is dropped in time. Whoever orders a lock does not wait for a disk that hangs: the keys must
+/// go, and a crash loses nothing that was acknowledged.
+struct Watchdog {
+    _alive: std::sync::mpsc::Sender<()>,
+}
+
+impl Watchdog {
+    fn start() -> Self {
+        let (alive, gone) = std::sync::mpsc::channel::<()>();
+        let watch = move || {
+            if gone.recv_timeout(WATCHDOG_TIME) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                tracing::error!("the lock does not come to its end: the process is ended, since its keys must go");
+                std::process::abort();
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("kms-lock-watch".into()).spawn(watch) {
+            tracing::warn!(%error, "nobody watches over the lock");
+        }
+        Self { _alive: alive }
+    }
+}
+
 /// Only where things are tried can tools ask for the services.
 fn reflection(is_trial: bool) -> Reflection {
     #[cfg(feature = "dev")]
@@ -209,5 +225,5 @@ fn reflection(is_trial: bool) -> Reflection {
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long requests under way may go on when the node locks itself.
 const LOCK_TIME_MAX: Duration = Duration::from_secs(2);
-/// How long changes and blocking work may go on then.
-const CHANGES_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long all of a lock may take.
+const WATCHDOG_TIME: Duration = Duration::from_secs(15);

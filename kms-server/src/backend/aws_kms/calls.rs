@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use aws_config::retry::RetryConfig;
 use aws_sdk_kms::primitives::{Blob, DateTime};
 use aws_sdk_kms::types::{KeyManagerType, KeyMetadata, KeySpec, KeyState, KeyUsageType, OriginType, Tag};
 use zeroize::Zeroizing;
@@ -92,6 +93,9 @@ impl Session {
             .origin(OriginType::AwsKms)
             .multi_region(false)
             .set_tags(Some(as_tags(tags)?))
+            .customize()
+            // Once: a lost answer that was asked for again would leave a second key.
+            .config_override(aws_sdk_kms::config::Builder::new().retry_config(RetryConfig::disabled()))
             .send()
             .await;
         let answer = answer.map_err(|error| AwsError::of(&call, &error))?;

@@ -19,7 +19,9 @@ use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_kms::Client;
-use aws_sdk_kms::config::ProvideCredentials as _;
+use aws_sdk_kms::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_kms::config::{ConfigBag, Intercept, ProvideCredentials as _, RuntimeComponents};
+use aws_sdk_kms::error::BoxError;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use tracing::{instrument::WithSubscriber as _, subscriber::NoSubscriber};
 
@@ -118,6 +120,8 @@ impl Session {
         if let Some(url) = &settings.endpoint_url {
             config = config.endpoint_url(url);
         }
+        // The address may also come from AWS's variables and files.
+        let config = config.interceptor(KeepsSecrets);
         Ok(Self { kms: Client::from_conf(config.build()), place })
     }
 }
@@ -174,6 +178,31 @@ fn keeps_secrets(url: &str) -> bool {
             host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|host| host.is_loopback())
         }
         _ => false,
+    }
+}
+
+/// Lets no request out whose epoch key would cross the network in clear, wherever its address came from.
+#[derive(Debug)]
+struct KeepsSecrets;
+
+impl Intercept for KeepsSecrets {
+    fn name(&self) -> &'static str {
+        "KeepsSecrets"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if keeps_secrets(context.request().uri()) {
+            Ok(())
+        } else {
+            Err("the address of AWS KMS is neither https:// nor on this machine: epoch keys would cross the network in clear; \
+                 look at backend.aws_endpoint_url, AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_KMS and the profile"
+                .into())
+        }
     }
 }
 

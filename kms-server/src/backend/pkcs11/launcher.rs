@@ -159,7 +159,7 @@ pub(super) struct Started {
 }
 
 /// Reads the launcher's answer, if it is there: for a stream that does not block. An answer comes in one piece.
-pub(super) fn receive(launcher: impl AsFd) -> io::Result<Started> {
+pub(super) fn receive(launcher: impl AsFd) -> io::Result<io::Result<Started>> {
     let mut answer = [0; ANSWER_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -179,9 +179,10 @@ pub(super) fn receive(launcher: impl AsFd) -> io::Result<Started> {
     }
     let number = |at: usize| u32::from_be_bytes([answer[at], answer[at + 1], answer[at + 2], answer[at + 3]]);
     match (number(0), descriptors.pop()) {
-        (0, Some(stream)) => Ok(Started { id: number(4), stream: UnixStream::from(stream) }),
+        (0, Some(stream)) => Ok(Ok(Started { id: number(4), stream: UnixStream::from(stream) })),
         (0, None) => Err(io::ErrorKind::InvalidData.into()),
-        (errno, _) => Err(io::Error::from_raw_os_error(i32::try_from(errno).unwrap_or(libc::EIO))),
+        // An answer, and no error of the stream: one of these means "not yet" to whoever waits for streams.
+        (errno, _) => Ok(Err(io::Error::from_raw_os_error(i32::try_from(errno).unwrap_or(libc::EIO)))),
     }
 }
 
@@ -197,7 +198,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         send(&launcher, 0, 77, Some(&theirs)).unwrap();
         drop(theirs);
-        let mut started = receive(&daemon).unwrap();
+        let mut started = receive(&daemon).unwrap().unwrap();
         assert_eq!(started.id, 77);
         started.stream.write_all(b"x").unwrap();
         assert_eq!(next_byte(&ours).unwrap(), Some(b'x'));
@@ -209,7 +210,7 @@ mod tests {
     fn what_is_no_answer_is_an_error() {
         let (daemon, launcher) = UnixStream::pair().unwrap();
         send(&launcher, libc::EAGAIN, 0, None).unwrap();
-        assert_eq!(receive(&daemon).err().unwrap().raw_os_error(), Some(libc::EAGAIN));
+        assert_eq!(receive(&daemon).unwrap().err().unwrap().raw_os_error(), Some(libc::EAGAIN));
         send(&launcher, 0, 77, None).unwrap();
         assert!(receive(&daemon).is_err(), "no descriptor");
         (&launcher).write_all(b"abc").unwrap();

@@ -32,6 +32,8 @@ pub fn serve_module(launcher: u32) -> io::Result<()> {
     }
     let rng = OsRandom::new();
     let mut stream = input()?;
+    // What a module starts must not keep the daemon's stream open, nor what it reads be meant for us.
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
     let mut module = Module { opened: None, rng: &rng };
     while let Some(request) = next(&mut stream)? {
         let answer = module.answer(request);

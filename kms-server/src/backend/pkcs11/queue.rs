@@ -290,7 +290,12 @@ impl Keeper {
     async fn log_in(&mut self, site: &Arc<Site>) -> Result<(), Pkcs11Error> {
         let place = site.place();
         let pin_file = site.settings.pin_file.clone();
-        let token = self.process.as_ref().map(|process| process.token.clone()).unwrap_or_default();
+        // As it is now: others may have used up tries since this process was opened.
+        let token = match self.exchange(site, &Request::Look).await? {
+            Answer::Token(token) => *token,
+            Answer::Trouble { step, code } => return Err(Pkcs11Error::Trouble { place, step, code }),
+            _ => return Err(Pkcs11Error::Garbled { place }),
+        };
         if token.locked {
             return Err(Pkcs11Error::Locked { place });
         }
@@ -338,8 +343,12 @@ impl Keeper {
                 let no_pin = code == "CKR_USER_PIN_NOT_INITIALIZED";
                 Err(if no_pin { Pkcs11Error::NoUserPin { place } } else { Pkcs11Error::Trouble { place, step, code } })
             }
-            // The note stays: it may have been counted.
-            Answer::Trouble { step, code } => Err(Pkcs11Error::Trouble { place, step, code }),
+            // The note stays: it may have been counted. And what the token took before it may not take any more, which
+            // some tell by a code of their own: this PIN is not tried without end.
+            Answer::Trouble { step, code } => {
+                self.taken = None;
+                Err(Pkcs11Error::Trouble { place, step, code })
+            }
             _ => Err(Pkcs11Error::Garbled { place }),
         }
     }
@@ -409,9 +418,15 @@ impl Keeper {
                 },
             };
             match timeout(LAUNCH_LIMIT, launcher.ask()).await {
-                Ok(Ok(started)) => {
+                Ok(Ok(Ok(started))) => {
                     self.launcher = Some(launcher);
                     return Ok(started);
+                }
+                // It is well, and says why there can be no process now.
+                Ok(Ok(Err(refused))) => {
+                    self.launcher = Some(launcher);
+                    failed = refused;
+                    break;
                 }
                 Ok(Err(error)) => failed = error,
                 Err(_) => failed = io::ErrorKind::TimedOut.into(),
@@ -501,7 +516,7 @@ impl LauncherProcess {
         Ok(Self { child: program.start(theirs)?, stream: Stream::New(Some(ours)) })
     }
 
-    async fn ask(&mut self) -> io::Result<Started> {
+    async fn ask(&mut self) -> io::Result<io::Result<Started>> {
         if let Stream::New(stream) = &mut self.stream {
             let stream = stream.take().ok_or(io::ErrorKind::NotConnected)?;
             self.stream = Stream::Used(UnixStream::from_std(stream)?);

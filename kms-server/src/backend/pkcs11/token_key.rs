@@ -49,7 +49,14 @@ pub(super) fn create(
     let session = place.session;
     match find(session, label) {
         Err(Answer::Refused { refusal: Refusal::Absent, .. }) => {}
-        found => return found,
+        found => {
+            // The trial of the call that made it may have failed, and so may have its removal.
+            let (told, handle) = (found?, the_one(session, &by_label(label))?);
+            if !is_disabled(session, handle)? {
+                seal(place, handle, mechanism, b"trial", &*fresh(rng), rng)?;
+            }
+            return Ok(told);
+        }
     }
     let handle = generate(session, label, id)?;
     let fit = told_of(session, handle).and_then(|told| {
@@ -73,7 +80,7 @@ pub(super) fn wrap(
     epoch_key: &[u8],
     rng: &dyn Random,
 ) -> Answered<Answer> {
-    let handle = usable(place.session, key, AttributeType::Encrypt)?;
+    let handle = usable(place.session, key)?;
     seal(place, handle, mechanism, bound, epoch_key, rng).map(Answer::Wrapped)
 }
 
@@ -85,7 +92,7 @@ pub(super) fn unwrap(
     stored: &[u8],
     rng: &dyn Random,
 ) -> Answered<Answer> {
-    let handle = usable(place.session, key, AttributeType::Decrypt)?;
+    let handle = usable(place.session, key)?;
     // Only now: what cannot be reached is never called a wrong key.
     let Some(wrap) = Wrap::parse(stored) else { return Ok(Answer::WrongKey) };
     let failed = match open(place.session, handle, &wrap, bound) {
@@ -99,7 +106,11 @@ pub(super) fn unwrap(
     };
     let trial = fresh(rng);
     match (seal_with(place.session, handle, mechanism, bound, &*trial, rng), failed) {
-        (Ok(_), _) => Ok(Answer::WrongKey),
+        // The token works now: what failed by the way opens, and what is not of this key does not.
+        (Ok(_), _) => match open(place.session, handle, &wrap, bound) {
+            Ok(Some(key)) => Ok(Answer::Unwrapped(SecretKey(key))),
+            Ok(None) | Err(_) => Ok(Answer::WrongKey),
+        },
         (Err(_), Some(error)) => Err(trouble(Step::Decrypt)(error)),
         (Err(failed), None) => Err(failed.into_trouble()),
     }
@@ -163,13 +174,19 @@ fn the_one(session: &Session, template: &[Attribute]) -> Answered<ObjectHandle> 
     }
 }
 
-/// Finds a key that may do this.
-fn usable(session: &Session, (label, id): Key<'_>, what: AttributeType) -> Answered<ObjectHandle> {
+/// Finds a key that may be used.
+fn usable(session: &Session, (label, id): Key<'_>) -> Answered<ObjectHandle> {
     let handle = the_one(session, &by_label_and_id(label, id))?;
-    match switch(session, handle, what)? {
-        Some(false) => Err(refused(Refusal::Disabled, "")),
-        Some(true) | None => Ok(handle),
+    if is_disabled(session, handle)? { Err(refused(Refusal::Disabled, "")) } else { Ok(handle) }
+}
+
+/// Either of the two will do: a token may have been interrupted between them.
+fn is_disabled(session: &Session, handle: ObjectHandle) -> Answered<bool> {
+    let mut is_disabled = false;
+    for use_of in [AttributeType::Encrypt, AttributeType::Decrypt] {
+        is_disabled |= switch(session, handle, use_of)? == Some(false);
     }
+    Ok(is_disabled)
 }
 
 /// Tells of a key that is fit for a master key.
@@ -182,17 +199,20 @@ fn told_of(session: &Session, handle: ObjectHandle) -> Answered<Answer> {
             None => wrong.push(format!("{name} is not told")),
         }
     }
-    let mut id = Vec::new();
+    let (mut id, mut seen) = (Vec::new(), 0);
     let others = [AttributeType::KeyType, AttributeType::ValueLen, AttributeType::Id];
     for attribute in session.get_attributes(handle, &others).map_err(trouble(Step::Read))? {
         match attribute {
-            Attribute::KeyType(KeyType::AES) => {}
+            Attribute::KeyType(KeyType::AES) => seen += 1,
             Attribute::KeyType(_) => wrong.push("it is no AES key".to_owned()),
-            Attribute::ValueLen(bytes) if *bytes == KEY_BYTES as u64 => {}
+            Attribute::ValueLen(bytes) if *bytes == KEY_BYTES as u64 => seen += 1,
             Attribute::ValueLen(bytes) => wrong.push(format!("it has {bytes} bytes")),
             Attribute::Id(bytes) => id = bytes,
             _ => {}
         }
+    }
+    if seen != 2 && wrong.is_empty() {
+        wrong.push("CKA_KEY_TYPE or CKA_VALUE_LEN is not told".to_owned());
     }
     if !(1..=ID_BYTES_MAX).contains(&id.len()) {
         wrong.push(format!("its CKA_ID has {} bytes, not 1 to {ID_BYTES_MAX}", id.len()));
