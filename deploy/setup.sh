@@ -2,8 +2,8 @@
 # Makes ready what the build needs beside Rust: a C and C++20 compiler, make, and libclang; and, for
 # one of the tests, Python with venv.
 #
-#   deploy/setup.sh --with-tests   the same, and what other tests run against: SoftHSM2 and OpenSC
 #   deploy/setup.sh            install what is missing: package manager first, PyPI's libclang otherwise
+#   deploy/setup.sh --with-tests   the same, and what tests run against: SoftHSM2 and OpenSC
 #   deploy/setup.sh --user     without root: libclang from PyPI into .tools/, nothing else is touched
 #   deploy/setup.sh --check    change nothing, say what is missing (exit 1 when something is)
 #

@@ -24,6 +24,7 @@ struct Backend<'a> {
 }
 
 /// Runs the commands of a backend's section, then serves, and calls the daemon.
+#[allow(clippy::print_stdout, reason = "what was done is shown")]
 async fn from_nothing(backend: &Backend<'_>, folder: &Path) -> Result<()> {
     let here = |text: &str| {
         let text = text.replace("/etc/kms/", "").replace("/var/lib/kms", "data");

@@ -159,9 +159,14 @@ impl BackendError {
 
     /// Returns it with its causes on one line.
     pub fn chain(&self) -> String {
-        let all = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
-        all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+        chain_of(self)
     }
+}
+
+/// Returns an error with its causes on one line.
+pub(crate) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
+    let all = std::iter::successors(Some(error), |error| error.source());
+    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Wraps epoch keys under versions of a master key that never leaves it.

@@ -160,12 +160,6 @@ fn is_wrong_pin(error: &BackendError) -> bool {
     matches!(source.downcast_ref(), Some(SoftwareError::WrongPin { .. }))
 }
 
-/// Returns an error with its causes on one line.
-fn chain_of(error: &SoftwareError) -> String {
-    let all = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SoftwareError> + Send + 'static,
 ) -> Result<T, BackendError> {

@@ -97,7 +97,7 @@ impl Attempts<'_> {
     pub(super) fn keep(self, failed: u32) -> bool {
         let kept = private_file::replace(&self.path(), &line(failed));
         if let Err(error) = &kept {
-            let why = super::chain_of(error);
+            let why = crate::backend::chain_of(error);
             tracing::warn!(why, "tries of the PIN cannot be counted: a wrong one is answered late");
         }
         kept.is_ok()
@@ -110,7 +110,7 @@ impl Attempts<'_> {
             private_file::sync_directory_of(&self.path())
         });
         if let Err(error) = forgotten {
-            let why = super::chain_of(&error);
+            let why = crate::backend::chain_of(&error);
             tracing::warn!(why, "the count of wrong PINs stays, though this one was right: the next start waits");
         }
     }
