@@ -20,7 +20,7 @@ use crate::lock;
 use crate::noun::random::OsRandom;
 use crate::noun::{Clock, Random, Uid};
 use crate::protections::Protections;
-use crate::server::{StoreKind, slots_wanted};
+use crate::server::{FILES_APART, StoreKind, slots_wanted};
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, serde::Serialize)]
@@ -138,7 +138,7 @@ impl Diagnosis {
     /// What the system gives this process. The daemon may be given something else by its service manager.
     fn process(&mut self, settings: &Settings, protections: &Protections) {
         let files = getrlimit(Resource::Nofile).maximum;
-        let wanted = u64::try_from(settings.connections.total).unwrap_or(u64::MAX).saturating_add(FILES_APART);
+        let wanted = u64::try_from(settings.connections.total.saturating_add(FILES_APART)).unwrap_or(u64::MAX);
         if files.is_none_or(|files| files >= wanted) {
             self.add("open files", Health::Ok, format!("the limit allows {} connections", settings.connections.total));
         } else {
@@ -299,7 +299,5 @@ impl Diagnosis {
     }
 }
 
-/// Files of the store, the log, operators and probes.
-const FILES_APART: u64 = 512;
 /// The log makes a spare segment before it needs one.
 const SEGMENTS_FREE_MIN: u64 = 8;

@@ -29,7 +29,7 @@ use crate::telemetry;
 
 use cluster::Cluster;
 use front::{Front, Sockets};
-pub(crate) use resources::slots_wanted;
+pub(crate) use resources::{FILES_APART, slots_wanted};
 use resources::{prepare_files, prepare_memory};
 use session::{Ended, Held};
 pub use store_kind::StoreKind;

@@ -1,5 +1,6 @@
 //! Everything that can be told of settings before they are used: the settings themselves, and what they name.
 
+use std::error::Error as _;
 use std::net::TcpListener;
 use std::path::Path;
 
@@ -163,8 +164,7 @@ impl Checked {
         match status {
             Ok(status) => self.checked.push(status.detail),
             Err(error) => {
-                let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-                let why = causes.skip(1).map(ToString::to_string).collect::<Vec<_>>().join(": ");
+                let why = error.source().map(backend::chain_of).unwrap_or_default();
                 self.mistake("backend", "the master key cannot be used", why, "put it right before the next start");
             }
         }

@@ -62,4 +62,4 @@ const SECRETS_OF_TENANT: usize = 4;
 /// Epoch, cluster, and what is opened for the length of a call.
 const SLOTS_APART: usize = 64;
 /// Files of the store, the log, operators and probes.
-const FILES_APART: usize = 512;
+pub(crate) const FILES_APART: usize = 512;
