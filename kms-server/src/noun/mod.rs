@@ -8,6 +8,7 @@ pub mod dek_uid;
 pub mod name;
 pub mod principal;
 pub mod random;
+pub mod strength;
 pub mod uid;
 pub mod version;
 
@@ -16,5 +17,6 @@ pub use dek_uid::DekUid;
 pub use name::{IndexName, KeyName, TenantName};
 pub use principal::Principal;
 pub use random::Random;
+pub use strength::Strength;
 pub use uid::Uid;
 pub use version::{EpochNumber, KeyVersion};

@@ -69,7 +69,7 @@ pub use resource::Resource;
 pub use role::{Role, UnknownRole};
 
 use crate::mistake::Source;
-use crate::noun::{Principal, TenantName, UnixMillis};
+use crate::noun::{Principal, Strength, TenantName, UnixMillis};
 use bindings::{Read, Tenants};
 use entities::Vocabulary;
 use names::Names;
@@ -88,6 +88,8 @@ pub const RULE_SELF: &str = "self";
 pub struct Request<'a> {
     /// Who asks.
     pub principal: &'a Principal,
+    /// How that was proved.
+    pub strength: Strength,
     /// The peer's address.
     pub net: IpAddr,
     /// The time of the question.

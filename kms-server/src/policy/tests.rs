@@ -30,7 +30,14 @@ fn index(tenant: &str, index: &str) -> Resource {
 fn decide(policy: &Policy, who: &str, net: &str, now: UnixMillis, action: Action, of: &Resource) -> Decision {
     let principal = who.parse().unwrap();
     let net = net.parse().unwrap();
-    policy.authorize(&Request { principal: &principal, net, now, action, resource: of })
+    policy.authorize(&Request {
+        principal: &principal,
+        strength: Strength::CERTIFICATE,
+        net,
+        now,
+        action,
+        resource: of,
+    })
 }
 
 /// Returns the rule that allows, or nothing.

@@ -30,7 +30,7 @@ use super::services::method_of;
 use super::status::{status, with_reason};
 use crate::backend::watch::LockCause;
 use crate::keyring::Who;
-use crate::noun::{Clock, Random};
+use crate::noun::{Clock, Random, Strength};
 use crate::policy::{self, Action, Policy, Resource};
 
 /// What a locked node works with.
@@ -113,7 +113,14 @@ impl Locked {
         let principal = connection.identity.as_ref().as_ref().map_err(|none| refused(Error::NoIdentity(*none)))?;
         let (now, net) = (self.clock.now(), connection.net);
         let resource = &Resource::Cluster;
-        let decision = self.policy.load().authorize(&policy::Request { principal, net, now, action, resource });
+        let decision = self.policy.load().authorize(&policy::Request {
+            principal,
+            strength: Strength::CERTIFICATE,
+            net,
+            now,
+            action,
+            resource,
+        });
         if !decision.allowed {
             return Err(refused(Error::Denied));
         }

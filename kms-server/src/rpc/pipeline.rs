@@ -24,7 +24,7 @@ use crate::audit::leaf::{REPEATED, VALIDATED};
 use crate::audit::{Leaf, Outcome};
 use crate::authn::NoIdentity;
 use crate::keyring::{self, How, InUse, Terms, Who};
-use crate::noun::{Principal, Random, UnixMillis};
+use crate::noun::{Principal, Random, Strength, UnixMillis};
 use crate::policy::{self, Action, Resource};
 
 /// One RPC: what it takes, what it asks for, what it does.
@@ -157,6 +157,7 @@ fn validated() -> Leaf {
 pub(super) struct Call<'a> {
     pub(super) api: &'a Api,
     pub(super) principal: &'a Principal,
+    pub(super) strength: Strength,
     pub(super) who: Who,
     pub(super) now: UnixMillis,
     connection: &'a ConnectionInfo,
@@ -190,7 +191,14 @@ impl Call<'_> {
     /// failure and has no record.
     pub(super) fn may(&self, action: Action, resource: &Resource) -> bool {
         self.who.net.is_some_and(|net| {
-            let asked = policy::Request { principal: self.principal, net, now: self.now, action, resource };
+            let asked = policy::Request {
+                principal: self.principal,
+                strength: self.strength,
+                net,
+                now: self.now,
+                action,
+                resource,
+            };
             self.api.policy.load().authorize(&asked).allowed
         })
     }
@@ -243,16 +251,17 @@ async fn go<O: Operation>(
 ) -> Result<Done<O::Reply>, Failed> {
     // who
     let principal = asked.connection.identity.as_ref().as_ref().map_err(|none| Error::NoIdentity(*none))?;
+    let strength = Strength::CERTIFICATE;
     who.sub = Some(principal.as_str().into());
     // what
     let operation = O::parse(wire)?;
     *leaf = operation.about();
     // may
     let now = api.clock.now();
-    authorize(api, principal, who, now, &operation.asks())?;
+    authorize(api, (principal, strength), who, now, &operation.asks())?;
     // do
     let Asked { connection, share, time_max } = *asked;
-    let call = Call { api, principal, who: who.clone(), now, connection, op: O::NAME, about: leaf, share };
+    let call = Call { api, principal, strength, who: who.clone(), now, connection, op: O::NAME, about: leaf, share };
     tokio::time::timeout(time_max, operation.perform(&call)).await.unwrap_or_else(|_| Err(Error::Deadline.into()))
 }
 
@@ -278,7 +287,7 @@ fn asked_time<W>(request: &Request<W>) -> Option<Duration> {
 /// Asks policy for all that is needed, and notes the rule that decided, or the rules if it took several.
 fn authorize(
     api: &Api,
-    principal: &Principal,
+    (principal, strength): (&Principal, Strength),
     who: &mut Who,
     now: UnixMillis,
     asks: &[(Action, Resource)],
@@ -287,7 +296,7 @@ fn authorize(
     let policy = api.policy.load();
     let mut rules: Vec<Arc<str>> = Vec::with_capacity(asks.len());
     for (action, resource) in asks {
-        let decision = policy.authorize(&policy::Request { principal, net, now, action: *action, resource });
+        let decision = policy.authorize(&policy::Request { principal, strength, net, now, action: *action, resource });
         if decision.errors {
             tracing::error!(action = action.as_str(), "a policy could not be evaluated, and denies");
         }

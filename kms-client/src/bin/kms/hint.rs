@@ -163,11 +163,24 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
                 .to_owned()
         }
         ErrorReason::ApprovalRequired => {
-            "this is for `kms-server dev` alone, until a second person can approve it".to_owned()
+            "ask a second person: repeat it with --request-approval REASON, then without when it was approved"
+                .to_owned()
         }
         ErrorReason::ExportNotSupported => {
             "what holds the master key makes copies by its own means, if at all".to_owned()
         }
+        ErrorReason::TokenInvalid => {
+            "get a new token from its issuer; issuers, audiences and algorithms are the server's [[issuer]] settings"
+                .to_owned()
+        }
+        ErrorReason::RateLimited => "nothing was done: try again a little later, or ask for a higher limit".to_owned(),
+        ErrorReason::FanOutExceeded => {
+            "the binding reaches no more tenants for now; if that is no misuse, its `fan_out` is too small".to_owned()
+        }
+        ErrorReason::GrantNotFound => "`kms grant list` shows all that you may see".to_owned(),
+        ErrorReason::GrantState => "`kms grant list` shows the states; ask for a new one where it is over".to_owned(),
+        ErrorReason::SecondPersonRequired => "somebody else with the role `approver` must do this".to_owned(),
+        ErrorReason::OperationChanged => "`kms grant get` shows what it is for".to_owned(),
         ErrorReason::Unspecified | ErrorReason::Internal => {
             "tell the operators the request's id: the server's log says more".to_owned()
         }
@@ -220,7 +233,7 @@ mod tests {
     #[test]
     fn every_reason_has_a_hint_of_one_line_without_a_full_stop() {
         // The compiler holds `of` to all of them; this, that the list has no hole.
-        assert_eq!(reasons().len(), 49, "is the hint of the new reason what a person needs?");
+        assert_eq!(reasons().len(), 56, "is the hint of the new reason what a person needs?");
         for reason in reasons() {
             for operation in [None, Some("Encrypt"), Some("ReEncrypt"), Some("ListTenants")] {
                 let hint = of(reason, operation, &Subject::none());

@@ -260,7 +260,8 @@ fn a_remembered_decision_is_the_decision_of_the_whole_set() {
         for _ in 0..200 {
             let (principal, action, resource) = &asked[dice.below(asked.len())];
             let (action, net) = (*action, dice.one(&ADDRESSES).parse().unwrap());
-            let request = Request { principal, net, now: dice.one(&MOMENTS), action, resource };
+            let request =
+                Request { principal, strength: Strength::CERTIFICATE, net, now: dice.one(&MOMENTS), action, resource };
             let (expected, first) = whole.ask(&request);
             let before = policy.callers.get(principal).is_some_and(|caller| {
                 let question = Question { caller: caller.number, action, resource, place: caller.place(net) };
@@ -379,6 +380,7 @@ fn the_cost_of_a_decision_is_printed() {
     for (what, policy) in [("one binding", &application), ("101 bindings", &many), ("all roles", &administrator)] {
         let request = |resource| Request {
             principal: &principal,
+            strength: Strength::CERTIFICATE,
             net: HOME.parse().unwrap(),
             now: 0,
             action: Action::Encrypt,
