@@ -61,7 +61,15 @@ actions! {
     Lock,
     Unlock,
     ExportKeystore,
-    // AccessService: every principal may ask it about itself, so that no role has it.
+    Reload,
+    // AccessService
+    RequestGrant,
+    ApproveGrant,
+    RevokeGrant,
+    GetGrant,
+    ListGrants,
+    TestPermissions,
+    // Every principal may ask it about itself, so that no role has it.
     GetCallerIdentity,
 }
 

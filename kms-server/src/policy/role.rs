@@ -22,11 +22,15 @@ pub enum Role {
     Auditor,
     /// Runs the service.
     Operator,
+    /// Asks for access, case by case.
+    Staff,
+    /// Says yes to what staff asks for.
+    Approver,
 }
 
 impl Role {
     /// All roles, each once.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Encrypter,
         Self::Decrypter,
         Self::Reencrypter,
@@ -35,6 +39,8 @@ impl Role {
         Self::TenantAdmin,
         Self::Auditor,
         Self::Operator,
+        Self::Staff,
+        Self::Approver,
     ];
 
     /// Returns the name.
@@ -48,6 +54,8 @@ impl Role {
             Self::TenantAdmin => "tenant-admin",
             Self::Auditor => "auditor",
             Self::Operator => "operator",
+            Self::Staff => "staff",
+            Self::Approver => "approver",
         }
     }
 }

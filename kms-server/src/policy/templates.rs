@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn the_shipped_templates_are_strictly_valid() {
         let templates = Templates::shipped().unwrap();
-        assert_eq!(templates.0.len(), 14);
+        assert_eq!(templates.0.len(), 17);
     }
 
     #[test]
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn templates_that_do_not_fit_are_refused() {
-        let one = r#"@role("operator") @level("cluster") permit (principal in ?principal, action in [Action::"GetStatus", Action::"Lock", Action::"Unlock", Action::"ExportKeystore"], resource is Cluster in ?resource);"#;
+        let one = r#"@role("operator") @level("cluster") permit (principal in ?principal, action in [Action::"GetStatus", Action::"Lock", Action::"Unlock", Action::"ExportKeystore", Action::"Reload"], resource is Cluster in ?resource);"#;
         assert!(TEMPLATES.contains(r#"@role("operator") @level("cluster")"#));
         let without_operator = TEMPLATES.split("// --- operator").next().unwrap();
         for (why, text) in [

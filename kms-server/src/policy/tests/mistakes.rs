@@ -111,11 +111,11 @@ fn ids_and_group_names_are_names_and_unique() {
 fn roles_that_do_not_exist_or_give_nothing_are_refused() {
     check(
         &with("\"encrypter\", \"auditor\"", "\"encryptor\""),
-        r#"3:10: binding "b": unknown role "encryptor": the roles are encrypter, decrypter, reencrypter, eraser, key-admin, tenant-admin, auditor, operator; did you mean "encrypter"?"#,
+        r#"3:10: binding "b": unknown role "encryptor": the roles are encrypter, decrypter, reencrypter, eraser, key-admin, tenant-admin, auditor, operator, staff, approver; did you mean "encrypter"?"#,
     );
     check(
         &with("\"encrypter\", \"auditor\"", "\"owner\""),
-        r#"3:10: binding "b": unknown role "owner": the roles are encrypter, decrypter, reencrypter, eraser, key-admin, tenant-admin, auditor, operator; choose one of them"#,
+        r#"3:10: binding "b": unknown role "owner": the roles are encrypter, decrypter, reencrypter, eraser, key-admin, tenant-admin, auditor, operator, staff, approver; choose one of them"#,
     );
     check(
         &with("keys = [\"k\"]\n", ""),
