@@ -336,6 +336,7 @@ fn resolve(flags: &Flags, draft: &mut Draft) -> Settings {
         keyring: KeyringSettings {
             wait_ms_min,
             wait_ms_default,
+            grant_ms_max: draft.millis("grants.duration_max").expect(INVARIANT),
             tenants_max: number(draft, "memory.tenants").expect(INVARIANT),
             keys_max: number(draft, "memory.keys").expect(INVARIANT),
             rewraps_per_second: u32::try_from(number(draft, "rotation.rewraps_per_second").expect(INVARIANT))

@@ -266,6 +266,7 @@ fn need_restart(settings: &Settings) -> Vec<(&'static str, String)> {
         ("audit.segment_bytes", format!("{segment_bytes}")),
         ("destruction.wait_min", format!("{}", keyring.wait_ms_min)),
         ("destruction.wait_default", format!("{}", keyring.wait_ms_default)),
+        ("grants.duration_max", format!("{}", keyring.grant_ms_max)),
         ("memory.keys", format!("{}", keyring.keys_max)),
         ("memory.tenants", format!("{}", keyring.tenants_max)),
         ("rotation.rewraps_per_second", format!("{}", keyring.rewraps_per_second)),

@@ -100,6 +100,7 @@ debug! {
     BatchVerifyMacsRequest { key, encryption_context as Pairs, items }
     BatchVerifyMacsItem { message as Bytes, mac as Bytes, aad as Bytes }
     ManagedDataKey { uid as Bytes, state, key_version, create_time, destroy_time }
+    TestPermissionsRequest { principal, resource, actions, address, strength, encryption_context as Pairs }
 }
 
 #[cfg(test)]

@@ -65,6 +65,7 @@ impl Cluster {
             segment_bytes: settings.segment_bytes,
             flush_on_cores: false,
             settings: settings.keyring,
+            roles_in_force: Box::new(|_| ()),
             clock: Arc::new(SystemClock),
             rng,
         };

@@ -65,9 +65,13 @@ SCHEMA = {
     "DekCount": {"rev": (1, "uint"), "deks": (2, "uint")},
     "RewrapJob": {"rev": (1, "uint"), "cursor": (2, "bytes"), "begun_ms": (3, "uint"), "moved": (4, "uint"), "left": (5, "uint"), "tenant": (6, "string"), "key": (7, "string")},
     "Answer": {"rev": (1, "uint"), "asked": (2, "bytes"), "made_ms": (3, "uint"), "intent_index": (4, "uint"), "tenant": (5, "AnsweredTenant"), "key": (6, "AnsweredKey"),
-               "version": (7, "AnsweredVersion"), "lease_end_ms": (8, "uint", "optional"), "new_data_keys": (9, "AnsweredNewDataKeys"), "gone_data_keys": (10, "AnsweredGoneDataKeys")},
+               "version": (7, "AnsweredVersion"), "lease_end_ms": (8, "uint", "optional"), "new_data_keys": (9, "AnsweredNewDataKeys"), "gone_data_keys": (10, "AnsweredGoneDataKeys"), "grant": (11, "AnsweredGrant")},
     "AnsweredNewDataKeys": {"uid_prefix": (1, "bytes"), "items": (2, "uint")},
     "AnsweredGoneDataKeys": {"destroyed_ms": (1, "uint"), "items": (2, "uint"), "missing": (3, "uint", "packed"), "gone_before": (4, "uint", "packed")},
+    "AnsweredGrant": {"uid": (1, "bytes"), "grant": (2, "Grant"), "etag": (3, "bytes")},
+    "Grant": {"rev": (1, "uint"), "state": (2, "enum"), "requester": (3, "string"), "reason": (4, "string"), "requested_ms": (5, "uint"), "end_ms": (6, "uint"), "tenant": (7, "string"),
+              "role": (8, "string"), "duration_ms": (9, "uint"), "operation": (10, "string"), "operation_hash": (11, "bytes"), "request": (12, "bytes"), "approver": (13, "string"),
+              "approved_ms": (14, "uint", "optional"), "revoker": (15, "string"), "ended_ms": (16, "uint", "optional")},
     "AnsweredTenant": {"name": (1, "string"), "uid": (2, "bytes"), "state": (3, "enum"), "created_ms": (4, "uint"), "destroy_ms": (5, "uint", "optional"),
                        "fenced_ms": (6, "uint", "optional"), "etag": (7, "bytes"), "lease_ms": (8, "uint", "optional")},
     "AnsweredKey": {"tenant": (1, "string"), "key": (2, "Key"), "etag": (3, "bytes")},
@@ -181,6 +185,15 @@ def main():
         key={"tenant": "acme", "key": key_row, "etag": etag("test key row")},
         version={"version": 2, "state": KEY_PENDING, "created_ms": born, "destroy_ms": due, "etag": etag("test version row")})
 
+    of_role = {"requester": "spiffe://example.com/staff/ada", "reason": "ticket 4711: caf\u00e9", "requested_ms": born, "tenant": "acme", "role": "decrypter", "duration_ms": 3600000}
+    approved = {**of_role, "state": 2, "end_ms": later + 3600000, "approver": "spiffe://example.com/staff/bob", "approved_ms": later}
+    grant_place, grant_key = {"row": "grant", "tenant": tenant, "key": other_key}, b"\x06" + raw(tenant) + raw(other_key)
+    add("grant of a role, pending", "Grant", "ops", grant_place, grant_key, "cluster", 1, rev=1, state=1, end_ms=due, **of_role)
+    add("grant of a role, approved", "Grant", "ops", grant_place, grant_key, "cluster", 1, rev=2, **approved)
+    add("grant of a role, revoked", "Grant", "ops", grant_place, grant_key, "cluster", 2, rev=3, **{**approved, "state": 4}, revoker="spiffe://example.com/staff/ada", ended_ms=due)
+    add("grant of the cluster, used", "Grant", "ops", {"row": "grant", "key": key}, b"\x06" + bytes(16) + raw(key), "cluster", 1, rev=3, state=3, requester="spiffe://example.com/ops",
+        reason="a copy for the safe", requested_ms=born, end_ms=due, operation="ExportKeystore", operation_hash=name_hash("test operation").hex(), request="1a00", approver="spiffe://example.com/staff/bob", approved_ms=born, ended_ms=0)
+    add("answer, about a grant", "Answer", "ops", answer_place, answer_key, "cluster", 1, **answered, intent_index=7, grant={"uid": other_key, "grant": approved, "etag": etag("test grant row")})
     add("answer, about data keys that were made", "Answer", "ops", answer_place, answer_key, "cluster", 1, rev=1, asked=etag("test call, keyed"), made_ms=later,
         new_data_keys={"uid_prefix": known["managed_dek"]["uid"][:24], "items": 10000})
     add("answer, about data keys that were destroyed", "Answer", "ops", answer_place, answer_key, "cluster", 1, **answered, intent_index=27, lease_end_ms=later + 300000,

@@ -236,7 +236,7 @@ pub const SETTINGS: &[Setting] = &[
         "wait_min",
         Kind::Time { min_ms: 0, max_ms: WAIT_MS_MAX },
         Default::Is("\"7d\""),
-        "the shortest wait that a caller may ask for",
+        "the shortest wait that one person may choose; less takes two",
     ),
     of(
         "destruction",
@@ -244,6 +244,13 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Time { min_ms: 0, max_ms: WAIT_MS_MAX },
         Default::Else("\"7d\""),
         "the wait when none is asked for; unset: 7d, or a longer wait_min",
+    ),
+    of(
+        "grants",
+        "duration_max",
+        Kind::Time { min_ms: 1000, max_ms: 7 * 24 * 3600 * 1000 },
+        Default::Is("\"12h\""),
+        "the longest that a role can be granted for",
     ),
     of(
         "rotation",

@@ -11,10 +11,11 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
 
 use crate::crypto::sha256;
-use crate::noun::UnixMillis;
+use crate::noun::{TenantName, UnixMillis};
 use crate::rows;
 use crate::store::{RowKey, Write};
 
+use super::grant::GrantView;
 use super::mutation::{Changed, How, Object, Placed, Plan};
 use super::terms::{Asked, Etag, RequestId};
 use super::view::{KeyView, TenantView, VersionView};
@@ -37,7 +38,7 @@ impl Keyring {
         if let Some(answer) = self.answered(asked).await? {
             return Ok(Considered::Answer(Box::new(answer)));
         }
-        let plan = self.plan(&asked.change, &asked.who).await?;
+        let plan = self.plan(asked).await?;
         if asked.terms.etag.is_some_and(|etag| plan.before != Some(etag)) {
             return Err(Error::EtagMismatch);
         }
@@ -137,10 +138,10 @@ impl Asked {
     }
 
     /// Returns a hash of all that was asked for.
-    fn hash(&self) -> [u8; 32] {
+    pub(super) fn hash(&self) -> [u8; 32] {
         let mut parts = Parts::default();
         parts.add(self.change.operation());
-        parts.add(self.change.tenant().as_str());
+        parts.add_if(self.change.tenant().map(TenantName::to_string));
         parts.add_if(self.terms.etag.map(|etag| etag.to_string()));
         match &self.change {
             Change::CreateTenant { lease_ms, .. } => parts.add_if(lease_ms.map(|ms| ms.to_string())),
@@ -170,6 +171,16 @@ impl Asked {
                 parts.add(keys.key.as_str());
                 parts.add_bytes(&keys.call);
             }
+            Change::RequestGrant { hash, reason, .. } => {
+                parts.add_bytes(&hash.0);
+                parts.add(reason);
+            }
+            Change::ApproveGrant { grant, hash, .. } => {
+                parts.add_bytes(grant.as_bytes());
+                parts.add_bytes(&hash.0);
+            }
+            Change::RevokeGrant { grant, .. } => parts.add_bytes(grant.as_bytes()),
+            Change::UseGrant { hash } => parts.add_bytes(&hash.0),
             // Nobody asks for these with an id: the service makes them by itself.
             Change::DestroyDueTenant { .. } | Change::DestroyDueKey { .. } | Change::CarryOut { .. } => {}
         }
@@ -278,6 +289,7 @@ fn answer_of(asked: [u8; 32], object: &Object, placed: &Placed) -> rows::Answer 
         Object::Tenant(tenant) => answer.tenant = Some(tenant.to_answer()),
         Object::Key(key) => answer.key = Some(key.to_answer()),
         Object::DataKeys(part) => answer.gone_data_keys = Some(part.to_answer()),
+        Object::Grant(grant) => answer.grant = Some(grant.to_answer()),
         Object::Version(key, version) => {
             answer.key = Some(key.to_answer());
             answer.version = Some(version.to_answer());
@@ -289,6 +301,9 @@ fn answer_of(asked: [u8; 32], object: &Object, placed: &Placed) -> rows::Answer 
 pub(super) fn object_of(answer: &rows::Answer) -> Result<Object, Error> {
     if let Some(gone) = &answer.gone_data_keys {
         return DestroyedPart::of_answer(gone).map(Object::DataKeys);
+    }
+    if let Some(grant) = &answer.grant {
+        return GrantView::of_answer(grant).map(Object::Grant);
     }
     match (&answer.tenant, &answer.key, &answer.version) {
         (Some(tenant), None, None) => TenantView::of_answer(tenant).map(Object::Tenant),

@@ -43,6 +43,16 @@ impl AsRef<Gate> for Entry {
 }
 
 impl Entry {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            gate: Gate::default(),
+            turn: Arc::default(),
+            loaded: ArcSwapOption::empty(),
+            destroyed_deks: DestroyedDeks::default(),
+            used: AtomicBool::new(true),
+        })
+    }
+
     /// Forgets keys and all; the gate must be drained or nobody have been let in.
     pub(super) fn forget(&self) {
         self.loaded.store(None);
@@ -196,13 +206,7 @@ impl Cache {
         let mut shard = write(shard);
         let entry = shard.entry(tenant.clone()).or_insert_with(|| {
             self.tenants.fetch_add(1, Ordering::Relaxed);
-            Arc::new(Entry {
-                gate: Gate::default(),
-                turn: Arc::default(),
-                loaded: ArcSwapOption::empty(),
-                destroyed_deks: DestroyedDeks::default(),
-                used: AtomicBool::new(true),
-            })
+            Entry::new()
         });
         Arc::clone(entry)
     }

@@ -17,21 +17,21 @@ use super::load::OpenTenant;
 use super::mutation::{After, Effect, Object, Placed, Plan};
 use super::row_key::{KeyRow, ScheduleTarget};
 use super::state::KeyState;
-use super::terms::Etag;
+use super::terms::{Asked, Etag};
 use super::view::{KeyPurpose, KeyView, VersionView};
-use super::{Error, Keyring, VERSIONS_MAX, Who, row, row_key};
+use super::{Error, Keyring, VERSIONS_MAX, row, row_key};
 
 impl Keyring {
     pub(super) async fn plan_schedule_key(
         &self,
         tenant: &TenantName,
-        name: &KeyName,
-        version: Option<KeyVersion>,
+        (name, version): (&KeyName, Option<KeyVersion>),
         wait_ms: Option<u64>,
-        who: &Who,
+        asked: &Asked,
     ) -> Result<Plan, Error> {
-        let wait_ms = self.wait_ms(wait_ms)?;
+        let (wait_ms, tenant_name) = (self.wait_ms(wait_ms)?, tenant);
         let tenant = self.open_tenant_for_change(tenant).await?;
+        let grant = self.grant_of_short_wait((tenant.uid, tenant_name), wait_ms, asked).await?;
         let lease_ms = self.longest_lease_ms(&tenant);
         let target = self.key_target(tenant, name, version).await?;
         let state = target.state()?;
@@ -44,15 +44,15 @@ impl Keyring {
             return Err(Error::PrimaryVersion);
         }
         if wait_ms == 0 {
-            return self.plan_destroy_now(target).await;
+            return Ok(self.plan_destroy_now(target).await?.by_grant(grant, false));
         }
         if let (Some(version), KeyPurpose::Managed) = (version, target.view.purpose) {
             self.refuse_version_in_use(target.tenant.uid, target.view.uid, version).await?;
         }
         let due = self.clock.now() + wait_ms;
-        let scheduled = self.schedule_write(target.schedule(), due, who);
+        let scheduled = self.schedule_write(target.schedule(), due, &asked.who);
         let intent = Leaf { to: Some(due), ..target.leaf("ScheduleKeyDestruction") };
-        Ok(target.plan_state(intent, to, Some(due), vec![scheduled])?.takes_away(lease_ms))
+        Ok(target.plan_state(intent, to, Some(due), vec![scheduled])?.takes_away(lease_ms).by_grant(grant, false))
     }
 
     pub(super) async fn plan_cancel_key(

@@ -20,7 +20,7 @@ use super::load::OpenTenant;
 use super::mutation::{After, Effect, Object, Placed, Plan};
 use super::row_key::ScheduleTarget;
 use super::state::TenantState;
-use super::terms::Etag;
+use super::terms::{Asked, Etag};
 use super::view::TenantView;
 use super::{Error, Keyring, Who, row, row_key};
 
@@ -29,26 +29,27 @@ impl Keyring {
         &self,
         name: &TenantName,
         wait_ms: Option<u64>,
-        who: &Who,
+        asked: &Asked,
     ) -> Result<Plan, Error> {
         let wait_ms = self.wait_ms(wait_ms)?;
         let tenant = self.open_tenant(name).await?;
+        let grant = self.grant_of_short_wait((tenant.uid, name), wait_ms, asked).await?;
         let state = TenantState::of_row(tenant.row.state)?;
         if state == TenantState::PendingDestruction {
             // Neither a second date nor an end of the wait: cancel first.
             return Err(Error::Transition { what: "a tenant", from: state.as_str(), to: state.as_str() });
         }
         if wait_ms == 0 {
-            return self.plan_fence(name, tenant).await;
+            return Ok(self.plan_fence(name, tenant).await?.by_grant(grant, true));
         }
         let next = state.to(TenantState::PendingDestruction)?;
         let due = self.clock.now() + wait_ms;
         let row =
             rows::Tenant { rev: tenant.row.rev + 1, state: next.to_row(), destroy_ms: Some(due), ..tenant.row.clone() };
-        let scheduled = self.schedule_write(ScheduleTarget::Tenant(tenant.uid), due, who);
+        let scheduled = self.schedule_write(ScheduleTarget::Tenant(tenant.uid), due, &asked.who);
         let lease_ms = self.longest_lease_ms(&tenant);
         let intent = Leaf { to: Some(due), why: Some(SCHEDULED.into()), ..Leaf::of("DestroyTenant") };
-        Ok(tenant.plan_row(name, intent, row, vec![scheduled])?.takes_away(lease_ms))
+        Ok(tenant.plan_row(name, intent, row, vec![scheduled])?.takes_away(lease_ms).by_grant(grant, false))
     }
 
     pub(super) async fn plan_destroy_due_tenant(&self, name: &TenantName, by: UnixMillis) -> Result<Plan, Error> {

@@ -67,12 +67,33 @@ pub enum Error {
     /// The key has as many versions as a key may have.
     #[error("a key has at most {} versions", super::VERSIONS_MAX)]
     VersionsExhausted,
-    /// A waiting time below the setting, in milliseconds.
-    #[error("the waiting time is shorter than this service allows: at least {} s", *.0 as f64 / 1000.0)]
+    /// A waiting time below the setting, in milliseconds, and no second person agreed to it.
+    #[error("the waiting time is shorter than one person may choose: at least {} s", *.0 as f64 / 1000.0)]
     WaitTooShort(u64),
     /// A waiting time above the limit, in milliseconds.
     #[error("the waiting time is longer than {} days", .0 / 86_400_000)]
     WaitTooLong(u64),
+    /// No such grant.
+    #[error("there is no such grant")]
+    GrantNotFound,
+    /// The grant's state does not allow it.
+    #[error("the grant is {}", .0.as_str())]
+    GrantState(super::GrantState),
+    /// Who asked for it cannot approve it.
+    #[error("who asked for a grant cannot approve it")]
+    SecondPersonRequired,
+    /// The grant is for something else.
+    #[error("the grant is for something else than what was looked at")]
+    GrantChanged,
+    /// It is asked for a longer time than the setting, in milliseconds.
+    #[error("a role is granted for at most {} s", .0 / 1000)]
+    GrantTooLong(u64),
+    /// Too many grants, or too many of one principal that wait.
+    #[error("too many grants wait or are kept here: at most 100 of one caller, and 1,000 in all")]
+    TooManyGrants,
+    /// A second person must approve it first.
+    #[error("a second person must approve this first")]
+    ApprovalRequired,
     /// A key of another purpose than this call needs.
     #[error("the key's purpose does not allow this call")]
     PurposeNotSupported,

@@ -9,6 +9,7 @@ use prost::Message;
 
 use super::answered::object_of;
 use super::data_key::DekRow;
+use super::grant::GrantView;
 use super::state::{KeyState, TenantState};
 use super::terms::{Etag, RequestId};
 use super::view::{KeyPurpose, KeyView, TenantView, VersionView};
@@ -40,7 +41,7 @@ pub(crate) fn row(data: &[u8]) {
 type Reader = fn(&[u8]) -> Result<(), Error>;
 
 /// Every kind of row, by its message. **Invariant:** none is missing; the test is `every_kind_of_row_is_fuzzed`.
-pub(crate) const READERS: [(&str, Reader); 14] = [
+pub(crate) const READERS: [(&str, Reader); 15] = [
     ("Epoch", |bytes| opened::<rows::Epoch>(row_key::position(), bytes).map(drop)),
     ("Cluster", |bytes| {
         let cluster: rows::Cluster = opened(row_key::cluster(), bytes)?;
@@ -84,6 +85,10 @@ pub(crate) const READERS: [(&str, Reader); 14] = [
         let job: rows::RewrapJob = opened(row_key::rewrap_job(UID, UID), bytes)?;
         drop((job.tenant.parse::<TenantName>(), job.key.parse::<KeyName>(), DekUid::from_slice(&job.cursor)));
         Ok(())
+    }),
+    ("Grant", |bytes| {
+        let grant: rows::Grant = opened(row_key::grant(Some(UID), UID), bytes)?;
+        GrantView::of_row(UID, &grant, Etag::of(bytes), 0).map(drop)
     }),
     ("Answer", |bytes| object_of(&opened(row_key::answer(7, &[7; 16]), bytes)?).map(drop)),
 ];

@@ -61,13 +61,13 @@ impl Keyring {
 /// another tenant and no two of them have one request id. Changes of one tenant stay in their order.
 pub(super) fn next_group(waiting: &mut VecDeque<Job>) -> Vec<Job> {
     let mut group = Vec::new();
-    let mut tenants: HashSet<TenantName> = HashSet::new();
+    let mut tenants: HashSet<Option<TenantName>> = HashSet::new();
     let mut names: HashSet<[u8; 16]> = HashSet::new();
     while let Some(Job { asked, .. }) = waiting.front() {
         let alone = asked.change.gate_use() != GateUse::Open;
         let full = group.len() == GROUP_MAX || (alone && !group.is_empty());
         let repeats = asked.name().is_some_and(|name| !names.insert(name));
-        if full || repeats || !tenants.insert(asked.change.tenant().clone()) {
+        if full || repeats || !tenants.insert(asked.change.tenant().cloned()) {
             break;
         }
         group.extend(waiting.pop_front());

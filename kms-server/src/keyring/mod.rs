@@ -21,6 +21,7 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod gate;
+mod grant;
 mod group;
 pub mod init;
 mod key_target;
@@ -52,13 +53,14 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedMutexGuard, Semaphore, mpsc};
 
 pub use answered::REPEAT_MS_MAX;
 pub use cache::CacheStatus;
 pub use carry_out::Destroyed;
 pub use data_key::*;
 pub use error::Error;
+pub use grant::{ContentHash, GrantFor, GrantState, GrantView, RoleInForce, RolesInForce};
 pub use lease::{LEASE_MS_DEFAULT, LEASE_MS_MAX};
 pub use list::Listed;
 pub use load::{InUse, KeyInUse, Want, Which};
@@ -73,7 +75,8 @@ use crate::audit::Log;
 use crate::crypto::{EpochKey, EpochPlace, PageTokenKey, RecordMacKey};
 use crate::noun::{Clock, KeyName, KeyVersion, Random, TenantName, Uid, UnixMillis};
 use crate::store::{Store, StoreError};
-use cache::Cache;
+use cache::{Cache, Entry};
+use grant::GrantsInForce;
 
 /// The most versions of a key: destroying a key rewrites all of them in one batch.
 pub const VERSIONS_MAX: u32 = 10_000;
@@ -87,6 +90,8 @@ pub struct KeyringSettings {
     pub wait_ms_min: u64,
     /// The waiting time when none is asked for, in milliseconds.
     pub wait_ms_default: u64,
+    /// The longest that a role can be granted for, in milliseconds.
+    pub grant_ms_max: u64,
     /// The most tenants with an entry in the cache.
     pub tenants_max: usize,
     /// The most keys and versions in memory.
@@ -105,6 +110,9 @@ pub struct Keyring {
     cluster: ClusterKeys,
     epoch: Epoch,
     cache: Cache,
+    /// Where changes take turns that concern no tenant.
+    no_tenant: Arc<Entry>,
+    grants: GrantsInForce,
     jobs: mpsc::Sender<group::Job>,
     new_data_keys: mpsc::Sender<data_key::Job>,
     days_of_answers: answered::DaysOfAnswers,
@@ -251,6 +259,38 @@ pub enum Change {
     },
     /// Destroys managed data keys.
     DestroyDataKeys(DataKeysToDestroy),
+    /// Asks a second person for a grant.
+    RequestGrant {
+        /// The tenant that it is about, if any.
+        tenant: Option<TenantName>,
+        /// What it is for.
+        what: GrantFor,
+        /// Of all that is asked for.
+        hash: ContentHash,
+        /// Why.
+        reason: Box<str>,
+    },
+    /// Approves a grant that somebody else asked for.
+    ApproveGrant {
+        /// The tenant that it is about, if any.
+        tenant: Option<TenantName>,
+        /// Its uid.
+        grant: Uid,
+        /// Of what was looked at.
+        hash: ContentHash,
+    },
+    /// Takes a grant back.
+    RevokeGrant {
+        /// The tenant that it is about, if any.
+        tenant: Option<TenantName>,
+        /// Its uid.
+        grant: Uid,
+    },
+    /// Uses the grant of an operation that changes nothing in the store itself.
+    UseGrant {
+        /// Of the operation.
+        hash: ContentHash,
+    },
     /// Destroys again what the ledger says was destroyed.
     CarryOut {
         /// Its tenant.
@@ -261,9 +301,13 @@ pub enum Change {
 }
 
 impl Change {
-    /// Returns the tenant it is about.
-    pub fn tenant(&self) -> &TenantName {
+    /// Returns the tenant it is about, if any.
+    pub fn tenant(&self) -> Option<&TenantName> {
         match self {
+            Change::RequestGrant { tenant, .. }
+            | Change::ApproveGrant { tenant, .. }
+            | Change::RevokeGrant { tenant, .. } => tenant.as_ref(),
+            Change::UseGrant { .. } => None,
             Change::CreateTenant { tenant, .. }
             | Change::UpdateTenant { tenant, .. }
             | Change::SuspendTenant { tenant }
@@ -279,7 +323,7 @@ impl Change {
             | Change::CancelKeyDestruction { tenant, .. }
             | Change::DestroyDueKey { tenant, .. }
             | Change::DestroyDataKeys(DataKeysToDestroy { tenant, .. })
-            | Change::CarryOut { tenant, .. } => tenant,
+            | Change::CarryOut { tenant, .. } => Some(tenant),
         }
     }
 
@@ -302,6 +346,10 @@ impl Change {
             Change::CancelKeyDestruction { .. } => "CancelKeyDestruction",
             Change::DestroyDueKey { .. } => "DestroyDueKey",
             Change::DestroyDataKeys(keys) => keys.operation(),
+            Change::RequestGrant { .. } => "RequestGrant",
+            Change::ApproveGrant { .. } => "ApproveGrant",
+            Change::RevokeGrant { .. } => "RevokeGrant",
+            Change::UseGrant { .. } => "UseGrant",
             Change::CarryOut { .. } => "CarryOut",
         }
     }
@@ -325,7 +373,11 @@ impl Change {
             Change::CreateTenant { .. }
             | Change::CreateKey { .. }
             | Change::UpdateKey { .. }
-            | Change::RotateKey { .. } => GateUse::Open,
+            | Change::RotateKey { .. }
+            | Change::RequestGrant { .. }
+            | Change::ApproveGrant { .. }
+            | Change::RevokeGrant { .. }
+            | Change::UseGrant { .. } => GateUse::Open,
             Change::UpdateTenant { .. }
             | Change::SuspendTenant { .. }
             | Change::ResumeTenant { .. }
@@ -356,8 +408,9 @@ enum GateUse {
 
 impl Keyring {
     /// Plans a change. The tenant's turn is held.
-    async fn plan(&self, change: &Change, who: &Who) -> Result<mutation::Plan, Error> {
-        match change {
+    async fn plan(&self, asked: &terms::Asked) -> Result<mutation::Plan, Error> {
+        let who = &asked.who;
+        match &asked.change {
             Change::CreateTenant { tenant, lease_ms } => self.plan_create_tenant(tenant, *lease_ms).await,
             Change::UpdateTenant { tenant, lease_ms } => self.plan_update_tenant(tenant, *lease_ms).await,
             Change::SuspendTenant { tenant } => {
@@ -366,7 +419,7 @@ impl Keyring {
             Change::ResumeTenant { tenant } => {
                 self.plan_tenant_state(tenant, "ResumeTenant", TenantState::Suspended, TenantState::Active).await
             }
-            Change::DestroyTenant { tenant, wait_ms } => self.plan_destroy_tenant(tenant, *wait_ms, who).await,
+            Change::DestroyTenant { tenant, wait_ms } => self.plan_destroy_tenant(tenant, *wait_ms, asked).await,
             Change::CancelTenantDestruction { tenant } => {
                 self.plan_tenant_state(
                     tenant,
@@ -386,13 +439,21 @@ impl Keyring {
                 self.plan_key_state(tenant, key, *version, *enabled).await
             }
             Change::ScheduleKeyDestruction { tenant, key, version, wait_ms } => {
-                self.plan_schedule_key(tenant, key, *version, *wait_ms, who).await
+                self.plan_schedule_key(tenant, (key, *version), *wait_ms, asked).await
             }
             Change::CancelKeyDestruction { tenant, key, version } => self.plan_cancel_key(tenant, key, *version).await,
             Change::DestroyDueKey { tenant, key, version, by } => {
                 self.plan_destroy_due_key(tenant, key, *version, *by).await
             }
             Change::DestroyDataKeys(keys) => self.plan_destroy_data_keys(keys).await,
+            Change::RequestGrant { tenant, what, hash, reason } => {
+                self.plan_request_grant(tenant.as_ref(), (what, *hash), reason, who).await
+            }
+            Change::ApproveGrant { tenant, grant, hash } => {
+                self.plan_approve_grant(tenant.as_ref(), *grant, *hash, who).await
+            }
+            Change::RevokeGrant { tenant, grant } => self.plan_revoke_grant(tenant.as_ref(), *grant, who).await,
+            Change::UseGrant { hash } => self.plan_use_grant(*hash, who).await,
             Change::CarryOut { tenant, destroyed } => self.plan_carry_out(tenant, destroyed).await,
         }
     }
@@ -400,13 +461,32 @@ impl Keyring {
     /// Returns the waiting time, or why it is none. 0 is no date: it acts at once.
     fn wait_ms(&self, asked: Option<u64>) -> Result<u64, Error> {
         let wait_ms = asked.unwrap_or(self.settings.wait_ms_default);
-        if wait_ms < self.settings.wait_ms_min {
-            return Err(Error::WaitTooShort(self.settings.wait_ms_min));
-        }
         if wait_ms > WAIT_MS_MAX {
             return Err(Error::WaitTooLong(WAIT_MS_MAX));
         }
         Ok(wait_ms)
+    }
+
+    /// Returns the grant by which a destruction waits for less than one person may choose; none where it does not.
+    async fn grant_of_short_wait(
+        &self,
+        (tenant, name): (Uid, &TenantName),
+        wait_ms: u64,
+        asked: &terms::Asked,
+    ) -> Result<Option<grant::GrantUse>, Error> {
+        if wait_ms >= self.settings.wait_ms_min {
+            return Ok(None);
+        }
+        let grant = self.approved(Some(tenant), Some(name), ContentHash(asked.hash()), &asked.who).await?;
+        grant.map(Some).ok_or(Error::WaitTooShort(self.settings.wait_ms_min))
+    }
+
+    /// Waits for the turn of a tenant, or of all that concerns none, and returns its entry with it.
+    async fn take_turn(&self, tenant: Option<&TenantName>) -> (Arc<Entry>, OwnedMutexGuard<()>) {
+        match tenant {
+            Some(tenant) => self.cache.take_turn(tenant).await,
+            None => (Arc::clone(&self.no_tenant), Arc::clone(&self.no_tenant.turn).lock_owned().await),
+        }
     }
 
     /// Tells whether the time is not to be relied on.
@@ -415,6 +495,8 @@ impl Keyring {
     }
 
     fn mark_broken(&self) {
+        // Nothing can be taken back any more, so that nothing is given.
+        self.grants.end_all();
         self.broken.store(true, Ordering::Release);
     }
 

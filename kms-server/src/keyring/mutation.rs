@@ -24,12 +24,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Leaf, Ledger, LogFailed, Outcome, Phase};
 use crate::kill_point::{Point, pass};
-use crate::noun::{DekUid, KeyName, UnixMillis};
+use crate::noun::{DekUid, KeyName, Uid, UnixMillis};
 use crate::rows;
 use crate::store::{Batch, Precondition, StoreError, Write};
 
 use super::answered::Considered;
 use super::cache::Entry;
+use super::grant::{GrantView, RoleInForce};
 use super::group::{GROUP_MAX, Job, next_group};
 use super::position::Position;
 use super::settle::destroys;
@@ -73,6 +74,8 @@ pub enum Object {
     Version(KeyView, VersionView),
     /// Managed data keys.
     DataKeys(DestroyedPart),
+    /// A grant.
+    Grant(GrantView),
 }
 
 /// A change ready to be made.
@@ -125,6 +128,10 @@ pub(super) enum After {
     Fence,
     /// These managed data keys are not given out any more, wherever they were read.
     DeksDestroyed(Vec<DekUid>),
+    /// This role is in force, from when the outcome is durable.
+    GrantBegan(RoleInForce),
+    /// This grant is not in force any more.
+    GrantEnded(Uid),
 }
 
 /// Makes all changes, one group after the other.
@@ -226,14 +233,16 @@ impl Mutator {
             answer(reply, Err(broken()));
             return None;
         }
-        let (entry, turn) = self.keyring.cache.take_turn(asked.change.tenant()).await;
+        let (entry, turn) = self.keyring.take_turn(asked.change.tenant()).await;
         let settled = match self.keyring.consider(&asked).await {
             Ok(Considered::Make(plan)) => return Some(Making { asked, reply, entry, _turn: turn, plan }),
             Ok(Considered::Answer(changed)) => Ok(*changed),
             Err(error) => Err(error),
         };
         drop(turn);
-        self.keyring.cache.drop_if_idle(asked.change.tenant());
+        if let Some(tenant) = asked.change.tenant() {
+            self.keyring.cache.drop_if_idle(tenant);
+        }
         answer(reply, settled);
         None
     }
@@ -318,6 +327,7 @@ impl Mutator {
         // Memory, before anybody is let in again.
         for made in &made {
             made.settle_entry();
+            self.keyring.end_grant(&made.after);
             if made.lets_rewrap {
                 self.keyring.rewrap.notify_one();
             }
@@ -366,6 +376,11 @@ impl Mutator {
             Some(_) | None => Err(LogFailed::Failed),
         };
         pass(Point::OutcomesDurable);
+        if durable.is_ok() {
+            for made in &made {
+                self.keyring.begin_grant(&made.after);
+            }
+        }
         if durable.is_err() {
             // Done, but not recorded: the next start records it.
             self.break_off();
@@ -545,6 +560,8 @@ impl Made {
                 self.entry.gate.fence();
             }
             After::DeksDestroyed(uids) => self.entry.destroyed_deks.note(uids),
+            // The keyring's to settle.
+            After::GrantBegan(_) | After::GrantEnded(_) => {}
         }
         if self.gate_use == GateUse::Closed {
             reopen(&self.entry);

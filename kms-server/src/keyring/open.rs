@@ -24,10 +24,11 @@ use crate::noun::{Clock, EpochNumber, KeyVersion, Random, Uid};
 use crate::rows;
 use crate::store::{Store, StoreError};
 
-use super::cache::Cache;
+use super::cache::{Cache, Entry};
 use super::complete_ledger::complete_ledger;
 use super::data_key::{DataKeyWriter, lost_data_keys};
 use super::due::{CLOCK_HELD, CLOCK_TRUSTED, is_far_past};
+use super::grant::{GrantsInForce, RolesInForce};
 use super::group::DEK_DESTRUCTIONS_MAX;
 use super::load::wrapped;
 use super::mutation::Mutator;
@@ -158,6 +159,8 @@ pub struct Opening<'a> {
     pub flush_on_cores: bool,
     /// How the keyring behaves.
     pub settings: KeyringSettings,
+    /// Is told of the roles that are in force by grants.
+    pub roles_in_force: Box<RolesInForce>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -314,6 +317,8 @@ impl Opening<'_> {
             },
             epoch: Epoch { place, created: epoch.created_ms, key },
             cache: Cache::new(self.settings.tenants_max, self.settings.keys_max),
+            no_tenant: Entry::new(),
+            grants: GrantsInForce::new(self.roles_in_force),
             jobs,
             new_data_keys,
             days_of_answers: Default::default(),
@@ -329,6 +334,7 @@ impl Opening<'_> {
             settled.carried_out += mutator.carry_out_data_keys(told).await?;
         }
         let data_keys = DataKeyWriter::new(Arc::clone(&keyring), data_keys_waiting);
+        keyring.put_grants_in_force().await.map_err(at("grants"))?;
         Ok(Opened {
             keyring,
             mutator,

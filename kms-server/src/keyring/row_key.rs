@@ -18,6 +18,8 @@
 //!       04 || tenant uid || key uid || u24 version
 //!                                                how many managed data keys a version wraps
 //!       05 || tenant uid || key uid              a job that moves managed data keys to the primary
+//!       06 || ( tenant uid | 16 x 00 ) || grant uid
+//!                                                a grant in a tenant, or the cluster
 //! dek   tenant uid || key uid || DEK uid         a managed data key, or what is left of it
 //! ```
 //! A name comes last in its key and all before it has one length, so no key is the beginning of a
@@ -152,6 +154,21 @@ pub fn rewrap_jobs() -> RowKey {
     row(Family::Ops, &[REWRAP_JOB])
 }
 
+/// The row of a grant, in a tenant or else the cluster.
+pub fn grant(tenant: Option<Uid>, grant: Uid) -> RowKey {
+    row(Family::Ops, &[GRANT, tenant.as_ref().map_or(&NO_TENANT, Uid::as_bytes).as_slice(), grant.as_bytes()])
+}
+
+/// What to list for the grants in a tenant, or else the cluster, in the order of their uids.
+pub fn grants(tenant: Option<Uid>) -> RowKey {
+    row(Family::Ops, &[GRANT, tenant.as_ref().map_or(&NO_TENANT, Uid::as_bytes).as_slice()])
+}
+
+/// What to list for all grants.
+pub fn all_grants() -> RowKey {
+    row(Family::Ops, &[GRANT])
+}
+
 /// What to list for all epochs, in the order of their numbers.
 pub fn epochs() -> RowKey {
     row(Family::Root, &[EPOCH])
@@ -194,7 +211,7 @@ pub fn schedules() -> RowKey {
 
 /// The prefixes under which a tenant's rows lie, and nothing else: what goes with it. Not among
 /// them: its own row, and the row of its name, which becomes the tombstone.
-pub fn everything_of_tenant(tenant: Uid) -> [RowKey; 7] {
+pub fn everything_of_tenant(tenant: Uid) -> [RowKey; 8] {
     let uid = tenant.as_bytes();
     [
         row(Family::Name, &[KEY_NAME, uid]),
@@ -204,6 +221,7 @@ pub fn everything_of_tenant(tenant: Uid) -> [RowKey; 7] {
         row(Family::Ops, &[TENANT_COUNTERS, uid]),
         dek_counts_of_tenant(tenant),
         row(Family::Ops, &[REWRAP_JOB, uid]),
+        grants(Some(tenant)),
     ]
 }
 
@@ -285,6 +303,12 @@ pub fn parse_dek_count(row_key: &[u8]) -> Option<(Uid, KeyVersion)> {
     Some((key, KeyVersion::from_u24(version.try_into().ok()?)?))
 }
 
+/// Takes a key of [`all_grants`] apart: returns the tenant, unless it is the cluster's, and the grant.
+pub fn parse_grant(row_key: &[u8]) -> Option<(Option<Uid>, Uid)> {
+    let (tenant, grant) = uid_first(row_key.strip_prefix(GRANT)?)?;
+    Some(((tenant.as_bytes() != &NO_TENANT).then_some(tenant), Uid::from_slice(grant)?))
+}
+
 /// Takes a key of [`rewrap_jobs`] apart: returns tenant and key.
 pub fn parse_rewrap_job(row_key: &[u8]) -> Option<(Uid, Uid)> {
     let (tenant, rest) = uid_first(row_key.strip_prefix(REWRAP_JOB)?)?;
@@ -314,6 +338,7 @@ const TENANT_COUNTERS: &[u8] = &[0x02];
 const ANSWER: &[u8] = &[0x03];
 const DEK_COUNT: &[u8] = &[0x04];
 const REWRAP_JOB: &[u8] = &[0x05];
+const GRANT: &[u8] = &[0x06];
 /// Where a tenant's uid stands in rows of a tenant.
 const NO_TENANT: [u8; 16] = [0; 16];
 
@@ -341,6 +366,7 @@ mod tests {
             dek(tenant, BILLING, DekUid::from_bytes([9; 16])),
             dek_count(tenant, BILLING, three()),
             rewrap_job(tenant, BILLING),
+            grant(Some(tenant), BILLING),
         ]
     }
 
@@ -354,6 +380,7 @@ mod tests {
             tenant(GLOBEX),
             tenant_name(&"acme".parse().unwrap()),
             answer(20_000, &[7; 16]),
+            grant(None, BILLING),
         ]
     }
 
@@ -395,6 +422,8 @@ mod tests {
         assert_eq!(parse_dek(&dek(ACME, BILLING, DekUid::from_bytes([9; 16])).key), Some(DekUid::from_bytes([9; 16])));
         assert_eq!(parse_dek_count(&dek_count(ACME, BILLING, three()).key), Some((BILLING, three())));
         assert_eq!(parse_rewrap_job(&rewrap_job(ACME, BILLING).key), Some((ACME, BILLING)));
+        assert_eq!(parse_grant(&grant(Some(ACME), BILLING).key), Some((Some(ACME), BILLING)));
+        assert_eq!(parse_grant(&grant(None, BILLING).key), Some((None, BILLING)));
         assert_eq!(parse_answer_day(&answer(20_000, &[7; 16]).key), Some(20_000));
         let (acme, billing): (TenantName, KeyName) = ("acme".parse().unwrap(), "billing".parse().unwrap());
         assert_eq!(parse_tenant_name(&tenant_name(&acme).key), Some(acme));
@@ -417,7 +446,8 @@ mod tests {
     fn a_key_cut_short_or_too_long_is_none() {
         type Parses = fn(&[u8]) -> bool;
         let billing = "billing".parse().unwrap();
-        let cases: [(RowKey, Parses, usize); 6] = [
+        let cases: [(RowKey, Parses, usize); 7] = [
+            (grant(Some(ACME), BILLING), |key| parse_grant(key).is_some(), 0),
             (answer(20_000, &[7; 16]), |key| parse_answer_day(key).is_some(), 0),
             (epoch(EpochNumber::FIRST), |key| parse_epoch(key).is_some(), 0),
             (tenant(ACME), |key| parse_tenant(key).is_some(), 0),

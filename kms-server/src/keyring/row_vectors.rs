@@ -72,6 +72,7 @@ fn place(place: &Value) -> RowKey {
         "tenant_counters" => row_key::tenant_counters(tenant()),
         "dek_count" => row_key::dek_count(tenant(), key(), version(number())),
         "rewrap_job" => row_key::rewrap_job(tenant(), key()),
+        "grant" => row_key::grant(place.get("tenant").map(|_| tenant()), key()),
         "answer" => row_key::answer(number().as_u64().unwrap() as u32, &bytes(&place["name"]).try_into().unwrap()),
         other => panic!("no row {other}"),
     }
@@ -141,6 +142,11 @@ fn fields_of(message: &str, protobuf: &[u8]) -> (Value, Vec<u8>) {
     fn rewrap_job(row: &RewrapJob) -> Value {
         json!({"rev": row.rev, "cursor": hex::encode(&row.cursor), "begun_ms": row.begun_ms, "moved": row.moved, "left": row.left, "tenant": row.tenant, "key": row.key})
     }
+    fn grant(row: &Grant) -> Value {
+        json!({"rev": row.rev, "state": row.state, "requester": row.requester, "reason": row.reason, "requested_ms": row.requested_ms, "end_ms": row.end_ms,
+            "tenant": row.tenant, "role": row.role, "duration_ms": row.duration_ms, "operation": row.operation, "operation_hash": hex::encode(&row.operation_hash), "request": hex::encode(&row.request),
+            "approver": row.approver, "approved_ms": row.approved_ms, "revoker": row.revoker, "ended_ms": row.ended_ms})
+    }
     fn answer(row: &Answer) -> Value {
         let of_tenant = row.tenant.as_ref().map(|about| {
             json!({"name": about.name, "uid": hex::encode(&about.uid), "state": about.state, "created_ms": about.created_ms, "destroy_ms": about.destroy_ms,
@@ -159,7 +165,10 @@ fn fields_of(message: &str, protobuf: &[u8]) -> (Value, Vec<u8>) {
         let of_gone = row.gone_data_keys.as_ref().map(|gone| {
             json!({"destroyed_ms": gone.destroyed_ms, "items": gone.items, "missing": gone.missing, "gone_before": gone.gone_before})
         });
-        json!({"rev": row.rev, "asked": hex::encode(&row.asked), "made_ms": row.made_ms, "intent_index": row.intent_index, "tenant": of_tenant, "key": of_key,
+        let of_grant = row.grant.as_ref().map(|about| {
+            json!({"uid": hex::encode(&about.uid), "grant": about.grant.as_ref().map(grant), "etag": hex::encode(&about.etag)})
+        });
+        json!({"rev": row.rev, "grant": of_grant, "asked": hex::encode(&row.asked), "made_ms": row.made_ms, "intent_index": row.intent_index, "tenant": of_tenant, "key": of_key,
             "version": of_version, "lease_end_ms": row.lease_end_ms, "new_data_keys": of_new, "gone_data_keys": of_gone})
     }
     match message {
@@ -176,6 +185,7 @@ fn fields_of(message: &str, protobuf: &[u8]) -> (Value, Vec<u8>) {
         "TenantCounters" => decoded(protobuf, tenant_counters),
         "DekCount" => decoded(protobuf, dek_count),
         "RewrapJob" => decoded(protobuf, rewrap_job),
+        "Grant" => decoded(protobuf, grant),
         "Answer" => decoded(protobuf, answer),
         other => panic!("no message {other}"),
     }
@@ -243,7 +253,7 @@ fn every_row_vector_is_met() {
         met += 1;
     }
     println!("row vectors: {met}/{} met, of {} kinds", rows.len(), messages.len());
-    assert_eq!((met, messages.len()), (36, 14));
+    assert_eq!((met, messages.len()), (41, 15));
 }
 
 #[test]

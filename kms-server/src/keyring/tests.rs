@@ -4,6 +4,7 @@ mod crashes;
 mod data_keys;
 mod data_keys_at_start;
 mod destruction;
+mod grants;
 mod ledger;
 mod terms;
 mod use_of_keys;
@@ -123,6 +124,8 @@ struct World {
     store: Arc<FaultyStore>,
     clock: Arc<TestClock>,
     settings: KeyringSettings,
+    /// What is in force by grants, as it was told last.
+    roles: Arc<Mutex<Vec<RoleInForce>>>,
 }
 
 /// A cluster that serves.
@@ -145,10 +148,12 @@ impl World {
             settings: KeyringSettings {
                 wait_ms_min: 0,
                 wait_ms_default: 7 * DAY,
+                grant_ms_max: DAY / 2,
                 tenants_max: 64,
                 keys_max: 64,
                 rewraps_per_second: 1_000_000,
             },
+            roles: Arc::default(),
         };
         let rng: Arc<dyn Random> = Arc::new(OsRandom::new());
         let cluster = Uid::generate(&*rng);
@@ -196,6 +201,7 @@ impl World {
         *self.store.fault.lock().unwrap() = Fault::None;
         let rng: Arc<dyn Random> = Arc::new(OsRandom::new());
         let (prepared, for_backend) = (backend::prepare(&self.backend()).unwrap(), Arc::clone(&rng));
+        let roles = Arc::clone(&self.roles);
         let opening = Opening {
             store: Arc::clone(&self.store) as Arc<dyn Store>,
             salvaged_bytes: None,
@@ -207,6 +213,7 @@ impl World {
             segment_bytes: 1 << 16,
             flush_on_cores: false,
             settings: self.settings,
+            roles_in_force: Box::new(move |now| *roles.lock().unwrap() = now),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             rng,
         };

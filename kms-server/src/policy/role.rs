@@ -60,6 +60,21 @@ impl Role {
     }
 }
 
+impl Role {
+    /// Tells whether a grant can give it: not what runs the service, nor what has to do with grants, nor what destroys at once.
+    pub const fn can_be_granted(self) -> bool {
+        match self {
+            Self::Encrypter
+            | Self::Decrypter
+            | Self::Reencrypter
+            | Self::KeyAdmin
+            | Self::TenantAdmin
+            | Self::Auditor => true,
+            Self::Eraser | Self::Operator | Self::Staff | Self::Approver => false,
+        }
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

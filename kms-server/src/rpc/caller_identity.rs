@@ -5,6 +5,7 @@ use kms_proto::v1::{AuthMethod, Binding, GetCallerIdentityRequest, GetCallerIden
 use super::convert::timestamp;
 use super::error::Error;
 use super::pipeline::{Call, Done, Failed, Operation};
+use crate::noun::Strength;
 use crate::policy::{Action, BindingView, Resource};
 
 pub(super) struct GetCallerIdentity;
@@ -27,9 +28,18 @@ impl Operation for GetCallerIdentity {
         let bindings = call.api.policy.load().bindings_of(call.principal, net, call.now);
         Ok(Done::read(GetCallerIdentityResponse {
             principal: call.principal.to_string(),
-            auth_method: AuthMethod::Mtls.into(),
+            auth_method: auth_method(call.strength).into(),
+            strength: call.strength.names().map(str::to_owned).collect(),
             bindings: bindings.into_iter().map(binding).collect(),
         }))
+    }
+}
+
+fn auth_method(strength: Strength) -> AuthMethod {
+    match (strength.has(Strength::CERTIFICATE), strength.has(Strength::TOKEN)) {
+        (_, false) => AuthMethod::Mtls,
+        (false, true) => AuthMethod::Token,
+        (true, true) => AuthMethod::MtlsAndToken,
     }
 }
 

@@ -3,8 +3,8 @@
 
 use kms_proto::v1;
 
-use super::convert;
 use super::error::Error;
+use super::{convert, grants};
 use crate::keyring::{Changed, Etag, How, InvalidEtag, InvalidRequestId, Object, RequestId, Terms};
 
 /// Reads `request_id`, `validate_only` and `etag`; the field of the etag is named as its call has it.
@@ -37,8 +37,18 @@ pub(super) fn changed_tenant(changed: &Changed) -> Option<v1::Tenant> {
             forget_what_is_not(changed, &mut tenant.uid, &mut tenant.etag);
             Some(tenant)
         }
-        Object::Key(_) | Object::Version(..) | Object::DataKeys(_) => None,
+        Object::Key(_) | Object::Version(..) | Object::DataKeys(_) | Object::Grant(_) => None,
     }
+}
+
+/// Returns the grant that a change was about.
+pub(super) fn changed_grant(changed: &Changed) -> Option<v1::Grant> {
+    let Object::Grant(view) = &changed.object else { return None };
+    let mut grant = grants::grant(view);
+    if let How::Rehearsed { creates: true } = changed.how {
+        grant.name.clear();
+    }
+    Some(grant)
 }
 
 /// Returns the key, and the version, that a change was about.
@@ -49,7 +59,7 @@ pub(super) fn changed_key(changed: &Changed) -> (Option<v1::Key>, Option<v1::Key
         key
     };
     match &changed.object {
-        Object::Tenant(_) | Object::DataKeys(_) => (None, None),
+        Object::Tenant(_) | Object::DataKeys(_) | Object::Grant(_) => (None, None),
         Object::Key(key) => (Some(told(key)), None),
         Object::Version(key, version) => {
             let mut version = convert::version_of(key, version);

@@ -17,6 +17,13 @@ pub(super) struct DestroyTenant {
     terms: Terms,
 }
 
+impl DestroyTenant {
+    /// Returns what is to be changed, and on which terms.
+    pub(super) fn into_change(self) -> (Change, Terms) {
+        (Change::DestroyTenant { tenant: self.tenant, wait_ms: self.wait_ms }, self.terms)
+    }
+}
+
 impl Operation for DestroyTenant {
     type Wire = DestroyTenantRequest;
     type Reply = DestroyTenantResponse;
@@ -35,8 +42,8 @@ impl Operation for DestroyTenant {
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<DestroyTenantResponse>, Failed> {
-        let changed =
-            call.change(Change::DestroyTenant { tenant: self.tenant, wait_ms: self.wait_ms }, self.terms).await?;
+        let (change, terms) = self.into_change();
+        let changed = call.change(change, terms).await?;
         let lease_end_time = changed.lease_end.map(timestamp);
         Ok(Done::changed(DestroyTenantResponse { tenant: changed_tenant(&changed), lease_end_time }, &changed))
     }

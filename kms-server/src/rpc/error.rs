@@ -45,11 +45,9 @@ pub enum Error {
     /// Policy does not allow it.
     #[error("not allowed")]
     Denied,
-    /// A second person must approve it.
-    #[error(
-        "a second person must approve this, and there is no way yet to ask one: it works in `kms-server dev` alone"
-    )]
-    ApprovalRequired,
+    /// What was to be read again is not in order.
+    #[error("nothing was reloaded: {0}")]
+    ReloadFailed(String),
     /// The backend's keys never leave it.
     #[error("the keys of this master key backend never leave it")]
     ExportNotSupported,

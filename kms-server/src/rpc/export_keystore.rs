@@ -6,11 +6,18 @@ use super::error::Error;
 use super::pipeline::{Call, Done, Failed, Operation};
 use crate::audit::Leaf;
 use crate::backend::Export;
-use crate::keyring;
+use crate::keyring::{self, Change, ContentHash, How, Terms};
 use crate::policy::{Action, Resource};
 
 pub(super) struct ExportKeystore {
     validate_only: bool,
+}
+
+impl ExportKeystore {
+    /// Returns what a second person approves.
+    pub(super) fn content_hash() -> ContentHash {
+        ContentHash::of_operation(Self::NAME)
+    }
 }
 
 impl Operation for ExportKeystore {
@@ -27,10 +34,16 @@ impl Operation for ExportKeystore {
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<v1::ExportKeystoreResponse>, Failed> {
-        // A copy outlives the destruction of its version: that takes two persons, and there is no way yet to ask the
-        // second one.
+        // A copy outlives the destruction of its version: that takes two persons, but where things are tried. The grant is
+        // used up before anything leaves, and without a request id: what was answered is not kept for a repetition.
         if !call.api.facts.is_trial {
-            return Err(Error::ApprovalRequired.into());
+            let terms = Terms { rehearse: self.validate_only, ..Terms::default() };
+            let used = call.change(Change::UseGrant { hash: Self::content_hash() }, terms).await?;
+            match used.how {
+                How::Made(index) => call.written(index),
+                How::Rehearsed { .. } => {}
+                How::Before(_) => return Err(Error::Keyring(keyring::Error::ApprovalRequired).into()),
+            }
         }
         if self.validate_only {
             return Ok(Done::rehearsed(v1::ExportKeystoreResponse::default()));

@@ -11,6 +11,7 @@ use super::{
     encrypt, generate_data_key,
 };
 use super::{create_data_key, destroy_data_key, get_data_key, list_data_keys};
+use super::{decide_grant, read_grants, reload, request_grant, test_permissions};
 use super::{export_keystore, lock_node};
 use super::{generate_mac, get_index_key, set_key_state, tenant_state, update_key, update_tenant, verify_mac};
 use super::{
@@ -29,7 +30,7 @@ pub(crate) fn request(data: &[u8]) {
     parse(message);
 }
 
-type Operations = [(&'static str, fn(&[u8])); 45];
+type Operations = [(&'static str, fn(&[u8])); 52];
 
 macro_rules! operations {
     ($($Operation:path,)*) => { [$((<$Operation as Operation>::NAME, take::<$Operation>),)*] };
@@ -82,6 +83,13 @@ pub(crate) const OPERATIONS: Operations = operations! {
     lock_node::Lock,
     lock_node::Unlock,
     export_keystore::ExportKeystore,
+    reload::Reload,
+    test_permissions::TestPermissions,
+    request_grant::RequestGrant,
+    decide_grant::ApproveGrant,
+    decide_grant::RevokeGrant,
+    read_grants::GetGrant,
+    read_grants::ListGrants,
 };
 
 /// Takes a message as far as the road goes before anything is looked up.

@@ -222,6 +222,13 @@ impl OperatorService for LockedOperator {
         Err(self.0.refusal("this node is locked", &self.0.request_id()))
     }
 
+    async fn reload(
+        &self,
+        _: tonic::Request<v1::ReloadRequest>,
+    ) -> Result<tonic::Response<v1::ReloadResponse>, Status> {
+        Err(self.0.refusal("this node is locked", &self.0.request_id()))
+    }
+
     async fn export_keystore(
         &self,
         _: tonic::Request<v1::ExportKeystoreRequest>,

@@ -17,6 +17,14 @@ pub(super) struct ScheduleKeyDestruction {
     terms: Terms,
 }
 
+impl ScheduleKeyDestruction {
+    /// Returns what is to be changed, and on which terms.
+    pub(super) fn into_change(self) -> (Change, Terms) {
+        let KeyPath { tenant, key, version } = self.path;
+        (Change::ScheduleKeyDestruction { tenant, key, version, wait_ms: self.wait_ms }, self.terms)
+    }
+}
+
 impl Operation for ScheduleKeyDestruction {
     type Wire = ScheduleKeyDestructionRequest;
     type Reply = ScheduleKeyDestructionResponse;
@@ -39,10 +47,8 @@ impl Operation for ScheduleKeyDestruction {
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<ScheduleKeyDestructionResponse>, Failed> {
-        let KeyPath { tenant, key, version } = self.path;
-        let changed = call
-            .change(Change::ScheduleKeyDestruction { tenant, key, version, wait_ms: self.wait_ms }, self.terms)
-            .await?;
+        let (change, terms) = self.into_change();
+        let changed = call.change(change, terms).await?;
         let (key, version) = changed_key(&changed);
         let lease_end_time = changed.lease_end.map(timestamp);
         Ok(Done::changed(ScheduleKeyDestructionResponse { key, version, lease_end_time }, &changed))

@@ -19,6 +19,7 @@ use super::{
 };
 use super::{create_data_key, destroy_data_key, get_data_key, list_data_keys};
 
+use super::{decide_grant, read_grants, reload, request_grant, test_permissions};
 use super::{
     export_keystore, get_key, get_status, get_tenant, list_key_versions, list_keys, list_tenants, lock_node,
     re_encrypt, rotate_key, schedule_key_destruction,
@@ -105,6 +106,12 @@ service! { KEY KeyService {
 
 service! { ACCESS AccessService {
     get_caller_identity(GetCallerIdentityRequest) -> GetCallerIdentityResponse = caller_identity::GetCallerIdentity;
+    test_permissions(TestPermissionsRequest) -> TestPermissionsResponse = test_permissions::TestPermissions;
+    request_grant(RequestGrantRequest) -> RequestGrantResponse = request_grant::RequestGrant;
+    approve_grant(ApproveGrantRequest) -> ApproveGrantResponse = decide_grant::ApproveGrant;
+    revoke_grant(RevokeGrantRequest) -> RevokeGrantResponse = decide_grant::RevokeGrant;
+    get_grant(GetGrantRequest) -> GetGrantResponse = read_grants::GetGrant;
+    list_grants(ListGrantsRequest) -> ListGrantsResponse = read_grants::ListGrants;
 } }
 
 service! { OPERATOR OperatorService {
@@ -112,4 +119,5 @@ service! { OPERATOR OperatorService {
     lock(LockRequest) -> LockResponse = lock_node::Lock;
     unlock(UnlockRequest) -> UnlockResponse = lock_node::Unlock;
     export_keystore(ExportKeystoreRequest) -> ExportKeystoreResponse = export_keystore::ExportKeystore;
+    reload(ReloadRequest) -> ReloadResponse = reload::Reload;
 } }

@@ -180,7 +180,10 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
         ErrorReason::GrantNotFound => "`kms grant list` shows all that you may see".to_owned(),
         ErrorReason::GrantState => "`kms grant list` shows the states; ask for a new one where it is over".to_owned(),
         ErrorReason::SecondPersonRequired => "somebody else with the role `approver` must do this".to_owned(),
-        ErrorReason::OperationChanged => "`kms grant get` shows what it is for".to_owned(),
+        ErrorReason::ReloadFailed => {
+            "mend the file that it names, and try again: the server goes on as before".to_owned()
+        }
+        ErrorReason::GrantChanged => "`kms grant get` shows what it is for".to_owned(),
         ErrorReason::Unspecified | ErrorReason::Internal => {
             "tell the operators the request's id: the server's log says more".to_owned()
         }
@@ -233,7 +236,7 @@ mod tests {
     #[test]
     fn every_reason_has_a_hint_of_one_line_without_a_full_stop() {
         // The compiler holds `of` to all of them; this, that the list has no hole.
-        assert_eq!(reasons().len(), 56, "is the hint of the new reason what a person needs?");
+        assert_eq!(reasons().len(), 57, "is the hint of the new reason what a person needs?");
         for reason in reasons() {
             for operation in [None, Some("Encrypt"), Some("ReEncrypt"), Some("ListTenants")] {
                 let hint = of(reason, operation, &Subject::none());

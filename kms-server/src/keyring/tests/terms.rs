@@ -274,6 +274,7 @@ async fn a_rehearsal_answers_as_the_change_would_and_changes_nothing() {
             Object::Key(key) => format!("{:?} {:?} {:?}", key.state, key.primary, key.destroy.is_some()),
             Object::Version(key, version) => format!("{:?} {:?} {:?}", key.primary, version.version, version.state),
             Object::DataKeys(part) => format!("{:?}", part.fates),
+            Object::Grant(grant) => format!("{:?}", grant.state),
         };
         assert_eq!(state(&shown), state(&made), "{change:?}");
         // And fails as it would: each is illegal now.
