@@ -12,6 +12,7 @@ mod table;
 mod value;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::backend::watch::WatchSettings;
 use crate::keyring::KeyringSettings;
 use crate::mistake::{Mistake, did_you_mean};
 use crate::rpc::accept::ConnectionLimits;
+use crate::rpc::limits::LoadLimits;
 use crate::telemetry::LogFormat;
 use draft::{Draft, Origin};
 
@@ -166,6 +168,8 @@ pub struct Settings {
     pub keyring: KeyringSettings,
     /// How many connections there may be.
     pub connections: ConnectionLimits,
+    /// How much at once, and how often.
+    pub loads: LoadLimits,
     /// The bytes of all messages in flight.
     pub bytes_in_flight_max: usize,
     /// The longest that one request may take.
@@ -306,6 +310,9 @@ fn resolve(flags: &Flags, draft: &mut Draft) -> Settings {
 
     let number =
         |draft: &Draft, name: &str| draft.integer(name).map(|number| usize::try_from(number).unwrap_or(usize::MAX));
+    let rate = |draft: &Draft, name: &str| {
+        draft.integer(name).and_then(|number| NonZeroU32::new(u32::try_from(number).unwrap_or(u32::MAX)))
+    };
     let total = number(draft, "limits.connections").expect(INVARIANT);
     let per_peer = number(draft, "limits.connections_per_peer").unwrap_or(total.min(64));
     if per_peer > total {
@@ -343,6 +350,11 @@ fn resolve(flags: &Flags, draft: &mut Draft) -> Settings {
                 .expect(INVARIANT),
         },
         connections: ConnectionLimits { total, per_peer },
+        loads: LoadLimits {
+            in_flight: number(draft, "limits.requests_in_flight").expect(INVARIANT),
+            per_principal: rate(draft, "limits.rate_per_principal"),
+            per_tenant: rate(draft, "limits.rate_per_tenant"),
+        },
         bytes_in_flight_max: number(draft, "limits.bytes_in_flight").expect(INVARIANT),
         request_time_max: std::time::Duration::from_millis(draft.millis("limits.request_time").expect(INVARIANT)),
         log_format,

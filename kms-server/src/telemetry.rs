@@ -47,6 +47,9 @@ pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
         "time from the request to its record"
     );
     metrics::describe_counter!("kms_connections_refused_total", "connections over the limit of connections");
+    metrics::describe_counter!("kms_requests_shed_total", "requests refused because too many were at work");
+    metrics::describe_counter!("kms_rate_limited_total", "requests refused for their rate, of a principal or a tenant");
+    metrics::describe_counter!("kms_audit_refusals_summed_total", "refusals that the audit log tells of in a sum");
     metrics::describe_counter!("kms_connections_severed_total", "connections whose peer a reload has shut out");
     metrics::describe_counter!("kms_tls_refused_total", "connections that TLS refused, by reason");
     metrics::describe_gauge!("kms_config_last_reload_successful", "whether the last reload put in force what it read");

@@ -282,6 +282,27 @@ pub const SETTINGS: &[Setting] = &[
     ),
     of(
         "limits",
+        "requests_in_flight",
+        Kind::Integer { min: 16, max: 1 << 20, unit: "" },
+        Default::Is("4096"),
+        "at the same time; more are refused at once, so that the others stay fast",
+    ),
+    of(
+        "limits",
+        "rate_per_principal",
+        Kind::Integer { min: 0, max: 1_000_000_000, unit: "a second" },
+        Default::Is("0"),
+        "operations of one caller; an item of a batch is one; 0: no limit",
+    ),
+    of(
+        "limits",
+        "rate_per_tenant",
+        Kind::Integer { min: 0, max: 1_000_000_000, unit: "a second" },
+        Default::Is("0"),
+        "operations for one tenant, of all callers together; 0: no limit",
+    ),
+    of(
+        "limits",
         "request_time",
         Kind::Time { min_ms: 10, max_ms: 600_000 },
         Default::Is("\"5s\""),

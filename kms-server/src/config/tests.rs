@@ -74,7 +74,7 @@ fn each_mistake_says_where_what_and_what_to_do() {
         ("data_dir = \"d\"\n[audit]\ndata_dir = \"d\"", "move it up, before the first table"),
         (
             "data_dir = \"d\"\n[audits]\norigin = \"a\"",
-            "kms.toml:2:2: unknown table \"audits\": the tables are `listen`, `tls`, `policy`, `backend`, `audit`, `destruction`, `rotation`, `limits`, `memory`, `log`, `identity`; did you mean `audit`?",
+            "kms.toml:2:2: unknown table \"audits\": the tables are `listen`, `tls`, `policy`, `backend`, `audit`, `destruction`, `grants`, `rotation`, `limits`, `memory`, `log`, `identity`; did you mean `audit`?",
         ),
         ("data_dir = \"d\"\nlisten = 3", "kms.toml:2:10: listen = 3: it is a table of settings; write [listen]"),
         (

@@ -165,6 +165,10 @@ impl<M: Many> Operation for Batch<M> {
         super::pipeline::about(Some(&self.resource()))
     }
 
+    fn operations(&self) -> usize {
+        self.items.len()
+    }
+
     async fn perform(self, call: &Call<'_>) -> Result<Done<M::Reply>, Failed> {
         reserve_answer(call, self.items.iter().map(|item| self.result_bytes(item)))?;
         let mut all = All { results: Vec::with_capacity(self.items.len()), key_version: 0, lease_ms: None };

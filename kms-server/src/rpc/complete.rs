@@ -49,6 +49,19 @@ pub(super) async fn answer(
         let error = if ORDERS.contains(&&*path) { keyring::Error::ShuttingDown.into() } else { Error::Locking };
         return status(&error, &request_id).into_http();
     }
+    let _at_work = match api.limits.enter() {
+        _ if is_unrecorded => None,
+        Some(at_work) => Some(at_work),
+        // At once, and without a record: nothing was asked that could be told of.
+        None => {
+            let request_id = request_id(api.keyring.rng(), api.clock.now());
+            let op = method_of(&path).unwrap_or("Unknown");
+            metrics::counter!("kms_requests_shed_total").increment(1);
+            metrics::counter!("kms_requests_total", "method" => op, "code" => code_name(Code::Unavailable))
+                .increment(1);
+            return status(&Error::Overloaded, &request_id).into_http();
+        }
+    };
     // Before anything is read for somebody who is nobody.
     if let Err(none) = connection.identity.as_ref()
         && !is_health
@@ -157,11 +170,14 @@ fn record(
     let request_id = request_id(api.keyring.rng(), api.clock.now());
     let sub = connection.identity.as_ref().as_ref().ok().map(|principal| principal.as_str().into());
     let who = Who { sub, net: Some(connection.net), rid: Some(request_id.clone()), rule: None };
+    metrics::counter!("kms_requests_total", "method" => op, "code" => code_name(code)).increment(1);
+    if outcome == Outcome::Denied && !api.noise.is_told_singly(&who, api.clock.now()) {
+        return request_id;
+    }
     let leaf = who.sign(Leaf { why: Some(why.into()), ..Leaf::of(op) }).ended(outcome);
     if let Err(failed) = connection.remember(api.keyring.log(), leaf) {
         tracing::debug!(%failed, "a connection was severed: its reply could not be recorded");
     }
-    metrics::counter!("kms_requests_total", "method" => op, "code" => code_name(code)).increment(1);
     request_id
 }
 

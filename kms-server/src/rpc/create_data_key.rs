@@ -116,6 +116,10 @@ impl Operation for BatchCreateDataKeys {
         vec![(Action::CreateDataKey, Resource::Key(self.tenant.clone(), self.key.clone()))]
     }
 
+    fn operations(&self) -> usize {
+        self.items.len()
+    }
+
     async fn perform(self, call: &Call<'_>) -> Result<Done<v1::BatchCreateDataKeysResponse>, Failed> {
         let result_bytes = field_bytes(DATA_KEY_BYTES) + field_bytes(UID_BYTES);
         batch::reserve_answer(call, self.items.iter().map(|_| result_bytes))?;

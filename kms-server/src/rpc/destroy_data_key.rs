@@ -104,6 +104,10 @@ impl Operation for BatchDestroyDataKeys {
         vec![(Action::DestroyDataKey, Resource::Key(self.tenant.clone(), self.key.clone()))]
     }
 
+    fn operations(&self) -> usize {
+        self.items.len()
+    }
+
     async fn perform(self, call: &Call<'_>) -> Result<Done<v1::BatchDestroyDataKeysResponse>, Failed> {
         batch::reserve_answer(call, self.items.iter().map(|_| field_bytes(TIME_BYTES_MAX)))?;
         let items: Vec<_> = self.items.iter().map(|item| parse::dek_uid("items.uid", &item.uid)).collect();

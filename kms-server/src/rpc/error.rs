@@ -1,5 +1,7 @@
 //! Why a request is refused: everything that can go wrong on the road of an RPC.
 
+use std::time::Duration;
+
 use crate::authn::NoIdentity;
 use crate::crypto::{InvalidContext, OpenError};
 use crate::keyring;
@@ -36,6 +38,14 @@ pub enum Error {
     /// Too many bytes are in flight.
     #[error("too many bytes are in flight")]
     Overloaded,
+    /// More often than the settings allow.
+    #[error("more operations of one {of} than this service allows in a second: try again in {} ms", .wait.as_millis().max(1))]
+    RateLimited {
+        /// Principal or tenant.
+        of: &'static str,
+        /// When it would be let in.
+        wait: Duration,
+    },
     /// A MAC is not right.
     #[error("the MAC is not of this message, key and encryption context")]
     Mac(#[source] OpenError),

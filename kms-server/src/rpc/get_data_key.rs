@@ -147,6 +147,10 @@ impl Operation for BatchGetDataKeys {
         vec![(Action::GetDataKey, Resource::Key(self.tenant.clone(), self.key.clone()))]
     }
 
+    fn operations(&self) -> usize {
+        self.items.len()
+    }
+
     async fn perform(self, call: &Call<'_>) -> Result<Done<v1::BatchGetDataKeysResponse>, Failed> {
         let result_bytes = field_bytes(DATA_KEY_BYTES) + VERSION_BYTES_MAX;
         batch::reserve_answer(call, self.items.iter().map(|_| result_bytes))?;

@@ -36,12 +36,14 @@ mod get_status;
 mod get_tenant;
 mod grants;
 mod handshake;
+pub mod limits;
 mod list_data_keys;
 mod list_key_versions;
 mod list_keys;
 mod list_tenants;
 mod lock_node;
 pub mod locked;
+pub mod noise;
 mod parse;
 mod pipeline;
 mod re_encrypt;
@@ -94,6 +96,10 @@ pub struct Api {
     pub request_time_max: Duration,
     /// The bytes of all messages in flight.
     pub budget: budget::Budget,
+    /// How much at once, and how often.
+    pub limits: limits::Limits,
+    /// Which refusals get a record of their own.
+    pub noise: noise::Noise,
     /// The master key's backend, for its status.
     pub backend: Arc<dyn MasterKeyBackend>,
     /// What the last probe of the master key came to.

@@ -47,6 +47,11 @@ pub(super) trait Operation: Sized + Send {
         about(self.asks().first().map(|(_, resource)| resource))
     }
 
+    /// Returns how many operations it is, by which rates are counted: the items of a batch.
+    fn operations(&self) -> usize {
+        1
+    }
+
     /// DO.
     fn perform(self, call: &Call<'_>) -> impl Future<Output = Result<Done<Self::Reply>, Failed>> + Send;
 }
@@ -257,8 +262,14 @@ async fn go<O: Operation>(
     let operation = O::parse(wire)?;
     *leaf = operation.about();
     // may
+    let operations = operation.operations();
+    api.limits.of_principal(principal, operations)?;
     let now = api.clock.now();
-    authorize(api, (principal, strength), who, now, &operation.asks())?;
+    let asks = operation.asks();
+    authorize(api, (principal, strength), who, now, &asks)?;
+    if let Some(tenant) = asks.first().and_then(|(_, resource)| resource.tenant()) {
+        api.limits.for_tenant(tenant, operations)?;
+    }
     // do
     let Asked { connection, share, time_max } = *asked;
     let call = Call { api, principal, strength, who: who.clone(), now, connection, op: O::NAME, about: leaf, share };
@@ -335,7 +346,10 @@ fn remember<O: Operation>(
             (leaves, in_use, Ok(reply))
         }
         Err(Failed { error, leaf }) => {
-            let denied = matches!(error, Error::Denied | Error::NoIdentity(_));
+            let denied = matches!(error, Error::Denied | Error::NoIdentity(_) | Error::RateLimited { .. });
+            if denied && !api.noise.is_told_singly(who, api.clock.now()) {
+                return Err(error);
+            }
             let end = if denied { Outcome::Denied } else { Outcome::Failed };
             let leaf = joined(&about, *leaf);
             let why = leaf.why.clone().unwrap_or_else(|| status::why(&error).into());

@@ -20,6 +20,7 @@ pub(super) fn code_and_reason(error: &Error) -> (Code, Reason) {
         Error::Context(_) | Error::OtherContext | Error::ItemAad => (Code::InvalidArgument, Reason::ContextInvalid),
         Error::PlaintextTooLarge => (Code::InvalidArgument, Reason::PlaintextTooLarge),
         Error::AnswerTooLarge => (Code::ResourceExhausted, Reason::MessageTooLarge),
+        Error::RateLimited { .. } => (Code::ResourceExhausted, Reason::RateLimited),
         Error::Overloaded => (Code::Unavailable, Reason::Overloaded),
         Error::Mac(_) => (Code::InvalidArgument, Reason::MacInvalid),
         Error::PageToken => (Code::InvalidArgument, Reason::PageTokenInvalid),
@@ -146,12 +147,20 @@ pub(super) fn why(error: &Error) -> String {
 /// Makes the status of an error.
 pub(super) fn status(error: &Error, request_id: &str) -> Status {
     let (code, reason) = code_and_reason(error);
+    if let Error::RateLimited { wait, .. } = error {
+        let mut details = details_of(reason, request_id);
+        details.set_retry_info(Some(*wait));
+        return Status::with_error_details(code, sentence(error), details);
+    }
     with_reason(code, reason, &sentence(error), request_id)
 }
 
 /// Makes a status with its reason.
 pub(super) fn with_reason(code: Code, reason: Reason, sentence: &str, request_id: &str) -> Status {
+    Status::with_error_details(code, sentence, details_of(reason, request_id))
+}
+
+fn details_of(reason: Reason, request_id: &str) -> ErrorDetails {
     let metadata = [("request_id".to_owned(), request_id.to_owned())];
-    let details = ErrorDetails::with_error_info(reason.as_reason(), ERROR_DOMAIN, metadata);
-    Status::with_error_details(code, sentence, details)
+    ErrorDetails::with_error_info(reason.as_reason(), ERROR_DOMAIN, metadata)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::watch::LockCause;
@@ -18,6 +19,8 @@ use crate::lock::{self, Lock};
 use crate::reload::Reloader;
 use crate::rpc::budget::Budget;
 use crate::rpc::cores::{CoreSettings, Cores, runtime};
+use crate::rpc::limits::Limits;
+use crate::rpc::noise::{Noise, TOLD_EVERY};
 use crate::rpc::{Api, Endpoint, Facts, Listener, Reflection};
 use crate::shutdown::StopSignals;
 
@@ -67,6 +70,8 @@ pub(super) fn run(
         clock: Arc::clone(clock),
         request_time_max: settings.request_time_max,
         budget: Budget::new(settings.bytes_in_flight_max),
+        limits: Limits::new(settings.loads),
+        noise: Noise::default(),
         backend: Arc::clone(&backend),
         backend_kind: front.prepared.kind(),
         probed: Arc::clone(&probed),
@@ -114,6 +119,7 @@ pub(super) fn run(
 
         let others = doors.tasks();
         others.spawn(Arc::clone(&keyring).run_due(clock_held, stop()));
+        others.spawn(look_after_callers(Arc::clone(&api), stop()));
         let probing = probe::Probing {
             settings: settings.watch,
             backend: Arc::clone(&backend),
@@ -152,6 +158,9 @@ pub(super) fn run(
         keyring.check_whole().context("this node stopped serving before it was asked to")?;
         Ok::<_, anyhow::Error>((cause.filter(|_| !stopped), watchdog))
     });
+    if let Err(error) = api.noise.tell(&log) {
+        tracing::error!(%error, "refusals that were counted could not be recorded");
+    }
     log.close();
     kill_point::pass(kill_point::Point::LogClosed);
     // The store is closed after the last change, and the log holds its outcome.
@@ -172,6 +181,16 @@ pub(super) fn run(
     // An operator may have locked what was locking itself.
     let cause = if lock::is_marked(&settings.data_dir)? { LockCause::Operator } else { cause };
     Ok(Ended::Locked(Held { cause, probe: Some((backend, epoch_wrap)) }))
+}
+
+/// Tells of refusals that were only counted, and forgets callers who did not come of late.
+async fn look_after_callers(api: Arc<Api>, stop: CancellationToken) {
+    while tokio::time::timeout(TOLD_EVERY, stop.cancelled()).await.is_err() {
+        api.limits.forget_idle();
+        if let Err(error) = api.noise.tell(api.keyring.log()) {
+            tracing::error!(%error, "refusals that were counted could not be recorded");
+        }
+    }
 }
 
 /// Returns at the first signal, or when the node is to be locked, with the cause. A node that failed is not healthy any
