@@ -27,6 +27,9 @@ const EXCEPTIONS: [&str; 3] =
 /// The actions on managed data keys.
 const MANAGED: [&str; 4] = ["CreateDataKey", "GetDataKey", "DestroyDataKey", "ListDataKeys"];
 
+/// A uid that nothing has.
+const NO_UID: &str = "00000000000000000000000000000000";
+
 /// An RPC as the descriptors have it.
 struct Method {
     service: String,
@@ -115,7 +118,7 @@ async fn every_rpc_asks_policy_and_leaves_a_record() -> Result<()> {
     let site = Site::temporary()?;
     site.init().await?;
     for role in &roles {
-        let on_keys = !["tenant-admin", "operator"].contains(role);
+        let on_keys = !["tenant-admin", "operator", "staff", "approver"].contains(role);
         let (id, principal) = (format!("only-{role}"), site.principal(role));
         let keys: &[&str] = if on_keys { &["*"] } else { &[] };
         let indexes: &[&str] = if ON_INDEXES.contains(role) { &["*"] } else { &[] };
@@ -188,7 +191,7 @@ async fn every_rpc_asks_policy_and_leaves_a_record() -> Result<()> {
                 // What a batch was to do may be done already: it is answered all the same.
                 Ok(_) if method.name.starts_with("Batch") && place > 0 => end.is_some_and(|end| end != Outcome::Denied),
                 Ok(_) => end == Some(Outcome::Ok),
-                // It takes a second person, whom nobody can ask yet.
+                // It takes a second person, whom nobody asked.
                 Err(refused) if refused.is("APPROVAL_REQUIRED") => end == Some(Outcome::Failed),
                 Err(refused) => place > 0 && !refused.is("POLICY_DENIED") && end == Some(Outcome::Failed),
             };
@@ -224,6 +227,7 @@ struct Made {
     wrapped: Vec<u8>,
     mac: Vec<u8>,
     uid: Vec<u8>,
+    grant: v1::Grant,
 }
 
 impl Made {
@@ -250,6 +254,11 @@ impl Made {
             admin.ask(create_key_for(tenant, "managed", v1::KeyPurpose::Managed.into())).await?;
             uid = app.ask(create_data_key(&format!("{tenant}/keys/managed"), &[])).await?.uid;
         }
+        let mut grant = v1::Grant::default();
+        if ["ApproveGrant", "RevokeGrant", "GetGrant"].contains(&rpc) {
+            let asked = daemon.caller("staff")?.ask(request_role(tenant, "decrypter", 60, "a test")).await?;
+            grant = asked.grant.context("a grant")?;
+        }
         match rpc {
             "ResumeTenant" => drop(admin.ask(suspend_tenant(tenant)).await?),
             "CancelTenantDestruction" => drop(admin.ask(destroy_tenant(tenant, None)).await?),
@@ -257,12 +266,20 @@ impl Made {
             "CancelKeyDestruction" => drop(admin.ask(schedule_key_destruction(&key, None)).await?),
             _ => {}
         }
-        Ok(Self { blob, wrapped, mac, uid })
+        Ok(Self { blob, wrapped, mac, uid, grant })
     }
 
     /// Returns the message of a request about this tenant.
     fn request(&self, rpc: &str, tenant: &str) -> Vec<u8> {
         let key = &format!("{tenant}/keys/app");
+        // Of another tenant it is a name like any other.
+        let uid = self.grant.name.rsplit('/').next().filter(|uid| !uid.is_empty()).unwrap_or(NO_UID);
+        let content_hash = Some(&self.grant.content_hash).filter(|hash| !hash.is_empty());
+        let grant = v1::Grant {
+            name: format!("{tenant}/grants/{uid}"),
+            content_hash: content_hash.cloned().unwrap_or_else(|| NO_UID.repeat(2)),
+            ..v1::Grant::default()
+        };
         let (mac_key, managed) = (&format!("{tenant}/keys/mac"), &format!("{tenant}/keys/managed"));
         match rpc {
             "CreateDataKey" => create_data_key(managed, &[]).encode_to_vec(),
@@ -308,6 +325,13 @@ impl Made {
             "ScheduleKeyDestruction" => schedule_key_destruction(key, None).encode_to_vec(),
             "CancelKeyDestruction" => cancel_key_destruction(key).encode_to_vec(),
             "GetCallerIdentity" => v1::GetCallerIdentityRequest {}.encode_to_vec(),
+            "TestPermissions" => test_permissions("spiffe://example.com/app", tenant, &["GetTenant"]).encode_to_vec(),
+            "RequestGrant" => request_role(tenant, "decrypter", 60, "a test").encode_to_vec(),
+            "ApproveGrant" => approve_grant(&grant).encode_to_vec(),
+            "RevokeGrant" => revoke_grant(&grant).encode_to_vec(),
+            "GetGrant" => get_grant(&grant.name).encode_to_vec(),
+            "ListGrants" => list_grants(tenant).encode_to_vec(),
+            "Reload" => v1::ReloadRequest { validate_only: true }.encode_to_vec(),
             "GetStatus" => v1::GetStatusRequest {}.encode_to_vec(),
             // The others are still to come.
             "Lock" => v1::LockRequest { validate_only: true }.encode_to_vec(),

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use kms_proto::v1::{
-    AuthMethod, ExportKeystoreRequest, GetCallerIdentityRequest, GetStatusRequest, KeyPurpose, KeyState, LockRequest,
-    ServerState, TenantState, UnlockRequest,
+    AuthMethod, ExportKeystoreRequest, GetCallerIdentityRequest, GetStatusRequest, GrantState, KeyPurpose, KeyState,
+    LockRequest, ReloadRequest, ServerState, TenantState, UnlockRequest, operation::Operation,
 };
 use kms_tests::NAMES;
 use kms_tests::request::*;
@@ -113,8 +113,26 @@ async fn every_rpc_does_what_it_says() -> Result<()> {
     let alone = admin.ask(ExportKeystoreRequest { validate_only: false }).await;
     refused(Code::FailedPrecondition, "APPROVAL_REQUIRED", alone);
 
-    let mut called: BTreeSet<&str> = world.daemon.site().ledger().successes_by_op().into_keys().collect();
-    called.insert("ExportKeystore"); // Succeeds in `dev` alone: see there.
+    // What takes two persons.
+    world.daemon.site().bind_persons(&[("ada", &["staff"]), ("bob", &["approver"])])?;
+    let reloaded = admin.ask(ReloadRequest { validate_only: false }).await?;
+    assert_eq!((reloaded.changed, reloaded.need_restart), (vec!["bindings".to_owned()], Vec::new()));
+    let (ada, bob) = (world.daemon.caller("ada")?, world.daemon.caller("bob")?);
+    let tested = ada.ask(test_permissions("", ACME, &["RequestGrant", "ApproveGrant"])).await?.permissions;
+    assert_eq!(tested.iter().map(|one| one.allowed).collect::<Vec<_>>(), [true, false]);
+    let asked = ada.ask(request_role(ACME, "decrypter", 60, "ticket 4711")).await?.grant.unwrap();
+    let approved = bob.ask(approve_grant(&asked)).await?.grant.unwrap();
+    assert_eq!((approved.state(), &approved.approver), (GrantState::Approved, &world.daemon.site().principal("bob")));
+    assert_eq!(ada.ask(decrypt(ACME_KEY, &sealed.ciphertext, CONTEXT)).await?.plaintext, b"DE89 3704");
+    assert_eq!(ada.ask(list_grants(ACME)).await?.grants, [approved.clone()]);
+    let revoked = bob.ask(revoke_grant(&approved)).await?.grant;
+    assert_eq!(ada.ask(get_grant(&approved.name)).await?.grant, revoked);
+    let export = Operation::ExportKeystore(ExportKeystoreRequest::default());
+    let asked = admin.ask(request_operation(export, "a copy for the safe")).await?.grant.unwrap();
+    bob.ask(approve_grant(&asked)).await?;
+    assert_eq!(admin.ask(ExportKeystoreRequest { validate_only: false }).await?.serial, 1);
+
+    let called: BTreeSet<&str> = world.daemon.site().ledger().successes_by_op().into_keys().collect();
     assert_eq!(called, NAMES.iter().copied().collect(), "an RPC was not called");
     println!("RPCs: {}/{} answered", called.len(), NAMES.len());
     world.finish().await

@@ -124,6 +124,7 @@ def trip(admin, app, check):
     admin.node.Unlock(operators.UnlockRequest(), **ask)
     alone = (grpc.StatusCode.FAILED_PRECONDITION, "APPROVAL_REQUIRED")
     check.refused("copies of the keystore", *alone, admin.node.ExportKeystore, operators.ExportKeystoreRequest())
+    admin.node.Reload(operators.ReloadRequest(), **ask)
     check.refused("the node's status where applications are", *unknown, elsewhere.GetStatus, operators.GetStatusRequest())
     elsewhere = crypto_grpc.CryptoServiceStub(app.operator)
     check.refused("Encrypt where operators are", *unknown, elsewhere.Encrypt, crypto.EncryptRequest(key=key))
@@ -322,6 +323,29 @@ def trip(admin, app, check):
     check.refused("its name", *gone, admin.tenants.CreateTenant, tenants.CreateTenantRequest(tenant_id="python"))
 
 
+def second_person(admin, app, check):
+    """What takes two: a role for a time, asked for by one and approved by another, and one exact operation."""
+    ask, tenant = {"timeout": SECONDS_MAX}, "tenants/python-grants"
+    admin.tenants.CreateTenant(tenants.CreateTenantRequest(tenant_id="python-grants"), **ask)
+    role = access.RoleGrant(tenant=tenant, role="auditor", duration={"seconds": 60})
+    grant = app.access.RequestGrant(access.RequestGrantRequest(role=role, reason="ticket 4711"), **ask).grant
+    check.equal("a request for a role", grant.state, access.GRANT_STATE_PENDING)
+    may = access.TestPermissionsRequest(resource=tenant, actions=["GetTenant"])
+    check.equal("before it is approved", app.access.TestPermissions(may, **ask).permissions[0].allowed, False)
+    approve = access.ApproveGrantRequest(name=grant.name, content_hash=grant.content_hash)
+    check.equal("an approval", admin.access.ApproveGrant(approve, **ask).grant.state, access.GRANT_STATE_APPROVED)
+    check.equal("after it", app.access.TestPermissions(may, **ask).permissions[0].allowed, True)
+    check.equal("its use", app.tenants.GetTenant(tenants.GetTenantRequest(name=tenant), **ask).tenant.name, tenant)
+    admin.access.RevokeGrant(access.RevokeGrantRequest(name=grant.name), **ask)
+    got = app.access.GetGrant(access.GetGrantRequest(name=grant.name), **ask).grant
+    listed = app.access.ListGrants(access.ListGrantsRequest(parent=tenant), **ask).grants
+    check.equal("one that was taken back", [one.state for one in (got, *listed)], [access.GRANT_STATE_REVOKED] * 2)
+    export = access.Operation(export_keystore=operators.ExportKeystoreRequest())
+    grant = admin.access.RequestGrant(access.RequestGrantRequest(operation=export, reason="a copy for the safe"), **ask).grant
+    app.access.ApproveGrant(access.ApproveGrantRequest(name=grant.name, content_hash=grant.content_hash), **ask)
+    check.equal("a copy that two agreed on", len(admin.node.ExportKeystore(operators.ExportKeystoreRequest(), **ask).files), 1)
+
+
 def main():
     arguments = argparse.ArgumentParser(description="The whole round trip from Python.")
     for name in ("services", "operator", "ca", "admin", "app"):
@@ -330,6 +354,7 @@ def main():
     admin, app = (Caller(given.services, given.operator, given.ca, who) for who in (given.admin, given.app))
     check = Checks()
     trip(admin, app, check)
+    second_person(admin, app, check)
     admin.close()
     app.close()
     print(f"foreign client (grpcio {grpc.__version__}): {check.count}/{check.count} as expected")

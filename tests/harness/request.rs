@@ -305,6 +305,52 @@ pub fn seconds(seconds: i64) -> Option<Duration> {
     Some(Duration { seconds, nanos: 0 })
 }
 
+/// A request of AccessService.TestPermissions.
+pub fn test_permissions(principal: &str, resource: &str, actions: &[&str]) -> v1::TestPermissionsRequest {
+    v1::TestPermissionsRequest {
+        principal: principal.into(),
+        resource: resource.into(),
+        actions: actions.iter().map(|action| (*action).to_owned()).collect(),
+        ..v1::TestPermissionsRequest::default()
+    }
+}
+
+/// A request of AccessService.RequestGrant, for a role.
+pub fn request_role(tenant: &str, role: &str, seconds: i64, reason: &str) -> v1::RequestGrantRequest {
+    let duration = Some(Duration { seconds, nanos: 0 });
+    let role = v1::RoleGrant { tenant: tenant.into(), role: role.into(), duration };
+    let what = Some(v1::request_grant_request::What::Role(role));
+    v1::RequestGrantRequest { what, reason: reason.into(), ..v1::RequestGrantRequest::default() }
+}
+
+/// A request of AccessService.RequestGrant, for an operation.
+pub fn request_operation(operation: v1::operation::Operation, reason: &str) -> v1::RequestGrantRequest {
+    let operation = v1::Operation { operation: Some(operation) };
+    let what = Some(v1::request_grant_request::What::Operation(operation));
+    v1::RequestGrantRequest { what, reason: reason.into(), ..v1::RequestGrantRequest::default() }
+}
+
+/// A request of AccessService.ApproveGrant, of what was looked at.
+pub fn approve_grant(grant: &v1::Grant) -> v1::ApproveGrantRequest {
+    let (name, content_hash) = (grant.name.clone(), grant.content_hash.clone());
+    v1::ApproveGrantRequest { name, content_hash, ..v1::ApproveGrantRequest::default() }
+}
+
+/// A request of AccessService.RevokeGrant.
+pub fn revoke_grant(grant: &v1::Grant) -> v1::RevokeGrantRequest {
+    v1::RevokeGrantRequest { name: grant.name.clone(), ..v1::RevokeGrantRequest::default() }
+}
+
+/// A request of AccessService.GetGrant.
+pub fn get_grant(name: &str) -> v1::GetGrantRequest {
+    v1::GetGrantRequest { name: name.into() }
+}
+
+/// A request of AccessService.ListGrants.
+pub fn list_grants(parent: &str) -> v1::ListGrantsRequest {
+    v1::ListGrantsRequest { parent: parent.into(), ..v1::ListGrantsRequest::default() }
+}
+
 /// An encryption context, or labels.
 pub fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()

@@ -94,11 +94,18 @@ rpcs! {
     }
     Services access_service_client::AccessServiceClient {
         get_caller_identity: GetCallerIdentity(GetCallerIdentityRequest) -> GetCallerIdentityResponse,
+        test_permissions: TestPermissions(TestPermissionsRequest) -> TestPermissionsResponse,
+        request_grant: RequestGrant(RequestGrantRequest) -> RequestGrantResponse,
+        approve_grant: ApproveGrant(ApproveGrantRequest) -> ApproveGrantResponse,
+        revoke_grant: RevokeGrant(RevokeGrantRequest) -> RevokeGrantResponse,
+        get_grant: GetGrant(GetGrantRequest) -> GetGrantResponse,
+        list_grants: ListGrants(ListGrantsRequest) -> ListGrantsResponse,
     }
     Operator operator_service_client::OperatorServiceClient {
         get_status: GetStatus(GetStatusRequest) -> GetStatusResponse,
         lock: Lock(LockRequest) -> LockResponse,
         unlock: Unlock(UnlockRequest) -> UnlockResponse,
         export_keystore: ExportKeystore(ExportKeystoreRequest) -> ExportKeystoreResponse,
+        reload: Reload(ReloadRequest) -> ReloadResponse,
     }
 }

@@ -221,6 +221,22 @@ impl Site {
         self.bind(&Binding { id: "app", roles, principals: &[&principal], tenants: &["*"], keys: &["*"], indexes })
     }
 
+    /// Binds persons, as they are called, to a role in all tenants; each has a binding of that name.
+    pub fn bind_persons(&self, persons: &[(&str, &[&str])]) -> Result<()> {
+        for (name, roles) in persons {
+            let principal = self.principal(name);
+            self.bind(&Binding {
+                id: name,
+                roles,
+                principals: &[&principal],
+                tenants: &["*"],
+                keys: &[],
+                indexes: &[],
+            })?;
+        }
+        Ok(())
+    }
+
     /// Sets a variable in the environment of the programs that are started from now on.
     pub fn set_variable(&self, name: &str, value: &str) {
         self.environment.lock().expect("no holder panics").insert(name.to_owned(), value.to_owned());
