@@ -31,18 +31,21 @@ const MANAGED: [&str; 4] = ["CreateDataKey", "GetDataKey", "DestroyDataKey", "Li
 const NO_UID: &str = "00000000000000000000000000000000";
 
 /// An RPC as the descriptors have it.
-struct Method {
+pub struct Method {
     service: String,
-    name: String,
+    /// Its name.
+    pub name: String,
 }
 
 impl Method {
-    fn path(&self) -> &'static str {
+    /// Where it is called.
+    pub fn path(&self) -> &'static str {
         // A path is static to tonic; there are some dozens.
         Box::leak(format!("/{}/{}", self.service, self.name).into_boxed_str())
     }
 
-    fn listener(&self) -> Listener {
+    /// Where it is served.
+    pub fn listener(&self) -> Listener {
         if self.service == "kms.v1.OperatorService" { Listener::Operator } else { Listener::Services }
     }
 }
@@ -52,7 +55,8 @@ fn action_of(rpc: &str) -> &str {
     rpc.strip_prefix("Batch").map_or(rpc, |many| many.strip_suffix('s').unwrap_or(many))
 }
 
-fn methods() -> Vec<Method> {
+/// Returns all RPCs but the exceptions.
+pub fn methods() -> Vec<Method> {
     let set = FileDescriptorSet::decode(kms_proto::FILE_DESCRIPTOR_SET).unwrap();
     let mut methods = Vec::new();
     for file in &set.file {

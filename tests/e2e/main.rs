@@ -39,6 +39,7 @@ mod expect;
 mod foreign_client;
 mod grants;
 mod hang_up;
+mod isolation;
 mod lasting;
 mod limits;
 mod lock;

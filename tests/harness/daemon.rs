@@ -67,6 +67,23 @@ impl Daemon {
         }
     }
 
+    /// Starts a daemon. One that refuses by itself leaves only the site.
+    pub async fn start_unless_refused(site: Site) -> Result<Result<Self, Site>> {
+        let mut process = Process::start(&mut site.command("serve")?, site.output())?;
+        match process.serving().await {
+            Ok(addresses) => Ok(Ok(Self { site, process, addresses })),
+            Err(_) => {
+                let code = process.ended().await?;
+                ensure!(
+                    code.is_some_and(|code| code != 0),
+                    "it did not refuse, but ended with {code:?}:\n{}",
+                    site.output().tail()
+                );
+                Ok(Err(site))
+            }
+        }
+    }
+
     pub(crate) async fn refused(site: &Site) -> Result<Ended> {
         let output = Output::default();
         let mut process = Process::start(&mut site.command("serve")?, &output)?;

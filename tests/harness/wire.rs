@@ -5,17 +5,21 @@ use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::Refused;
 
 /// Sends these bytes as a message to a method, such as `/kms.v1.CryptoService/Encrypt`.
 pub async fn send_bytes(channel: Channel, method: &'static str, message: &[u8]) -> Result<Vec<u8>, Refused> {
+    Ok(exchange(channel, method, message).await?.into_inner())
+}
+
+/// As [`send_bytes`], with all that came back: headers and, of a refusal, its details.
+pub async fn exchange(channel: Channel, method: &'static str, message: &[u8]) -> Result<Response<Vec<u8>>, Status> {
     let mut grpc = Grpc::new(channel);
     grpc.ready().await.map_err(|error| Status::new(Code::Unavailable, error.to_string()))?;
     let path = PathAndQuery::from_static(method);
-    let response = grpc.unary(Request::new(message.to_owned()), path, Bytes).await?;
-    Ok(response.into_inner())
+    grpc.unary(Request::new(message.to_owned()), path, Bytes).await
 }
 
 /// A codec that takes bytes for messages.
