@@ -25,7 +25,7 @@ use judge::Judge;
 use probes::{KINDS, Methods, Scene, lists};
 use requests::OF_NO_TENANT;
 use rows::{Copy, EDITS, Edit, ROW_KINDS, Rows};
-use survey::Before;
+use survey::{Before, Told};
 use tenants::{ROWS, Tenant, each};
 
 const TENANTS: usize = 200;
@@ -40,7 +40,7 @@ async fn no_tenant_gets_anything_of_another() -> Result<()> {
     let probes_min = at_scale(100_000, 1_000_000);
 
     // Tenants, as they are first and as they are then: so each row that changes has an older one.
-    let settings = Settings { segment_bytes: 4 << 20, log_filter: "error".into(), ..Settings::default() };
+    let settings = Settings { segment_bytes: 4 << 20, ..Settings::default() };
     let site = Site::with(&settings)?;
     site.change_settings("[destruction]", "[limits]\nconnections_per_peer = 2048\n\n[destruction]")?;
     site.init().await?;
@@ -61,16 +61,16 @@ async fn no_tenant_gets_anything_of_another() -> Result<()> {
     let site = daemon.stop().await?;
     let now = rows::read(&site, &all).await?;
     let judge = Judge::new(all.iter().flat_map(Tenant::needles).collect());
-    let mut scene = Scene::of(all, judge, &site)?;
+    let mut scene = Arc::new(Scene::of(all, judge, &site)?);
 
     let copy = Copy::of(&site)?;
     let site = edited_rows(&mut scene, site, &copy, (&now, &older), &mut random).await?;
     copy.put()?;
     let daemon = site.start().await?;
-    scene.call(&daemon)?;
-    scene.list().await?;
+    let alone = Arc::get_mut(&mut scene).context("nobody else has it")?;
+    alone.call(&daemon)?;
+    alone.list().await?;
 
-    let scene = Arc::new(scene);
     let made = scene.judge.found().edited_rows;
     let share = probes_min.saturating_sub(made).div_ceil(WALKERS);
     let walkers: Vec<_> = (0..WALKERS)
@@ -121,27 +121,25 @@ fn report(scene: &Scene, probes_min: usize, ways: usize) -> Result<()> {
 
 /// Edits rows of all tenants, in pairs, and asks for everything that they are read for; some rounds of it.
 async fn edited_rows(
-    scene: &mut Scene,
+    scene: &mut Arc<Scene>,
     site: Site,
     copy: &Copy,
     (now, older): (&Rows, &Rows),
     random: &mut Random,
 ) -> Result<Site> {
     let daemon = site.start().await?;
-    scene.call(&daemon)?;
-    let numbers: Vec<usize> = (0..TENANTS).collect();
-    let mut before = Before::new();
+    Arc::get_mut(scene).context("nobody else has it")?.call(&daemon)?;
     // A pair here is a pair in every round: what a tenant is asked depends on the other one.
-    let mut order = numbers.clone();
+    let mut order: Vec<usize> = (0..TENANTS).collect();
     for last in (1..order.len()).rev() {
         order.swap(last, random.below(last + 1));
     }
     let pairs: Vec<(usize, usize)> = order.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-    for &(a, b) in &pairs {
-        for (own, other) in [(a, b), (b, a)] {
-            before.extend(scene.survey(own, other, None, &before).await?.1);
-        }
+    let mut before = Before::new();
+    for (_, _, answers) in survey(scene, pairs.iter().map(|pair| (*pair, None)).collect(), &Arc::default()).await? {
+        before.extend(answers);
     }
+    let before = Arc::new(before);
     let mut site = daemon.stop().await?;
 
     // What came of the edits, by what was done to what: found, or of no consequence.
@@ -168,14 +166,10 @@ async fn edited_rows(
                 }
             };
             written += rows;
-            scene.call(&daemon)?;
-            for edit in &edits {
-                let mut told = survey::Told::default();
-                for (own, other) in [(edit.a, edit.b), (edit.b, edit.a)] {
-                    let more = scene.survey(own, other, Some(edit), &before).await?.0;
-                    told.touched += more.touched;
-                    told.refused += more.refused;
-                }
+            Arc::get_mut(scene).context("nobody else has it")?.call(&daemon)?;
+            let edited = edits.into_iter().map(|edit| ((edit.a, edit.b), Some(edit))).collect();
+            for (edit, told, _) in survey(scene, edited, &before).await? {
+                let edit = edit.context("these are of edits")?;
                 scene.judge.count_edited(edit.what, edit.role.kind, told.touched);
                 let (seen, harmless) = ends.entry((edit.what, edit.role.kind)).or_default();
                 *if told.refused > 0 { seen } else { harmless } += 1;
@@ -191,6 +185,33 @@ async fn edited_rows(
         println!("isolation: {what}: {kind}: {seen} seen, {harmless} harmless");
     }
     Ok(site)
+}
+
+/// A pair of tenants, and what was done to their rows.
+type Pair = ((usize, usize), Option<Edit>);
+
+/// Asks everything as both tenants of each pair, many at a time.
+async fn survey(
+    scene: &Arc<Scene>,
+    pairs: Vec<Pair>,
+    before: &Arc<Before>,
+) -> Result<Vec<(Option<Edit>, Told, Before)>> {
+    let surveys = pairs.into_iter().map(|((a, b), edit)| {
+        let (scene, before) = (Arc::clone(scene), Arc::clone(before));
+        tokio::spawn(async move {
+            let (mut told, mut answers) = scene.survey(a, b, edit.as_ref(), &before).await?;
+            let (more, others) = scene.survey(b, a, edit.as_ref(), &before).await?;
+            told.touched += more.touched;
+            told.refused += more.refused;
+            answers.extend(others);
+            Ok::<_, anyhow::Error>((edit, told, answers))
+        })
+    });
+    let (surveys, mut done) = (surveys.collect::<Vec<_>>(), Vec::new());
+    for survey in surveys {
+        done.push(survey.await??);
+    }
+    Ok(done)
 }
 
 /// Waits until the service has moved all data keys of a tenant to its newest version.

@@ -108,7 +108,12 @@ impl Judge {
 
     /// Notes a leak.
     pub fn leak(&self, what: impl Into<String>) {
-        self.found().leaks.push(what.into());
+        let what = what.into();
+        let mut found = self.found();
+        if found.leaks.len() < 20 {
+            println!("isolation: leak: {what}");
+        }
+        found.leaks.push(what);
     }
 
     /// Looks for all that is another's than this tenant's, and was not in the request itself.

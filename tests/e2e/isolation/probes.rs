@@ -225,6 +225,10 @@ impl Scene {
     ) -> Result<usize> {
         let rpcs: Vec<&'static str> = self.methods.keys().copied().collect();
         let rpc = rpcs[random.below(rpcs.len())];
+        // That listener takes 64 connections.
+        if self.methods[rpc].1 == Listener::Operator && a.is_some_and(|a| a >= OPERATORS) {
+            return Ok(0);
+        }
         let own = a.map(|a| &*self.tenants[a].id).unwrap_or_default();
         let nowhere = nobodys_name(random);
         let pair = match about(rpc, other, &other.name()) {
@@ -445,6 +449,9 @@ impl Scene {
         Ok(())
     }
 }
+
+/// So many applications try the operators' listener.
+const OPERATORS: usize = 40;
 
 /// What may be an accident of the machine, and so says nothing.
 pub const TROUBLE: [&str; 6] =

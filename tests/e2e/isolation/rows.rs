@@ -159,7 +159,7 @@ fn role_of(
             let answer = rows::Answer::decode(value.get(4..value.len().checked_sub(32)?)?).ok()?;
             let prefix = answer.new_data_keys?.uid_prefix;
             let number = tenants.iter().position(|tenant| tenant.repeated.starts_with(&prefix))?;
-            Some((number, role("kept answer", String::new(), &[])))
+            Some((number, role("kept answer", "other-rows".to_owned(), &[])))
         }
         _ => None,
     }
