@@ -225,7 +225,7 @@ impl Scene {
     ) -> Result<usize> {
         let rpcs: Vec<&'static str> = self.methods.keys().copied().collect();
         let rpc = rpcs[random.below(rpcs.len())];
-        // That listener takes 64 connections.
+        // That listener takes few connections.
         if self.methods[rpc].1 == Listener::Operator && a.is_some_and(|a| a >= OPERATORS) {
             return Ok(0);
         }
@@ -451,7 +451,7 @@ impl Scene {
 }
 
 /// So many applications try the operators' listener.
-const OPERATORS: usize = 40;
+const OPERATORS: usize = 12;
 
 /// What may be an accident of the machine, and so says nothing.
 pub const TROUBLE: [&str; 6] =

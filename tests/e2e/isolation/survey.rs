@@ -123,7 +123,9 @@ impl Scene {
                 }
             };
             let place = (a, [rpc.as_bytes(), &message].concat());
-            let older = edit.is_some_and(|edit| edit.what == "older");
+            // Nothing tells of a row that is gone, nor of one that was the right one before: what is answered then is
+            // less than before, or of before, and one's own.
+            let is_less = edit.is_some_and(|edit| edit.what == "older" || edit.what == "moved" && edit.b == a);
             let right = match &due {
                 Due::Never => false,
                 Due::Anything => true,
@@ -132,8 +134,8 @@ impl Scene {
                     let uid = hex::encode(uid);
                     own.keys.values().any(|own| *own == uid)
                 }),
-                // One's own of before is no other's; that nothing of another's is in it was looked at.
-                Due::Same => edit.is_none() || older || before.get(&place) == Some(&answer),
+                // That nothing of another's is in it was looked at.
+                Due::Same => edit.is_none() || is_less || before.get(&place) == Some(&answer),
             };
             if !right {
                 self.judge
