@@ -35,8 +35,8 @@ test: setup-tests build ## all tests; those that measure or count something show
 # kms-server/doc/proof.
 PROVE := KMS_TESTS_AT_FULL_SCALE=1 cargo test $(FEATURES) --test e2e -- --show-output --test-threads 1
 
-prove: setup-tests build ## fences, failing logs, callers that hang up, moved data keys, retries, tokens, crashes and damage, at full scale
-	$(PROVE) destruction:: log_failure:: hang_up:: data_keys:: rewrap:: retries:: pkcs11:: crash:: damage::
+prove: setup-tests build ## fences, failing logs, callers that hang up, moved data keys, retries, tokens, isolation, crashes and damage, at full scale
+	$(PROVE) destruction:: log_failure:: hang_up:: data_keys:: rewrap:: retries:: pkcs11:: isolation:: crash:: damage::
 
 prove-crash: build ## 1,000 kills under load, and 20 at every named place to die
 	$(PROVE) crash::
