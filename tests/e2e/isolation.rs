@@ -105,8 +105,12 @@ fn report(scene: &Scene, probes_min: usize, ways: usize) -> Result<()> {
         found.by_rpc.len(),
         found.opened
     );
+    let mut by_kind: BTreeMap<&str, usize> = BTreeMap::new();
+    for leak in &found.leaks {
+        *by_kind.entry(leak.split([':', ',']).next().unwrap_or_default()).or_default() += 1;
+    }
     let shown: Vec<&String> = found.leaks.iter().take(20).collect();
-    ensure!(leaks == 0, "{leaks} leaks, the first of them: {shown:#?}");
+    ensure!(leaks == 0, "{leaks} leaks, by kind {by_kind:?}, the first of them: {shown:#?}");
     ensure!(wire >= probes_min, "only {wire} probes were made over the wire");
     let kinds = KINDS.iter().map(|(kind, _)| kind).chain(&EDITS).map(|kind| (kind, &found.by_kind));
     let kinds = kinds.chain(ROW_KINDS.iter().map(|kind| (kind, &found.by_row)));
