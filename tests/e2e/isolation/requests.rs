@@ -183,10 +183,25 @@ pub fn about(rpc: &str, of: &Tenant, tenant: &str) -> Option<Vec<u8>> {
         "ScheduleKeyDestruction" => schedule_key_destruction(&app, None).encode_to_vec(),
         "CancelKeyDestruction" => cancel_key_destruction(&key("leaving")).encode_to_vec(),
         "ListDataKeys" => list_data_keys(&rows, 2, token(rpc)).encode_to_vec(),
+        "RequestGrant" => request_role(tenant, "decrypter", 60, "a probe").encode_to_vec(),
+        "ApproveGrant" => approve_grant(&grant(of, tenant)).encode_to_vec(),
+        "RevokeGrant" => revoke_grant(&grant(of, tenant)).encode_to_vec(),
+        "GetGrant" => get_grant(&grant(of, tenant).name).encode_to_vec(),
+        "ListGrants" => list_grants(tenant).encode_to_vec(),
+        // Of the principal that is bound there: of oneself everybody may ask.
+        "TestPermissions" => {
+            test_permissions("spiffe://example.com/somebody", tenant, &["GetTenant"]).encode_to_vec()
+        }
         _ => return None,
     })
 }
 
+/// The tenant's grant, under the tenant's name or another.
+fn grant(of: &Tenant, tenant: &str) -> v1::Grant {
+    let uid = of.grant.name.rsplit('/').next().unwrap_or_default();
+    v1::Grant { name: format!("{tenant}/grants/{uid}"), ..of.grant.clone() }
+}
+
 /// The RPCs that name no tenant; who is bound to one tenant may ask none of them but for himself.
-pub const OF_NO_TENANT: [&str; 6] =
-    ["ListTenants", "GetCallerIdentity", "GetStatus", "Lock", "Unlock", "ExportKeystore"];
+pub const OF_NO_TENANT: [&str; 7] =
+    ["ListTenants", "GetCallerIdentity", "GetStatus", "Lock", "Unlock", "ExportKeystore", "Reload"];

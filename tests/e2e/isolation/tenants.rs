@@ -62,6 +62,8 @@ pub struct Tenant {
     pub tokens: BTreeMap<&'static str, String>,
     /// The etag of its key [`APP`], and those of others that nobody else may learn.
     pub etags: Vec<String>,
+    /// A grant that its application asked for.
+    pub grant: v1::Grant,
 }
 
 /// For data and data keys, as every tenant has it.
@@ -87,7 +89,17 @@ const KEYS: [(&str, v1::KeyPurpose); 7] = [
 /// The context that all tenants have in common: then nothing but the tenant tells things apart.
 pub const COMMON: [(&str, &str); 1] = [("table", "customers")];
 /// What the application of a tenant may do there: everything.
-const ROLES: [&str; 7] = ["encrypter", "decrypter", "reencrypter", "eraser", "key-admin", "tenant-admin", "auditor"];
+const ROLES: [&str; 9] = [
+    "encrypter",
+    "decrypter",
+    "reencrypter",
+    "eraser",
+    "key-admin",
+    "tenant-admin",
+    "auditor",
+    "staff",
+    "approver",
+];
 
 impl Tenant {
     /// Names the tenant with this number. Some names are the beginnings of others, some differ only in case.
@@ -143,6 +155,9 @@ impl Tenant {
             let made = app.ask(create_key_for(&self.name(), &name, purpose.into())).await?.key.context("the key")?;
             self.keys.insert(name, made.uid);
         }
+        let reason = format!("reason of {}", self.only);
+        let asked = app.ask(request_role(&self.name(), "decrypter", 3600, &reason)).await?;
+        self.grant = asked.grant.context("the grant")?;
         Ok(self)
     }
 
