@@ -16,7 +16,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::authn::{IdentityMapping, TlsFiles};
+use crate::authn::{IdentityMapping, IssuerSettings, TlsFiles};
 use crate::backend::BackendSettings;
 use crate::backend::watch::WatchSettings;
 use crate::keyring::KeyringSettings;
@@ -27,7 +27,7 @@ use crate::telemetry::LogFormat;
 use draft::{Draft, Origin};
 
 pub use example::example;
-pub use table::{IDENTITY, SETTINGS, Setting};
+pub use table::{SETTINGS, Setting};
 
 /// Settings that are none, each mistake with its place and what to do.
 #[derive(Clone, Debug)]
@@ -154,6 +154,10 @@ pub struct Settings {
     pub tls: Option<TlsFiles>,
     /// Whom certificates without a SPIFFE ID stand for.
     pub identities: IdentityMapping,
+    /// Whose bearer tokens are taken.
+    pub issuers: Vec<IssuerSettings>,
+    /// How often files are looked at for changes; none: never.
+    pub reload_every: Option<Duration>,
     /// Who may do what.
     pub bindings_file: PathBuf,
     /// The master key.
@@ -207,12 +211,19 @@ impl Settings {
         Ok(Self { data_dir, backend, ..self.clone() })
     }
 
+    /// Returns the files that a reload reads.
+    pub fn reloaded_files(&self) -> Vec<&Path> {
+        let tls = self.tls.iter().flat_map(|tls| {
+            let domains = tls.trust_domains.iter().flat_map(|domain| domain.crls.iter().chain([&domain.ca]));
+            tls.client_cas.iter().chain(&tls.crls).chain([&tls.cert_chain, &tls.key]).chain(domains)
+        });
+        let paths = std::iter::once(&self.bindings_file).chain(tls).chain(&self.config_file).map(PathBuf::as_path);
+        paths.chain(self.issuers.iter().filter_map(IssuerSettings::file)).collect()
+    }
+
     /// Returns the files that the settings name, which may lie in the data directory.
     pub fn named_files(&self) -> Vec<&Path> {
-        let tls =
-            self.tls.iter().flat_map(|tls| tls.client_cas.iter().chain(&tls.crls).chain([&tls.cert_chain, &tls.key]));
-        let paths = std::iter::once(&self.bindings_file).chain(tls).chain(&self.config_file).map(PathBuf::as_path);
-        paths.chain(self.backend.pin_file()).collect()
+        self.reloaded_files().into_iter().chain(self.backend.pin_file()).collect()
     }
 
     /// Puts the settings together.
@@ -335,6 +346,9 @@ fn resolve(flags: &Flags, draft: &mut Draft) -> Settings {
         probes,
         tls,
         identities: draft.identities.clone(),
+        issuers: draft.issuers.clone(),
+        reload_every: Some(Duration::from_millis(draft.millis("reload.watch").expect(INVARIANT)))
+            .filter(|every| !every.is_zero()),
         bindings_file,
         backend,
         watch,
@@ -376,6 +390,7 @@ fn tls(draft: &mut Draft) -> Option<TlsFiles> {
             key,
             client_cas: vec![client_ca],
             crls: draft.paths("tls.crl_files"),
+            trust_domains: draft.trust_domains.clone(),
             allow_tls12: draft.switch("tls.allow_tls12"),
         }),
         _ => {

@@ -38,6 +38,9 @@ pub enum NoIdentity {
     /// Its names are mapped to different principals.
     #[error("the certificate's names are mapped to different principals")]
     Ambiguous,
+    /// What is trusted has changed since its connection began, and it would not be let in any more.
+    #[error("the certificate is not accepted any more")]
+    NotAnymore,
 }
 
 impl NoIdentity {
@@ -52,6 +55,7 @@ impl NoIdentity {
             Self::NoSan => "no_san",
             Self::Unmapped => "unmapped",
             Self::Ambiguous => "ambiguous",
+            Self::NotAnymore => "not_anymore",
         }
     }
 }
@@ -59,37 +63,15 @@ impl NoIdentity {
 /// Returns the principal of a verified client certificate: its one SPIFFE ID, or else what the
 /// mapping says of its DNS names and common names.
 pub fn identify(cert_der: &[u8], mapping: &IdentityMapping) -> Result<Principal, NoIdentity> {
-    let Ok(([], certificate)) = X509Certificate::from_der(cert_der) else {
-        return Err(NoIdentity::Unparsable);
-    };
-    let is_authority = certificate.basic_constraints().map_err(|_| NoIdentity::Unparsable)?;
-    if is_authority.is_some_and(|extension| extension.value.ca) {
-        return Err(NoIdentity::Authority);
+    let certificate = read(cert_der)?;
+    if let Some(principal) = spiffe_of(&certificate)? {
+        return Ok(principal);
     }
-    let san = certificate.subject_alternative_name().map_err(|_| NoIdentity::Unparsable)?;
-    let san = san.map_or(&[][..], |extension| &extension.value.general_names);
-    let (mut spiffe, mut other_uris, mut names) = (Vec::new(), 0_usize, Vec::new());
-    for name in san {
-        match name {
-            GeneralName::URI(uri) if is_spiffe(uri) => spiffe.push(*uri),
-            GeneralName::URI(_) => other_uris += 1,
-            GeneralName::DNSName(name) => names.push(mapping.by_dns(name)),
-            // A name that cannot be read might be a second SPIFFE ID.
-            GeneralName::Invalid(..) => return Err(NoIdentity::Unparsable),
-            GeneralName::OtherName(..)
-            | GeneralName::RFC822Name(_)
-            | GeneralName::X400Address(_)
-            | GeneralName::DirectoryName(_)
-            | GeneralName::EDIPartyName(_)
-            | GeneralName::IPAddress(_)
-            | GeneralName::RegisteredID(_) => {}
+    let mut names: Vec<Option<&Principal>> = Vec::new();
+    for name in san_of(&certificate)? {
+        if let GeneralName::DNSName(name) = name {
+            names.push(mapping.by_dns(name));
         }
-    }
-    match (&spiffe[..], other_uris) {
-        ([], _) => {}
-        ([uri], 0) => return uri.parse().map_err(NoIdentity::InvalidSpiffe),
-        ([_], 1..) => return Err(NoIdentity::OtherUriBesideSpiffe),
-        ([_, _, ..], _) => return Err(NoIdentity::SeveralSpiffe),
     }
     let common_names = certificate.subject().iter_common_name();
     names.extend(common_names.map(|cn| cn.as_str().ok().and_then(|cn| mapping.by_cn(cn))));
@@ -99,6 +81,53 @@ pub fn identify(cert_der: &[u8], mapping: &IdentityMapping) -> Result<Principal,
     let mut mapped = names.into_iter().flatten();
     let principal = mapped.next().ok_or(NoIdentity::Unmapped)?;
     if mapped.all(|other| other == principal) { Ok(principal.clone()) } else { Err(NoIdentity::Ambiguous) }
+}
+
+/// Returns the one SPIFFE ID of a client's certificate, if it has one. What it is vouched for by depends on it.
+pub(super) fn spiffe_id(cert_der: &[u8]) -> Result<Option<Principal>, NoIdentity> {
+    spiffe_of(&read(cert_der)?)
+}
+
+fn read(cert_der: &[u8]) -> Result<X509Certificate<'_>, NoIdentity> {
+    let Ok(([], certificate)) = X509Certificate::from_der(cert_der) else {
+        return Err(NoIdentity::Unparsable);
+    };
+    let is_authority = certificate.basic_constraints().map_err(|_| NoIdentity::Unparsable)?;
+    if is_authority.is_some_and(|extension| extension.value.ca) {
+        return Err(NoIdentity::Authority);
+    }
+    Ok(certificate)
+}
+
+fn san_of<'a, 'b>(certificate: &'a X509Certificate<'b>) -> Result<&'a [GeneralName<'b>], NoIdentity> {
+    let san = certificate.subject_alternative_name().map_err(|_| NoIdentity::Unparsable)?;
+    Ok(san.map_or(&[][..], |extension| &extension.value.general_names))
+}
+
+fn spiffe_of(certificate: &X509Certificate<'_>) -> Result<Option<Principal>, NoIdentity> {
+    let (mut spiffe, mut other_uris) = (Vec::new(), 0_usize);
+    for name in san_of(certificate)? {
+        match name {
+            GeneralName::URI(uri) if is_spiffe(uri) => spiffe.push(*uri),
+            GeneralName::URI(_) => other_uris += 1,
+            // A name that cannot be read might be a second SPIFFE ID.
+            GeneralName::Invalid(..) => return Err(NoIdentity::Unparsable),
+            GeneralName::DNSName(_)
+            | GeneralName::OtherName(..)
+            | GeneralName::RFC822Name(_)
+            | GeneralName::X400Address(_)
+            | GeneralName::DirectoryName(_)
+            | GeneralName::EDIPartyName(_)
+            | GeneralName::IPAddress(_)
+            | GeneralName::RegisteredID(_) => {}
+        }
+    }
+    match (&spiffe[..], other_uris) {
+        ([], _) => Ok(None),
+        ([uri], 0) => uri.parse().map(Some).map_err(NoIdentity::InvalidSpiffe),
+        ([_], 1..) => Err(NoIdentity::OtherUriBesideSpiffe),
+        ([_, _, ..], _) => Err(NoIdentity::SeveralSpiffe),
+    }
 }
 
 // The scheme of a URI has no case: in any other spelling it is a SPIFFE ID too, though a bad one.

@@ -29,13 +29,14 @@ pub fn inspect(files: &TlsFiles, now: UnixMillis) -> Inspected {
     let chain = all.kept(pem::certificates(&files.cert_chain));
     let key = all.kept(pem::private_key(&files.key)).is_some();
     let mut whole = chain.is_some() && key;
-    for path in &files.client_cas {
+    let domains = &files.trust_domains;
+    for path in files.client_cas.iter().chain(domains.iter().map(|domain| &domain.ca)) {
         match all.kept(pem::certificates(path)) {
             Some(authorities) => authorities.iter().for_each(|authority| all.authority(path, authority, now)),
             None => whole = false,
         }
     }
-    for path in &files.crls {
+    for path in files.crls.iter().chain(domains.iter().flat_map(|domain| &domain.crls)) {
         match all.kept(pem::revocation_lists(path)) {
             Some(lists) => lists.iter().for_each(|list| all.revocation_list(path, list, now)),
             None => whole = false,

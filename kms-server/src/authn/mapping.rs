@@ -40,6 +40,9 @@ pub struct IdentityEntry {
     principal: Principal,
 }
 
+/// The fields of the table, for who misspells one.
+pub const FIELDS: [&str; 3] = ["dns", "cn", "principal"];
+
 #[derive(Clone, Debug)]
 enum Name {
     Dns(String),

@@ -88,7 +88,7 @@ fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, TlsError> {
 }
 
 // The mode is that of the file that is read, not of what the path names a moment before or later.
-fn read_with(
+pub(super) fn read_with(
     path: &Path,
     bytes_max: u64,
     check_mode: impl FnOnce(u32) -> Result<(), TlsError>,

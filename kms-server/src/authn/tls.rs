@@ -2,23 +2,23 @@
 //!
 //! Made anew at each reload; the old one stays if the new one is refused.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
-use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::{
-    CertRevocationListError, CertificateError, DigitallySignedStruct, DistinguishedName, Error, InconsistentKeys,
-    OtherError, RootCertStore, ServerConfig, SignatureScheme, version,
+    CertRevocationListError, CertificateError, Error, InconsistentKeys, OtherError, RootCertStore, ServerConfig, version,
 };
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::pem;
+use super::trust_domain::{ByTrustDomain, TrustDomainFiles};
 use crate::crypto::sha256;
 use crate::noun::UnixMillis;
 
@@ -35,6 +35,8 @@ pub struct TlsFiles {
     /// client's chain needs one, and none may be past its next update: what cannot be checked is
     /// refused.
     pub crls: Vec<PathBuf>,
+    /// Trust domains with authorities of their own, which the others vouch for no name of.
+    pub trust_domains: Vec<TrustDomainFiles>,
     /// Whether clients may speak TLS 1.2. Off by default.
     pub allow_tls12: bool,
 }
@@ -73,7 +75,8 @@ pub struct ServerTls {
     pub config: Arc<ServerConfig>,
     /// SHA-256 of the server's own certificate, as `openssl x509 -fingerprint -sha256` shows it.
     pub certificate: [u8; 32],
-    /// SHA-256 of all certificates of authorities, then all revocation lists, in their order.
+    /// SHA-256 of all certificates of authorities, then all revocation lists, in their order; and of those of trust
+    /// domains with their names.
     pub authorities: [u8; 32],
     clients: Arc<dyn ClientCertVerifier>,
 }
@@ -141,9 +144,23 @@ pub fn server_tls(files: &TlsFiles) -> Result<ServerTls, TlsError> {
 }
 
 fn client_verifier(files: &TlsFiles) -> Result<(Arc<dyn ClientCertVerifier>, [u8; 32]), TlsError> {
+    let (others, mut read) = verifier(&files.client_cas, &files.crls)?;
+    let mut domains = HashMap::new();
+    for TrustDomainFiles { name, ca, crls } in &files.trust_domains {
+        let (verifier, bundle) = verifier(std::slice::from_ref(ca), crls)?;
+        // Which bundle is whose is part of what is in force.
+        read.extend_from_slice(&sha256(name.as_bytes()));
+        read.extend_from_slice(&sha256(&bundle));
+        domains.insert(name.clone(), verifier);
+    }
+    Ok((Arc::new(ByTrustDomain::new(others, domains)), sha256(&read)))
+}
+
+/// Returns what verifies by these authorities and lists, and all that was read of them.
+fn verifier(authorities: &[PathBuf], lists: &[PathBuf]) -> Result<(Arc<dyn ClientCertVerifier>, Vec<u8>), TlsError> {
     let mut roots = RootCertStore::empty();
     let mut read: Vec<u8> = Vec::new();
-    for path in &files.client_cas {
+    for path in authorities {
         for (number, certificate) in pem::certificates(path)?.into_iter().enumerate() {
             let number = number + 1;
             if !is_authority(&certificate) {
@@ -160,7 +177,7 @@ fn client_verifier(files: &TlsFiles) -> Result<(Arc<dyn ClientCertVerifier>, [u8
         }
     }
     let mut crls = Vec::new();
-    for path in &files.crls {
+    for path in lists {
         for crl in pem::revocation_lists(path)? {
             if !is_revocation_list(&crl) {
                 let what = "a revocation list in it cannot be read";
@@ -191,65 +208,7 @@ fn client_verifier(files: &TlsFiles) -> Result<(Arc<dyn ClientCertVerifier>, [u8
             };
             TlsError { file: None, what, remedy: remedy.into() }
         })?;
-    Ok((Arc::new(Clients(clients)), sha256(&read)))
-}
-
-/// Says of a certificate that none of our authorities has signed that its authority is unknown, also
-/// where it has the name of one of ours: the client is told by the alert, and "decryption failed"
-/// would send its owner looking for another fault than having made the authority anew.
-#[derive(Debug)]
-struct Clients(Arc<dyn ClientCertVerifier>);
-
-impl ClientCertVerifier for Clients {
-    fn offer_client_auth(&self) -> bool {
-        self.0.offer_client_auth()
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        self.0.client_auth_mandatory()
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        own: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        self.0.verify_client_cert(own, intermediates, now).map_err(|error| match error {
-            Error::InvalidCertificate(CertificateError::BadSignature) => CertificateError::UnknownIssuer.into(),
-            other => other,
-        })
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        self.0.requires_raw_public_keys()
-    }
+    Ok((clients, read))
 }
 
 fn said(error: &CertRevocationListError) -> String {

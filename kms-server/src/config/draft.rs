@@ -12,10 +12,12 @@ use serde::Deserialize as _;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::table::{Default, IDENTITY, SETTINGS, Setting, sections};
+use super::table::{Default, IDENTITY, ISSUER, LISTS, SETTINGS, Setting, TRUST_DOMAIN, sections};
 use super::value::{Value, list, shown, suggestion};
 use super::{Flags, Given};
-use crate::authn::{IdentityEntry, IdentityMapping};
+use crate::authn::issuer::{self, ISSUERS_MAX, IssuerSettings};
+use crate::authn::trust_domain::{self, TRUST_DOMAINS_MAX, TrustDomainFiles};
+use crate::authn::{IdentityEntry, IdentityMapping, mapping};
 use crate::mistake::{Mistake, Source, quoted};
 
 /// Where a value came from.
@@ -47,8 +49,12 @@ pub struct Draft {
     pub found: HashMap<String, Found>,
     /// The tables of identities, put together.
     pub identities: IdentityMapping,
-    /// How many there are.
-    pub identity_count: usize,
+    /// Issuers of tokens.
+    pub issuers: Vec<IssuerSettings>,
+    /// Trust domains with authorities of their own.
+    pub trust_domains: Vec<TrustDomainFiles>,
+    /// How many tables each list has.
+    pub list_counts: HashMap<&'static str, usize>,
     /// Everything that is wrong.
     pub mistakes: Vec<Mistake>,
     /// Whether the file could be read as TOML: else much that is missing is there.
@@ -130,8 +136,8 @@ impl Draft {
         let tables: Vec<&str> = sections().into_iter().filter(|section| !section.is_empty()).collect();
         for (key, value) in entries {
             let name = &**key.get_ref();
-            if name == IDENTITY {
-                self.read_identities(source, value);
+            if let Some(list) = LISTS.into_iter().find(|list| *list == name) {
+                self.read_list(list, source, value);
             } else if tables.contains(&name) {
                 match value.get_ref() {
                     DeValue::Table(table) => {
@@ -181,34 +187,86 @@ impl Draft {
         }
     }
 
-    fn read_identities(&mut self, source: Source<'_>, value: &Spanned<DeValue<'_>>) {
+    fn read_list(&mut self, list: &'static str, source: Source<'_>, value: &Spanned<DeValue<'_>>) {
+        let span = Some(value.span());
+        match list {
+            IDENTITY => {
+                let entries: Vec<IdentityEntry> = self.tables(list, "identity", &mapping::FIELDS, source, value);
+                match IdentityMapping::try_from(entries) {
+                    Ok(identities) => self.identities = identities,
+                    Err(error) => {
+                        let remedy = "a name in a certificate stands for one principal";
+                        self.mistakes.push(source.mistake(span, "identities", error.to_string(), remedy));
+                    }
+                }
+            }
+            ISSUER => {
+                let issuers: Vec<IssuerSettings> = self.tables(list, "issuer", &issuer::FIELDS, source, value);
+                self.issuers = issuers.into_iter().map(|issuer| issuer.relative_to(&self.base)).collect();
+                let names = self.issuers.iter().map(|issuer| issuer.issuer.clone()).collect();
+                self.once_each(list, names, ISSUERS_MAX, source, value);
+            }
+            _ => {
+                let domains: Vec<TrustDomainFiles> =
+                    self.tables(list, "trust domain", &trust_domain::FIELDS, source, value);
+                self.trust_domains = domains.into_iter().map(|domain| domain.relative_to(&self.base)).collect();
+                let names = self.trust_domains.iter().map(|domain| domain.name.clone()).collect();
+                self.once_each(list, names, TRUST_DOMAINS_MAX, source, value);
+            }
+        }
+    }
+
+    /// Reads the tables of a list; those with a mistake are told of and left out.
+    fn tables<T: for<'de> serde::Deserialize<'de>>(
+        &mut self,
+        list: &'static str,
+        what: &str,
+        fields: &[&str],
+        source: Source<'_>,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Vec<T> {
         let DeValue::Array(items) = value.get_ref() else {
-            let why = "each identity is a table of its own";
-            let remedy = "write [[identity]], and dns or cn, and principal in the lines below";
-            self.mistakes.push(source.mistake(Some(value.span()), "identity is no list of tables", why, remedy));
-            return;
+            let why = format!("each {what} is a table of its own");
+            let remedy = format!("write [[{list}]], and its fields in the lines below");
+            self.mistakes.push(source.mistake(Some(value.span()), format!("{list} is no list of tables"), why, remedy));
+            return Vec::new();
         };
-        self.identity_count = items.len();
+        self.list_counts.insert(list, items.len());
         let mut entries = Vec::new();
         for item in items.iter() {
-            match IdentityEntry::deserialize(ValueDeserializer::from(item.clone())) {
+            match T::deserialize(ValueDeserializer::from(item.clone())) {
                 Ok(entry) => entries.push(entry),
                 Err(error) => {
                     let why = error.message().lines().collect::<Vec<_>>().join(", ");
                     let unknown = why.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
-                    let remedy = unknown.and_then(|word| suggestion(word, &["dns", "cn", "principal"]));
-                    let remedy = remedy.unwrap_or_else(|| "correct this [[identity]]".to_owned());
+                    let remedy = unknown.and_then(|word| suggestion(word, fields));
+                    let remedy = remedy.unwrap_or_else(|| format!("correct this [[{list}]]"));
                     let span = error.span().unwrap_or(item.span());
-                    self.mistakes.push(source.mistake(Some(span), "not an identity", why, remedy));
+                    let article = if what.starts_with('i') { "an" } else { "a" };
+                    self.mistakes.push(source.mistake(Some(span), format!("not {article} {what}"), why, remedy));
                 }
             }
         }
-        match IdentityMapping::try_from(entries) {
-            Ok(identities) => self.identities = identities,
-            Err(error) => {
-                let remedy = "a name in a certificate stands for one principal";
-                self.mistakes.push(source.mistake(Some(value.span()), "identities", error.to_string(), remedy));
-            }
+        entries
+    }
+
+    fn once_each(
+        &mut self,
+        list: &str,
+        mut names: Vec<String>,
+        max: usize,
+        source: Source<'_>,
+        value: &Spanned<DeValue<'_>>,
+    ) {
+        let mut tell = |why: String, remedy: String| {
+            self.mistakes.push(source.mistake(Some(value.span()), format!("[[{list}]]"), why, remedy));
+        };
+        if names.len() > max {
+            tell(format!("there are {} tables, and at most {max} are taken", names.len()), "remove some".to_owned());
+        }
+        names.sort();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            tell(format!("{} is there twice", quoted(&twice[0])), format!("remove one of the two [[{list}]]"));
         }
     }
 
@@ -308,7 +366,7 @@ fn unknown(source: Source<'_>, section: &str, key: &Spanned<toml::de::DeString<'
     let names = |section: &str| -> Vec<&str> {
         SETTINGS.iter().filter(|setting| setting.section == section).map(|setting| setting.name).collect()
     };
-    let tables: Vec<&str> = sections().into_iter().filter(|section| !section.is_empty()).chain([IDENTITY]).collect();
+    let tables: Vec<&str> = sections().into_iter().filter(|section| !section.is_empty()).chain(LISTS).collect();
     let is_table = section.is_empty() && matches!(value, DeValue::Table(_) | DeValue::Array(_));
     let there = if is_table { tables } else { names(section) };
     // The right name in the wrong table is more likely meant than a name that is near.

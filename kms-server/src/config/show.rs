@@ -1,7 +1,7 @@
 //! What the settings are, and where each came from.
 
 use super::draft::{Draft, Origin};
-use super::table::{Default, IDENTITY, SETTINGS};
+use super::table::{Default, LISTS, SETTINGS};
 
 /// A setting, for people and programs.
 #[derive(Debug, serde::Serialize)]
@@ -37,9 +37,10 @@ pub fn show(draft: &Draft) -> Vec<Shown> {
             }
         })
         .collect();
-    if draft.identity_count > 0 {
-        let value = Some(format!("{} tables", draft.identity_count));
-        all.push(Shown { name: IDENTITY.to_owned(), value, origin: "file".to_owned() });
+    for list in LISTS {
+        if let Some(count) = draft.list_counts.get(list) {
+            all.push(Shown { name: list.to_owned(), value: Some(format!("{count} tables")), origin: "file".to_owned() });
+        }
     }
     all
 }

@@ -59,8 +59,14 @@ pub fn sections() -> Vec<&'static str> {
     sections
 }
 
-/// The one list that is no table of the form `name = value`: see `authn::mapping`.
+/// What is no table of the form `name = value`, but a list of tables: see `authn::mapping`,
 pub const IDENTITY: &str = "identity";
+/// `authn::issuer`,
+pub const ISSUER: &str = "issuer";
+/// and `authn::trust_domain`.
+pub const TRUST_DOMAIN: &str = "trust_domain";
+/// All of them.
+pub const LISTS: [&str; 3] = [IDENTITY, ISSUER, TRUST_DOMAIN];
 
 const fn of(section: &'static str, name: &'static str, kind: Kind, default: Default, meaning: &'static str) -> Setting {
     Setting { section, name, kind, default, meaning }
@@ -124,6 +130,13 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Path,
         Default::Else("\"bindings.toml\""),
         "who may do what; unset: in data_dir",
+    ),
+    of(
+        "reload",
+        "watch",
+        Kind::Time { min_ms: 0, max_ms: 86_400_000 },
+        Default::Is("\"1m\""),
+        "how often files are looked at for changes, beside SIGHUP; 0s: never",
     ),
     of(
         "backend",

@@ -22,6 +22,7 @@ pub mod page_token;
 mod pin_verifier;
 pub mod record;
 mod secret;
+pub mod token_signature;
 
 pub use blind_index::IndexKey;
 pub use chain::{EpochPlace, TenantPlace, WrappedKey};
