@@ -1,29 +1,37 @@
 //! What can change while the daemon serves: who is let in (certificates, authorities, revocation
-//! lists, the mapping of names), and who may do what (bindings). Read at the start, and again at
-//! each SIGHUP, all or nothing.
+//! lists, the mapping of names, issuers of tokens), and who may do what (bindings). Read at the start,
+//! and again at each SIGHUP, when somebody asks for it, and when the files are others than they were;
+//! all or nothing.
 //!
 //! Not here: what a replaced part does to connections and requests; see `rpc::trust` and `policy`.
 //!
 //! **Invariant:** nothing is put in force before everything was read and checked, and the record of
 //! it is durable. A failure leaves all as it was. The tests are those of e2e `reload`.
 
+mod files;
+
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::{Leaf, Log, Outcome, Unrecorded};
-use crate::authn::{self, IdentityMapping};
+use crate::authn::{self, IdentityMapping, Issuers};
 use crate::config::{Flags, Settings};
 use crate::crypto::sha256;
 use crate::noun::Clock;
 use crate::policy::Policy;
 use crate::rpc::trust::{Trust, TrustInForce};
 use crate::shutdown::Hangups;
+
+pub(crate) use files::Look;
 
 /// What a reload needs to know of how the daemon was started.
 pub struct Reloading {
@@ -48,6 +56,7 @@ pub(crate) struct Prints {
     authorities: [u8; 32],
     allow_tls12: bool,
     identities: IdentityMapping,
+    issuers: [u8; 32],
 }
 
 /// Why nothing was put in force.
@@ -69,6 +78,8 @@ fn look(settings: &Settings) -> Result<Found, Refused> {
         .context("there are no certificates: set tls.certificate_file, tls.key_file and tls.client_ca_file");
     let tls = files.and_then(|files| Ok(authn::server_tls(files)?));
     let tls = tls.map_err(|error| Refused { why: "CERTIFICATES_INVALID", error })?;
+    let issuers =
+        Issuers::read(&settings.issuers).map_err(|error| Refused { why: "ISSUERS_INVALID", error: error.into() })?;
     let (policy, bindings) =
         load_bindings(&settings.bindings_file).map_err(|error| Refused { why: "BINDINGS_INVALID", error })?;
     let prints = Prints {
@@ -77,8 +88,9 @@ fn look(settings: &Settings) -> Result<Found, Refused> {
         authorities: tls.authorities,
         allow_tls12: settings.tls.as_ref().is_some_and(|tls| tls.allow_tls12),
         identities: settings.identities.clone(),
+        issuers: issuers.print(),
     };
-    Ok(Found { policy, trust: Trust::new(tls, settings.identities.clone()), prints })
+    Ok(Found { policy, trust: Trust::new(tls, settings.identities.clone(), issuers), prints })
 }
 
 fn load_bindings(path: &Path) -> anyhow::Result<(Policy, [u8; 32])> {
@@ -111,8 +123,12 @@ pub(crate) fn read_bindings(path: &Path) -> anyhow::Result<String> {
 impl Prints {
     /// Says in a record what is in force.
     fn evidence(&self) -> String {
-        let [bindings, certificate, authorities] = [self.bindings, self.certificate, self.authorities].map(hex::encode);
-        format!("bindings sha256:{bindings} certificate sha256:{certificate} authorities sha256:{authorities}")
+        let [bindings, certificate, authorities, issuers] =
+            [self.bindings, self.certificate, self.authorities, self.issuers].map(hex::encode);
+        format!(
+            "bindings sha256:{bindings} certificate sha256:{certificate} authorities sha256:{authorities} \
+             issuers sha256:{issuers}"
+        )
     }
 
     /// Names what is different in another reading.
@@ -123,6 +139,7 @@ impl Prints {
             ("authorities", self.authorities != other.authorities),
             ("tls.allow_tls12", self.allow_tls12 != other.allow_tls12),
             ("identity", self.identities != other.identities),
+            ("issuer", self.issuers != other.issuers),
         ]
         .into_iter()
         .filter_map(|(what, is_changed)| is_changed.then_some(what))
@@ -130,10 +147,42 @@ impl Prints {
     }
 }
 
-/// Reloads at each SIGHUP until `stop`.
+/// What a reload put in force.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Reloaded {
+    /// What is other than it was.
+    pub changed: Vec<&'static str>,
+    /// Settings that are other than at the start, and need a restart.
+    pub restart: Vec<&'static str>,
+}
+
+type Answer = oneshot::Sender<Result<Reloaded, String>>;
+
+/// Asks for a reload from inside.
+#[derive(Clone, Debug)]
+pub struct ReloadHandle(mpsc::Sender<Answer>);
+
+impl ReloadHandle {
+    /// Makes one, and what a [`Reloader`] hears of it by.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Answer>) {
+        let (asks, asked) = mpsc::channel(ASKS_WAITING_MAX);
+        (Self(asks), asked)
+    }
+
+    /// Reloads. Returns when what was read is in force for every request that begins from then on; or with the reason why
+    /// all stays as it was. Several who ask at the same time get one reload, which begins after the last of them asked.
+    pub async fn reload(&self) -> Result<Reloaded, String> {
+        let (answer, answered) = oneshot::channel();
+        self.0.try_send(answer).map_err(|_| "too many reloads are under way: ask again".to_owned())?;
+        answered.await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()))
+    }
+}
+
+/// Reloads until `stop`: at each SIGHUP, when asked to, and when files are others than they were.
 pub(crate) struct Reloader {
     pub(crate) flags: Flags,
     pub(crate) hangups: Hangups,
+    pub(crate) asked: mpsc::Receiver<Answer>,
     /// As the daemon was started with.
     pub(crate) settings: Settings,
     pub(crate) policy: Arc<ArcSwap<Policy>>,
@@ -141,6 +190,27 @@ pub(crate) struct Reloader {
     pub(crate) unrecorded: Arc<Unrecorded>,
     pub(crate) trust: Arc<TrustInForce>,
     pub(crate) prints: Prints,
+    pub(crate) watched: Watched,
+}
+
+/// The files that a reload reads, and what they were when they were read last, whether that was taken or not.
+pub(crate) struct Watched {
+    every: Option<Duration>,
+    paths: Vec<PathBuf>,
+    read: Look,
+}
+
+impl Watched {
+    /// Looks at the files of these settings, before they are read.
+    pub(crate) fn begin(settings: &Settings) -> Self {
+        Self::look(settings, &Look::default())
+    }
+
+    fn look(settings: &Settings, earlier: &Look) -> Self {
+        let paths: Vec<PathBuf> = settings.reloaded_files().into_iter().map(Path::to_owned).collect();
+        let read = Look::at(&paths, earlier);
+        Self { every: settings.reload_every, paths, read }
+    }
 }
 
 impl Reloader {
@@ -149,24 +219,85 @@ impl Reloader {
     ///
     /// Without a log, on a node that is locked, the records wait for one.
     pub(crate) async fn run(mut self, log: Option<Arc<Log>>, tasks: TaskTracker, stop: CancellationToken) -> Self {
+        let mut looked = Instant::now();
+        // A change that was seen once.
+        let mut changed: Option<Look> = None;
         loop {
+            let wait = if changed.is_some() { Some(LOOK_AGAIN_AFTER) } else { self.watched.every };
+            let look_again = async {
+                match wait {
+                    Some(wait) => tokio::time::sleep_until(looked + wait).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                () = stop.cancelled() => return self,
-                () = self.hangups.next() => self.reload(log.as_deref(), &tasks).await,
+                biased;
+                () = stop.cancelled() => {
+                    while let Ok(answer) = self.asked.try_recv() {
+                        let _ = answer.send(Err("this session of the daemon ends: ask again".to_owned()));
+                    }
+                    return self;
+                }
+                () = self.hangups.next() => drop(self.reload("SIGHUP", log.as_deref(), &tasks).await),
+                Some(first) = self.asked.recv() => {
+                    let mut answers = vec![first];
+                    while let Ok(another) = self.asked.try_recv() {
+                        answers.push(another);
+                    }
+                    let done = self.reload("a request", log.as_deref(), &tasks).await;
+                    for answer in answers {
+                        // Whoever does not wait any more finds it on record.
+                        let _ = answer.send(done.clone());
+                    }
+                }
+                () = look_again => {
+                    looked = Instant::now();
+                    let found = self.look(&tasks).await;
+                    // Taken once it was the same at two looks in a row: files are copied one after the other.
+                    let is_new = found.differs(&self.watched.read);
+                    if !is_new {
+                        self.watched.read = found.clone();
+                    }
+                    changed = match changed {
+                        _ if !is_new => None,
+                        Some(before) if !found.differs(&before) => {
+                            drop(self.reload("a change of files", log.as_deref(), &tasks).await);
+                            None
+                        }
+                        Some(_) | None => Some(found),
+                    };
+                }
             }
         }
     }
 
-    async fn reload(&mut self, log: Option<&Log>, tasks: &TaskTracker) {
-        tracing::info!("SIGHUP: reading settings, certificates and bindings again");
-        let flags = self.flags.clone();
+    async fn look(&self, tasks: &TaskTracker) -> Look {
+        let (paths, earlier) = (self.watched.paths.clone(), self.watched.read.clone());
+        let looking = tasks.spawn_blocking(move || Look::at(&paths, &earlier)).await;
+        // One that panicked was told of where it happened, and saw nothing new.
+        looking.unwrap_or_else(|_| self.watched.read.clone())
+    }
+
+    async fn reload(&mut self, by: &str, log: Option<&Log>, tasks: &TaskTracker) -> Result<Reloaded, String> {
+        tracing::info!(by, "reading settings, certificates, issuers and bindings again");
+        let (flags, earlier) = (self.flags.clone(), self.watched.read.clone());
         // Files may be large, and policies take their time: this thread accepts and makes changes.
         let reading = tasks.spawn_blocking(move || {
-            let settings =
-                Settings::load(&flags).map_err(|error| Refused { why: "SETTINGS_INVALID", error: error.into() })?;
-            look(&settings).map(|found| (settings, found))
+            let settings = match Settings::load(&flags) {
+                Ok(settings) => settings,
+                Err(error) => return (None, Err(Refused { why: "SETTINGS_INVALID", error: error.into() })),
+            };
+            // First, so that what changes while it is read is seen as a change.
+            let watched = Watched::look(&settings, &earlier);
+            (Some(watched), look(&settings).map(|found| (settings, found)))
         });
-        let read = reading.await.unwrap_or_else(|error| Err(Refused { why: "INTERNAL", error: error.into() }));
+        let (watched, read) =
+            reading.await.unwrap_or_else(|error| (None, Err(Refused { why: "INTERNAL", error: error.into() })));
+        self.watched = match watched {
+            Some(watched) => watched,
+            // Of settings that cannot be read the old ones say what to look at.
+            None => Watched { read: self.look(tasks).await, paths: self.watched.paths.clone(), ..self.watched },
+        };
         let done = match read {
             Ok((settings, found)) => self.put_in_force(log, &settings, found).await,
             Err(refused) => {
@@ -174,13 +305,14 @@ impl Reloader {
             }
         };
         metrics::gauge!("kms_config_last_reload_successful").set(if done.is_ok() { 1.0 } else { 0.0 });
-        if let Err(error) = done {
+        done.map_err(|error| {
             let error = format!("{error:#}");
             tracing::error!(error, "nothing was reloaded: all stays as it was");
-        }
+            error
+        })
     }
 
-    async fn put_in_force(&mut self, log: Option<&Log>, settings: &Settings, found: Found) -> anyhow::Result<()> {
+    async fn put_in_force(&mut self, log: Option<&Log>, settings: &Settings, found: Found) -> anyhow::Result<Reloaded> {
         let Found { policy, trust, prints } = found;
         // A policy that nobody could find in the log is none.
         self.record(log, &prints, None).await?;
@@ -195,7 +327,7 @@ impl Reloader {
         if !restart.is_empty() {
             tracing::warn!(settings = restart.join(" "), "these settings are different now, and need a restart");
         }
-        Ok(())
+        Ok(Reloaded { changed, restart })
     }
 
     /// Writes the record of a reload, and returns when it is durable.
@@ -240,6 +372,8 @@ fn need_restart(settings: &Settings) -> Vec<(&'static str, String)> {
         // These are what is reloaded.
         tls: _,
         identities: _,
+        issuers: _,
+        reload_every: _,
         bindings_file: _,
         backend,
         watch,
@@ -282,3 +416,7 @@ fn need_restart(settings: &Settings) -> Vec<(&'static str, String)> {
         ("log.filter", log_filter.clone()),
     ]
 }
+
+/// How long a change must stay as it is to be taken.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const ASKS_WAITING_MAX: usize = 16;

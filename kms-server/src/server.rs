@@ -22,7 +22,7 @@ use crate::lock;
 use crate::noun::Clock as _;
 use crate::noun::clock::SystemClock;
 use crate::protections::Protections;
-use crate::reload::{self, Reloader, Reloading};
+use crate::reload::{self, ReloadHandle, Reloader, Reloading, Watched};
 use crate::rpc::trust::TrustInForce;
 use crate::shutdown::StopSignals;
 use crate::telemetry;
@@ -97,14 +97,21 @@ pub fn serve(
     // One that has no real path is not there: to take it says so, and what to do.
     let settings = settings.with_real_data_dir().unwrap_or(settings);
     let _data_dir = DataDir::take_to_serve(&settings.data_dir)?;
+    let watched = Watched::begin(&settings);
     let reload::Found { policy, trust, prints } = reload::read(&settings)?;
     let inspected = settings.tls.as_ref().map(|files| inspect(files, SystemClock.now())).unwrap_or_default();
     for told in inspected.mistakes.iter().chain(&inspected.notes).map(ToString::to_string) {
         tracing::warn!("{told}");
         warnings.push(told);
     }
+    let (reload, asked) = ReloadHandle::new();
     let front = Front {
         settings,
+        reload: match &mode {
+            Mode::Service(_) => Some(reload),
+            #[cfg(feature = "dev")]
+            Mode::Trial => None,
+        },
         prepared: prepared.clone(),
         store: store.clone(),
         clock: Arc::new(SystemClock),
@@ -123,6 +130,8 @@ pub fn serve(
             Some(Reloader {
                 flags,
                 hangups,
+                asked,
+                watched,
                 settings: as_given.clone(),
                 policy: Arc::clone(&front.policy),
                 clock: Arc::clone(&front.clock),

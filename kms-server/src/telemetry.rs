@@ -52,6 +52,10 @@ pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
     metrics::describe_counter!("kms_audit_refusals_summed_total", "refusals that the audit log tells of in a sum");
     metrics::describe_counter!("kms_connections_severed_total", "connections whose peer a reload has shut out");
     metrics::describe_counter!("kms_tls_refused_total", "connections that TLS refused, by reason");
+    metrics::describe_counter!("kms_tokens_refused_total", "requests whose bearer token was refused, by reason");
+    for token in crate::authn::InvalidToken::ALL {
+        metrics::counter!("kms_tokens_refused_total", "reason" => token.reason()).increment(0);
+    }
     metrics::describe_gauge!("kms_config_last_reload_successful", "whether the last reload put in force what it read");
     metrics::describe_gauge!(
         "kms_config_last_reload_success_timestamp_seconds",

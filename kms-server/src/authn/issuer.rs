@@ -85,13 +85,17 @@ pub enum InvalidIssuer {
     #[error("`{0}` is empty or too long; write 1 to 512 bytes each, and at most 1000 of a list")]
     Text(&'static str),
     /// An algorithm that no token is taken with.
-    #[error("{0:?} is no algorithm for tokens here; write some of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA")]
+    #[error(
+        "{0:?} is no algorithm for tokens here; write some of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA"
+    )]
     Algorithm(String),
     /// No place of keys, or two.
     #[error("an [[issuer]] has either `jwks_file` or `jwks_url`; `jwks_ca_file` goes with the latter")]
     Keys,
     /// Keys that anybody on the way could replace.
-    #[error("{0:?} is no https URL; write one such as https://idp.example.com/keys, without user, query of secrets or fragment")]
+    #[error(
+        "{0:?} is no https URL; write one such as https://idp.example.com/keys, without user, query of secrets or fragment"
+    )]
     Url(String),
     /// A kind that is none.
     #[error("{0:?} is no kind of issuer; leave it out, or write kind = \"kubernetes\"")]

@@ -172,7 +172,9 @@ impl Issuers {
         };
         match once() {
             // Its issuer may have a new key.
-            Err(InvalidToken::Key | InvalidToken::NoKeys) if keys_by_url::ask(issuer, clock.since_boot()).await => once(),
+            Err(InvalidToken::Key | InvalidToken::NoKeys) if keys_by_url::ask(issuer, clock.since_boot()).await => {
+                once()
+            }
             other => other,
         }
     }

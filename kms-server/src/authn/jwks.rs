@@ -76,7 +76,11 @@ impl KeySet {
         }
         // The parser's message may quote what it found, and only says where it is.
         let form: Form = serde_json::from_slice(bytes).map_err(|error| {
-            InvalidKeySet::Form(format!("not JSON with a list `keys`, at line {} column {}", error.line(), error.column()))
+            InvalidKeySet::Form(format!(
+                "not JSON with a list `keys`, at line {} column {}",
+                error.line(),
+                error.column()
+            ))
         })?;
         let count = form.keys.len();
         if count > KEYS_MAX {

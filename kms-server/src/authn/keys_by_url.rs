@@ -65,7 +65,8 @@ pub(super) fn client_config(authorities: &[CertificateDer<'static>]) -> Option<A
     if usable == 0 {
         return None;
     }
-    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider())).with_safe_default_protocol_versions();
+    let builder =
+        ClientConfig::builder_with_provider(Arc::new(default_provider())).with_safe_default_protocol_versions();
     let mut config = builder.ok()?.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Some(Arc::new(config))

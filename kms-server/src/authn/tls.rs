@@ -13,7 +13,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListD
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::{
-    CertRevocationListError, CertificateError, Error, InconsistentKeys, OtherError, RootCertStore, ServerConfig, version,
+    CertRevocationListError, CertificateError, Error, InconsistentKeys, OtherError, RootCertStore, ServerConfig,
+    version,
 };
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 

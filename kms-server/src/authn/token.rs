@@ -70,7 +70,9 @@ pub enum InvalidToken {
     #[error("the token is for another audience: get one for this service")]
     Audience,
     /// Its subject is nobody's name here.
-    #[error("the token's subject cannot be a principal: it has characters other than A-Z a-z 0-9 . _ -, or is no such account")]
+    #[error(
+        "the token's subject cannot be a principal: it has characters other than A-Z a-z 0-9 . _ -, or is no such account"
+    )]
     Subject,
     /// Whoever presents it may not.
     #[error("the token may not be presented with this client certificate: use the certificate of its subject")]
@@ -272,6 +274,3 @@ fn part<T: for<'de> Deserialize<'de>>(encoded: &str) -> Result<T, InvalidToken> 
 const TYPES: [&str; 4] = ["JWT", "application/jwt", "at+jwt", "application/at+jwt"];
 /// A time in the year 5138: no token is meant to have a later one.
 const SECONDS_MAX: f64 = 1e11;
-
-#[cfg(test)]
-pub(super) mod tests;

@@ -8,11 +8,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize as _;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::table::{Default, IDENTITY, ISSUER, LISTS, SETTINGS, Setting, TRUST_DOMAIN, sections};
+use super::table::{Default, IDENTITY, ISSUER, LISTS, SETTINGS, Setting, sections};
 use super::value::{Value, list, shown, suggestion};
 use super::{Flags, Given};
 use crate::authn::issuer::{self, ISSUERS_MAX, IssuerSettings};

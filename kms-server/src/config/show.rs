@@ -39,7 +39,11 @@ pub fn show(draft: &Draft) -> Vec<Shown> {
         .collect();
     for list in LISTS {
         if let Some(count) = draft.list_counts.get(list) {
-            all.push(Shown { name: list.to_owned(), value: Some(format!("{count} tables")), origin: "file".to_owned() });
+            all.push(Shown {
+                name: list.to_owned(),
+                value: Some(format!("{count} tables")),
+                origin: "file".to_owned(),
+            });
         }
     }
     all

@@ -74,7 +74,7 @@ fn each_mistake_says_where_what_and_what_to_do() {
         ("data_dir = \"d\"\n[audit]\ndata_dir = \"d\"", "move it up, before the first table"),
         (
             "data_dir = \"d\"\n[audits]\norigin = \"a\"",
-            "kms.toml:2:2: unknown table \"audits\": the tables are `listen`, `tls`, `policy`, `backend`, `audit`, `destruction`, `grants`, `rotation`, `limits`, `memory`, `log`, `identity`; did you mean `audit`?",
+            "kms.toml:2:2: unknown table \"audits\": the tables are `listen`, `tls`, `policy`, `reload`, `backend`, `audit`, `destruction`, `grants`, `rotation`, `limits`, `memory`, `log`, `identity`, `issuer`, `trust_domain`; did you mean `audit`?",
         ),
         ("data_dir = \"d\"\nlisten = 3", "kms.toml:2:10: listen = 3: it is a table of settings; write [listen]"),
         (
@@ -139,6 +139,23 @@ fn each_mistake_says_where_what_and_what_to_do() {
             "data_dir = \"d\"\n[[identity]]\ndns = \"a.b\"\nprincipal = \"a\"",
             "kms.toml:2:1: not an identity: bad principal",
         ),
+        (
+            "data_dir = \"d\"\n[[issuer]]\nissuer = \"a\"\naudience = [\"b\"]",
+            "kms.toml:4:1: not an issuer: unknown field `audience`, expected one of `issuer`, `audiences`,",
+        ),
+        (
+            "data_dir = \"d\"\n[[trust_domain]]\nname = \"a/b\"\nca_file = \"b\"",
+            "kms.toml:2:1: not a trust domain: \"a/b\" is no name of a trust domain",
+        ),
+        (
+            "data_dir = \"d\"\n[[trust_domain]]\nname = \"a\"\nca_file = \"b\"\n[[trust_domain]]\nname = \"a\"\nca_file = \"b\"",
+            "[[trust_domain]]: \"a\" is there twice; remove one of the two [[trust_domain]]",
+        ),
+        (
+            "data_dir = \"d\"\nissuer = 7",
+            "issuer is no list of tables: each issuer is a table of its own; write [[issuer]]",
+        ),
+        ("data_dir = \"d\"\n[reload]\nwatch = \"2d\"", "it is out of bounds; write a time from 0s to 1d"),
         ("data_dir = \"d\"\nnode = \"a", "kms.toml:2:10: not TOML: "),
     ];
     for (text, expected) in cases {
@@ -204,7 +221,7 @@ fn the_example_is_read_and_shows_every_setting_with_its_default() {
     for setting in SETTINGS {
         assert!(draft.is_set(&setting.full_name()), "{} is not in the example", setting.full_name());
     }
-    assert_eq!((all.cores, draft.identity_count), (2, 2));
+    assert_eq!((all.cores, draft.list_counts["identity"], all.issuers.len()), (2, 2, 2));
     // What the example sets is the default, but for where things lie.
     let mut default = settings("data_dir = \"/var/lib/kms\"").unwrap();
     default.config_file.clone_from(&from_example.config_file);

@@ -18,7 +18,7 @@ use ring::signature::{
 /// and again, it changes nothing.
 pub fn install() {
     // The only other answer is that it was installed before: nothing else of this process installs one.
-    drop(PROVIDER.install_default());
+    let _ = PROVIDER.install_default();
 }
 
 static PROVIDER: CryptoProvider = CryptoProvider {

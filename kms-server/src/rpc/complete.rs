@@ -27,7 +27,8 @@ use super::serve::Reflection;
 use super::services::method_of;
 use super::status::{status, why, with_reason};
 use crate::audit::{Leaf, Outcome};
-use crate::keyring::{self, Who};
+use crate::authn::Identified;
+use crate::keyring;
 
 /// Answers one request.
 pub(super) async fn answer(
@@ -62,22 +63,28 @@ pub(super) async fn answer(
             return status(&Error::Overloaded, &request_id).into_http();
         }
     };
-    // Before anything is read for somebody who is nobody.
-    if let Err(none) = connection.identity.as_ref()
-        && !is_health
-    {
-        return refuse(api, &connection, &path, &Error::NoIdentity(*none));
-    }
+    // Who, before anything is read for somebody who is nobody. Health is told to whoever is let in.
+    let identified = if is_health {
+        None
+    } else {
+        match connection.identify(request.headers(), &*api.clock).await {
+            Ok(identified) => Some(identified),
+            Err(error) => return refuse(api, &connection, &path, &error),
+        }
+    };
     // A browser sends other things to other sites without asking; this it must ask for.
     if request.method() != Method::POST || !is_grpc(request.headers()) {
         let found = (Code::InvalidArgument, Reason::MessageInvalid, "this is no gRPC: POST application/grpc");
-        return complete(api, &connection, &path, found);
+        return complete(api, &connection, identified.as_ref(), &path, found);
     }
     let is_compressed = request.headers().get("grpc-encoding").is_some_and(|encoding| encoding != "identity");
     let share = Share::default();
     let (mut head, body) = request.into_parts();
     head.extensions.insert(connection.clone());
     head.extensions.insert(share.clone());
+    if let Some(identified) = identified.clone() {
+        head.extensions.insert(identified);
+    }
     let request = Request::from_parts(head, Budgeted::new(body, api.budget.clone(), share.clone()));
     // The pipeline has its own limit; this one is for messages that never end.
     let limit = api.request_time_max + api.request_time_max;
@@ -102,7 +109,7 @@ pub(super) async fn answer(
         }
         Err(_) => (Code::DeadlineExceeded, Reason::Deadline, "the message did not end in time"),
     };
-    complete(api, &connection, &path, found)
+    complete(api, &connection, identified.as_ref(), &path, found)
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
@@ -142,17 +149,18 @@ fn meaning(code: Code) -> (Code, Reason, &'static str) {
 }
 
 fn refuse(api: &Api, connection: &ConnectionInfo, path: &str, error: &Error) -> Response<Body> {
-    let request_id = record(api, connection, path, why(error), Outcome::Denied, Code::Unauthenticated);
+    let request_id = record(api, connection, None, path, why(error), Outcome::Denied, Code::Unauthenticated);
     status(error, &request_id).into_http()
 }
 
 fn complete(
     api: &Api,
     connection: &ConnectionInfo,
+    identified: Option<&Identified>,
     path: &str,
     (code, reason, sentence): (Code, Reason, &'static str),
 ) -> Response<Body> {
-    let request_id = record(api, connection, path, reason.as_reason().to_owned(), Outcome::Failed, code);
+    let request_id = record(api, connection, identified, path, reason.as_reason().to_owned(), Outcome::Failed, code);
     with_reason(code, reason, sentence, &request_id).into_http()
 }
 
@@ -160,6 +168,7 @@ fn complete(
 fn record(
     api: &Api,
     connection: &ConnectionInfo,
+    identified: Option<&Identified>,
     path: &str,
     why: String,
     outcome: Outcome,
@@ -168,8 +177,7 @@ fn record(
     // Only names of ours go into the log: a path is whatever somebody sent.
     let op = method_of(path).unwrap_or("Unknown");
     let request_id = request_id(api.keyring.rng(), api.clock.now());
-    let sub = connection.identity.as_ref().as_ref().ok().map(|principal| principal.as_str().into());
-    let who = Who { sub, net: Some(connection.net), rid: Some(request_id.clone()), rule: None };
+    let who = connection.who(identified, &request_id);
     metrics::counter!("kms_requests_total", "method" => op, "code" => code_name(code)).increment(1);
     if outcome == Outcome::Denied && !api.noise.is_told_singly(&who, api.clock.now()) {
         return request_id;

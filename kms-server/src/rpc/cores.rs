@@ -153,10 +153,9 @@ async fn serve(accepted: Accepted, settings: &CoreSettings, ends: &Ends) {
         }
     };
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let admission = Admission::new(&settings.trust, trust, chain);
-    let identity = Arc::clone(admission.identity());
-    let info = ConnectionInfo { net: peer.ip().to_canonical(), identity, hold };
-    endpoint.serve(stream, info, admission, &*settings.clock, ends).await;
+    let admission = Arc::new(Admission::new(&settings.trust, trust, chain));
+    let info = ConnectionInfo { net: peer.ip().to_canonical(), admission, hold };
+    endpoint.serve(stream, info, &*settings.clock, ends).await;
     drop(place);
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::authn::NoIdentity;
+use crate::authn::{InvalidToken, NoIdentity};
 use crate::crypto::{InvalidContext, OpenError};
 use crate::keyring;
 
@@ -12,6 +12,9 @@ pub enum Error {
     /// Nobody could be identified.
     #[error("no identity: {0}")]
     NoIdentity(#[from] NoIdentity),
+    /// The bearer token is not taken.
+    #[error("{0}")]
+    Token(InvalidToken),
     /// A field is not what it must be.
     #[error("{field}: {rule}")]
     Field {

@@ -28,9 +28,10 @@ use super::pipeline::{code_name, request_id, with_request_id};
 use super::serve::Listener;
 use super::services::method_of;
 use super::status::{status, with_reason};
+use crate::authn::Identified;
 use crate::backend::watch::LockCause;
 use crate::keyring::Who;
-use crate::noun::{Clock, Random, Strength};
+use crate::noun::{Clock, Random};
 use crate::policy::{self, Action, Policy, Resource};
 
 /// What a locked node works with.
@@ -107,15 +108,16 @@ impl Locked {
             }
             status(&error, &request_id)
         };
-        let Some(connection) = request.extensions().get::<ConnectionInfo>() else {
+        let (Some(connection), Some(identified)) =
+            (request.extensions().get::<ConnectionInfo>(), request.extensions().get::<Identified>())
+        else {
             return Err(refused(Error::Denied));
         };
-        let principal = connection.identity.as_ref().as_ref().map_err(|none| refused(Error::NoIdentity(*none)))?;
         let (now, net) = (self.clock.now(), connection.net);
         let resource = &Resource::Cluster;
         let decision = self.policy.load().authorize(&policy::Request {
-            principal,
-            strength: Strength::CERTIFICATE,
+            principal: &identified.principal,
+            strength: identified.strength,
             net,
             now,
             action,
@@ -124,12 +126,7 @@ impl Locked {
         if !decision.allowed {
             return Err(refused(Error::Denied));
         }
-        let who = Who {
-            sub: Some(principal.as_str().into()),
-            net: Some(net),
-            rid: Some(Arc::clone(&request_id)),
-            rule: Some(decision.rule),
-        };
+        let who = Who { rule: Some(decision.rule), ..connection.who(Some(identified), &request_id) };
         let (answer, answered) = oneshot::channel();
         let validate_only = validate_only(request.get_ref());
         if action == Action::Lock && !validate_only {
@@ -167,11 +164,16 @@ pub(super) async fn answer(
     let is_health = path.starts_with(HEALTH);
     let is_order = listener == Listener::Operator && ORDERS.contains(&path);
     let op = method_of(path).unwrap_or("Unknown");
-    // Before anything is read for somebody who is nobody.
-    let is_read = is_health || is_order && connection.identity.is_ok();
-    let response = if is_read {
+    // Who, before anything is read for somebody who is nobody.
+    let identified = if is_order { Some(connection.identify(request.headers(), &*locked.clock).await) } else { None };
+    let response = if let Some(Err(error @ Error::Token(_))) = &identified {
+        status(error, &locked.request_id()).into_http()
+    } else if is_health || matches!(identified, Some(Ok(_))) {
         let (mut head, body) = request.into_parts();
         head.extensions.insert(connection);
+        if let Some(Ok(identified)) = identified {
+            head.extensions.insert(identified);
+        }
         let request = Request::from_parts(head, Budgeted::new(body, locked.budget.clone(), Share::default()));
         let answering = AssertUnwindSafe(routes.oneshot(request)).catch_unwind();
         match tokio::time::timeout(ORDER_TIME_MAX, answering).await {

@@ -80,6 +80,7 @@ use crate::keyring::Keyring;
 use crate::lock::Lock;
 use crate::noun::{Clock, UnixMillis};
 use crate::policy::Policy;
+use crate::reload::ReloadHandle;
 
 /// The longest message, in both directions: gRPC's default.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -108,6 +109,8 @@ pub struct Api {
     pub backend_kind: &'static str,
     /// What locks this node.
     pub lock: Arc<Lock>,
+    /// What reloads it; nothing where things are tried on.
+    pub reload: Option<ReloadHandle>,
     /// What does not change while the daemon runs.
     pub facts: Facts,
 }

@@ -22,7 +22,7 @@ use super::error::Error;
 use super::status;
 use crate::audit::leaf::{REPEATED, VALIDATED};
 use crate::audit::{Leaf, Outcome};
-use crate::authn::NoIdentity;
+use crate::authn::{Identified, NoIdentity};
 use crate::keyring::{self, How, InUse, Terms, Who};
 use crate::noun::{Principal, Random, Strength, UnixMillis};
 use crate::policy::{self, Action, Resource};
@@ -228,11 +228,14 @@ pub(super) async fn run<O: Operation>(api: &Api, request: Request<O::Wire>) -> R
         // Only a server put together wrongly has connections without information.
         return Err(status::status(&Error::NoIdentity(NoIdentity::NoSan), &request_id));
     };
-    let mut who = Who { sub: None, net: Some(connection.net), rid: Some(Arc::clone(&request_id)), rule: None };
+    let Some(identified) = request.extensions().get::<Identified>().cloned() else {
+        return Err(status::status(&Error::NoIdentity(NoIdentity::NoSan), &request_id));
+    };
+    let mut who = connection.who(Some(&identified), &request_id);
     let mut leaf = Leaf::default();
     let time_max = asked_time(&request).map_or(api.request_time_max, |asked| asked.min(api.request_time_max));
     let share = request.extensions().get::<Share>().cloned().unwrap_or_default();
-    let asked = Asked { connection: &connection, share: &share, time_max };
+    let asked = Asked { connection: &connection, identified: &identified, share: &share, time_max };
     let outcome = go::<O>(api, &asked, request.into_inner(), &mut who, &mut leaf).await;
     // Nothing may be awaited from here on.
     let answer = remember::<O>(api, &connection, &who, leaf, outcome);
@@ -243,6 +246,7 @@ pub(super) async fn run<O: Operation>(api: &Api, request: Request<O::Wire>) -> R
 /// How a request came.
 struct Asked<'a> {
     connection: &'a ConnectionInfo,
+    identified: &'a Identified,
     share: &'a Share,
     time_max: Duration,
 }
@@ -255,9 +259,8 @@ async fn go<O: Operation>(
     leaf: &mut Leaf,
 ) -> Result<Done<O::Reply>, Failed> {
     // who
-    let principal = asked.connection.identity.as_ref().as_ref().map_err(|none| Error::NoIdentity(*none))?;
-    let strength = Strength::CERTIFICATE;
-    who.sub = Some(principal.as_str().into());
+    let Identified { principal, strength, .. } = asked.identified;
+    let strength = *strength;
     // what
     let operation = O::parse(wire)?;
     *leaf = operation.about();
@@ -271,7 +274,7 @@ async fn go<O: Operation>(
         api.limits.for_tenant(tenant, operations)?;
     }
     // do
-    let Asked { connection, share, time_max } = *asked;
+    let Asked { connection, share, time_max, .. } = *asked;
     let call = Call { api, principal, strength, who: who.clone(), now, connection, op: O::NAME, about: leaf, share };
     tokio::time::timeout(time_max, operation.perform(&call)).await.unwrap_or_else(|_| Err(Error::Deadline.into()))
 }

@@ -23,7 +23,7 @@ use super::complete::answer;
 use super::connection::ConnectionInfo;
 use super::locked::{self, Locked, LockedOperator};
 use super::services::Services;
-use super::trust::{Admission, NotAnymore};
+use super::trust::{NotAnymore, Seen};
 use super::{Api, MESSAGE_BYTES_MAX};
 use crate::noun::Clock;
 
@@ -152,17 +152,12 @@ impl Endpoint {
 
     /// Serves a connection to its end: until the peer leaves, would not be let in any more, it grows
     /// too old, or `drain` is asked for; requests under way are finished in the last two cases.
-    pub(super) async fn serve<S>(
-        &self,
-        stream: S,
-        info: ConnectionInfo,
-        mut admission: Admission,
-        clock: &dyn Clock,
-        ends: &Ends,
-    ) where
+    pub(super) async fn serve<S>(&self, stream: S, info: ConnectionInfo, clock: &dyn Clock, ends: &Ends)
+    where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (by, routes, reflection, peer) = (self.by.clone(), self.routes.clone(), self.reflection, info.net);
+        let (admission, mut seen) = (Arc::clone(&info.admission), Seen::default());
         let service = service_fn(move |request| {
             let (by, routes, info) = (by.clone(), routes.clone(), info.clone());
             async move {
@@ -175,7 +170,8 @@ impl Endpoint {
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(256)
-            .max_header_list_size(8 << 10)
+            // A token of the longest that is taken, and all else: one that is too long is told so by its own reason.
+            .max_header_list_size(16 << 10)
             .max_frame_size(16 << 10)
             .initial_stream_window_size(64 << 10)
             .initial_connection_window_size(1 << 20)
@@ -192,7 +188,7 @@ impl Endpoint {
                 ended = connection.as_mut() => return report(ended),
                 () = ends.drain.cancelled() => break,
                 () = grown_old.as_mut() => break,
-                () = admission.replaced() => if let Err(why) = admission.ask_again(clock.now()) {
+                () = admission.replaced(&mut seen) => if let Err(why) = admission.ask(clock.now()) {
                     // At once: who is revoked gets no more answers, also not to what is under way.
                     return sever(peer, why);
                 },
@@ -205,7 +201,7 @@ impl Endpoint {
                 ended = connection.as_mut() => return report(ended),
                 () = ends.cut.cancelled() => return,
                 () = drained.as_mut() => return,
-                () = admission.replaced() => if let Err(why) = admission.ask_again(clock.now()) {
+                () = admission.replaced(&mut seen) => if let Err(why) = admission.ask(clock.now()) {
                     return sever(peer, why);
                 },
             }

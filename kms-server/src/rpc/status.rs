@@ -16,6 +16,7 @@ use crate::keyring::{self, KeyState, TenantState};
 pub(super) fn code_and_reason(error: &Error) -> (Code, Reason) {
     match error {
         Error::NoIdentity(_) => (Code::Unauthenticated, Reason::NoIdentity),
+        Error::Token(_) => (Code::Unauthenticated, Reason::TokenInvalid),
         Error::Field { .. } => (Code::InvalidArgument, Reason::FieldInvalid),
         Error::Context(_) | Error::OtherContext | Error::ItemAad => (Code::InvalidArgument, Reason::ContextInvalid),
         Error::PlaintextTooLarge => (Code::InvalidArgument, Reason::PlaintextTooLarge),
@@ -139,6 +140,7 @@ pub(super) fn why(error: &Error) -> String {
     let (_, reason) = code_and_reason(error);
     match error {
         Error::Keyring(keyring::Error::Open(cause)) | Error::Mac(cause) => format!("{}:{cause}", reason.as_reason()),
+        Error::Token(cause) => format!("{}:{}", reason.as_reason(), cause.reason()),
         Error::NoIdentity(cause) => format!("{}:{}", reason.as_reason(), cause.reason()),
         _ => reason.as_reason().to_owned(),
     }

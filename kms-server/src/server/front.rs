@@ -17,6 +17,7 @@ use crate::config::Settings;
 use crate::noun::{Clock, UnixMillis};
 use crate::policy::Policy;
 use crate::probes::{Probes, Ready};
+use crate::reload::ReloadHandle;
 use crate::rpc::accept::{ConnectionLimits, Places, accept};
 use crate::rpc::cores::Cores;
 use crate::rpc::refusals::Refusals;
@@ -35,6 +36,8 @@ pub(super) struct Front {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) policy: Arc<ArcSwap<Policy>>,
     pub(super) trust: Arc<TrustInForce>,
+    /// Nothing where things are tried on.
+    pub(super) reload: Option<ReloadHandle>,
     pub(super) refusals: Arc<Refusals>,
     pub(super) unrecorded: Arc<Unrecorded>,
     pub(super) metrics: PrometheusHandle,
@@ -129,6 +132,7 @@ impl Doors {
                 refusals.tell_untold(clock.since_boot());
             }
         });
+        tasks.spawn(Arc::clone(&front.trust).keep_keys_fresh(Arc::clone(&front.clock), tokens.stop_accepting.clone()));
         Ok(Self { healths: [services_health, operator_health], cores, tokens, tasks })
     }
 

@@ -76,6 +76,7 @@ pub(super) fn run(
         backend_kind: front.prepared.kind(),
         probed: Arc::clone(&probed),
         lock: Arc::clone(&lock),
+        reload: front.reload.clone(),
         facts,
     });
     let tokens = Tokens::default();
