@@ -12,7 +12,7 @@ use tonic::Code;
 use crate::{ACME_KEY, Expected, Load, World, refused};
 
 /// Reloads, and waits until it is done.
-async fn reload(daemon: &Daemon) -> Result<()> {
+pub(crate) async fn reload(daemon: &Daemon) -> Result<()> {
     ended(daemon, r#""message":"reloaded""#).await
 }
 

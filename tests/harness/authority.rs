@@ -95,6 +95,13 @@ impl Authority {
         self.issue(params)
     }
 
+    /// Issues a client's certificate that is otherwise than usual.
+    pub fn client_with(&self, change: impl FnOnce(&mut CertificateParams)) -> Result<Identity> {
+        let mut params = client_params(&[])?;
+        change(&mut params);
+        self.issue(params)
+    }
+
     fn issue(&self, mut params: CertificateParams) -> Result<Identity> {
         let key = KeyPair::generate()?;
         params.use_authority_key_identifier_extension = true;

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use anyhow::{Context, Result};
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
@@ -66,6 +67,7 @@ pub struct Caller {
     services: Channel,
     operator: Channel,
     ledger: Ledger,
+    authorization: Vec<MetadataValue<Ascii>>,
 }
 
 impl Caller {
@@ -75,12 +77,24 @@ impl Caller {
             services: channel(services, ca, identity)?,
             operator: channel(operator, ca, identity)?,
             ledger: ledger.clone(),
+            authorization: Vec::new(),
         })
+    }
+
+    /// Returns a caller on the same connections that sends these `authorization` headers, such as `Bearer` and a token.
+    pub fn authorized(&self, values: &[&str]) -> Result<Self> {
+        let authorization = values.iter().map(|value| value.parse().context("a header")).collect::<Result<_>>()?;
+        Ok(Self { authorization, ..self.clone() })
+    }
+
+    /// Returns a caller on the same connections that sends a token.
+    pub fn with_token(&self, token: &str) -> Result<Self> {
+        self.authorized(&[&format!("Bearer {token}")])
     }
 
     /// Sends a request and enters the reply into the site's ledger.
     pub async fn call<R: Rpc>(&self, request: R) -> Result<Answer<R::Response>, Refused> {
-        let result = request.send(self.channel(R::LISTENER)).await;
+        let result = request.send(self.channel(R::LISTENER), &self.authorization).await;
         let request_id = match &result {
             Ok(response) => request_id(response),
             Err(status) => status.get_details_error_info().and_then(|mut info| info.metadata.remove("request_id")),

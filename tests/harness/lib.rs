@@ -30,6 +30,7 @@ mod rpc;
 mod site;
 mod softhsm;
 pub mod stored;
+mod token_issuer;
 mod volume;
 pub mod wire;
 
@@ -49,6 +50,7 @@ pub use random::{Random, seed};
 pub use rpc::{Listener, NAMES, Rpc};
 pub use site::{Settings, Site};
 pub use softhsm::SoftHsm;
+pub use token_issuer::{KeyServer, Served, TokenIssuer, now};
 pub use volume::Volume;
 
 use std::time::Duration;

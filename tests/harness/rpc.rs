@@ -1,6 +1,7 @@
 //! Each request of the API as a value that knows its RPC: so that a table of requests is a table.
 
 use kms_proto::v1;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
@@ -22,8 +23,12 @@ pub trait Rpc: Send + Sized + 'static {
     /// Its response.
     type Response: Send + 'static;
 
-    /// Sends it.
-    fn send(self, channel: Channel) -> impl Future<Output = Result<Response<Self::Response>, Status>> + Send;
+    /// Sends it, with these `authorization` headers.
+    fn send(
+        self,
+        channel: Channel,
+        authorization: &[MetadataValue<Ascii>],
+    ) -> impl Future<Output = Result<Response<Self::Response>, Status>> + Send;
 }
 
 macro_rules! rpcs {
@@ -34,8 +39,16 @@ macro_rules! rpcs {
                 const LISTENER: Listener = Listener::$listener;
                 type Response = v1::$Response;
 
-                async fn send(self, channel: Channel) -> Result<Response<v1::$Response>, Status> {
-                    v1::$module::$Client::new(channel).$method(Request::new(self)).await
+                async fn send(
+                    self,
+                    channel: Channel,
+                    authorization: &[MetadataValue<Ascii>],
+                ) -> Result<Response<v1::$Response>, Status> {
+                    let mut request = Request::new(self);
+                    for value in authorization {
+                        request.metadata_mut().append("authorization", value.clone());
+                    }
+                    v1::$module::$Client::new(channel).$method(request).await
                 }
             }
         )*)*

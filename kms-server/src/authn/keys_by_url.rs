@@ -80,7 +80,8 @@ impl KeysByUrl {
             config,
             roots,
             wanted: Notify::new(),
-            is_fetching: AtomicBool::new(false),
+            // It will be at once: who asks before waits for it.
+            is_fetching: AtomicBool::new(true),
             rounds: watch::Sender::new(0),
             known: Mutex::default(),
         }
