@@ -24,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     ("certificate", certificate),
     ("context", context),
     ("frame", crate::audit::fuzzing::frame),
+    ("jwks", crate::authn::fuzzing::jwks),
     ("keystore_file", keystore_file),
     ("leaf", crate::audit::fuzzing::leaf),
     ("ledger", crate::audit::fuzzing::ledger),
@@ -37,6 +38,7 @@ pub const TARGETS: &[Target] = &[
     ("row_key", crate::keyring::fuzzing::row_key),
     ("segment", crate::audit::fuzzing::segment),
     ("settings", crate::config::fuzzing::settings),
+    ("token", crate::authn::fuzzing::token),
 ];
 
 /// Runs a target by its name.

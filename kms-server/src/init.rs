@@ -87,7 +87,7 @@ pub async fn init(
 
 fn write_first_binding(settings: &Settings, admin: &Principal) -> anyhow::Result<bool> {
     let text = format!(
-        "# Who may do what. Deny by default; read at start and SIGHUP. README.md describes the roles.\n\
+        "# Who may do what. Deny by default; read at start, SIGHUP and change. README.md describes the roles.\n\
          # Administrators manage tenants and keys, and use none of them.\n\n\
          [[binding]]\nid = \"first-administrator\"\n\
          roles = [\"tenant-admin\", \"key-admin\", \"auditor\", \"operator\"]\n\

@@ -48,7 +48,7 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Serves until it is told to stop (SIGTERM or Ctrl-C). SIGHUP reloads certificates and bindings.
+    /// Serves until it is told to stop (SIGTERM or Ctrl-C). SIGHUP reloads certificates, issuers and bindings.
     #[command(after_help = SERVE_HELP)]
     Serve {
         #[command(flatten)]
@@ -135,7 +135,8 @@ than there are flags, such as limits; `kms-server config example` shows all with
 
 const SERVE_HELP: &str = "\
 SIGHUP makes it read again, all or nothing: the certificate and its key, the authorities of clients,
-revocation lists, tls.allow_tls12, [[identity]], and the bindings. The other settings need a restart.
+revocation lists, tls.allow_tls12, [[identity]], [[trust_domain]], [[issuer]], and the bindings; so does
+a change of these files (reload.watch). The other settings need a restart.
 
 A flag beats its environment variable, which beats the file of settings. The file has more settings
 than there are flags, such as limits; README.md shows all of them with their defaults.";

@@ -140,7 +140,7 @@ fn read_key(value: serde_json::Value) -> Result<Key, &'static str> {
         return Err("its kid is empty or longer than 255 bytes");
     }
     let part = |part: &Option<String>, bytes: std::ops::RangeInclusive<usize>| {
-        let decoded = part.as_deref().and_then(|text| decode(text)).filter(|decoded| bytes.contains(&decoded.len()));
+        let decoded = part.as_deref().and_then(decode).filter(|decoded| bytes.contains(&decoded.len()));
         decoded.ok_or("a part of it is missing or of a wrong length")
     };
     let (key, fits) = match (&*form.kty, form.crv.as_deref()) {
