@@ -94,7 +94,7 @@ impl Caller {
 
     /// Sends a request and enters the reply into the site's ledger.
     pub async fn call<R: Rpc>(&self, request: R) -> Result<Answer<R::Response>, Refused> {
-        let result = request.send(self.channel(R::LISTENER), &self.authorization).await;
+        let result = request.send_with(self.channel(R::LISTENER), &self.authorization).await;
         let request_id = match &result {
             Ok(response) => request_id(response),
             Err(status) => status.get_details_error_info().and_then(|mut info| info.metadata.remove("request_id")),

@@ -23,8 +23,13 @@ pub trait Rpc: Send + Sized + 'static {
     /// Its response.
     type Response: Send + 'static;
 
-    /// Sends it, with these `authorization` headers.
-    fn send(
+    /// Sends it.
+    fn send(self, channel: Channel) -> impl Future<Output = Result<Response<Self::Response>, Status>> + Send {
+        self.send_with(channel, &[])
+    }
+
+    /// Sends it with these `authorization` headers.
+    fn send_with(
         self,
         channel: Channel,
         authorization: &[MetadataValue<Ascii>],
@@ -39,7 +44,7 @@ macro_rules! rpcs {
                 const LISTENER: Listener = Listener::$listener;
                 type Response = v1::$Response;
 
-                async fn send(
+                async fn send_with(
                     self,
                     channel: Channel,
                     authorization: &[MetadataValue<Ascii>],
