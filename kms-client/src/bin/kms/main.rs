@@ -17,6 +17,7 @@ mod duration;
 mod encrypt;
 mod error;
 mod exit;
+mod grant;
 mod hint;
 mod index_key;
 mod input;
@@ -26,6 +27,7 @@ mod key;
 mod mac;
 mod operator;
 mod output;
+mod policy;
 mod profile;
 mod re_encrypt;
 mod sink;
@@ -80,6 +82,8 @@ enum Command {
     IndexKey(index_key::IndexKey),
     Status(status::Status),
     Operator(operator::Operator),
+    Grant(grant::Grant),
+    Policy(policy::Policy),
     Whoami(whoami::Whoami),
     Profile(profile::ProfileCommand),
     Completions(completions::Completions),
@@ -177,6 +181,11 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
             command.run(&cli.globals, output)?;
             return Ok(Exit::Ok);
         }
+        Command::Policy(command) => {
+            if let Some(exit) = command.run_here(output) {
+                return exit;
+            }
+        }
         Command::Tenant(_)
         | Command::Key(_)
         | Command::Encrypt(_)
@@ -187,6 +196,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
         | Command::IndexKey(_)
         | Command::Status(_)
         | Command::Operator(_)
+        | Command::Grant(_)
         | Command::Whoami(_) => {}
     }
     interrupt::watch(output.clone())?;
@@ -208,6 +218,8 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
             Command::IndexKey(command) => command.run(&mut app).await?,
             Command::Status(command) => return command.run(&mut app).await,
             Command::Operator(command) => command.run(&mut app).await?,
+            Command::Grant(command) => command.run(&mut app).await?,
+            Command::Policy(command) => return command.run(&mut app).await,
             Command::Whoami(command) => command.run(&mut app).await?,
             // Done above.
             Command::ExitCodes | Command::Completions(_) | Command::Profile(_) => {}
