@@ -64,8 +64,8 @@ Exit codes:
     3  not allowed: the server does not know you or refuses your certificate, or no binding allows
        it; for `kms policy explain`: not all of it is allowed
     4  there is nothing of that name
-    5  it exists already, it is not in a state that allows this, somebody else changed it, or a second
-       person must approve it first
+    5  it exists already, it is not in a state that allows this, somebody else changed it, or a
+       second person must approve it first
     6  the server cannot be reached or is not the one that you trust, cannot answer now, or took
        too long; for `kms status`: it does not serve
     7  finished, but some of it failed: several data keys were asked for, and not all could be made,

@@ -130,8 +130,8 @@ struct Approve {
 
 /// Takes a grant back, or a request for one
 ///
-/// Once this has ended, nothing begins by it any more. Who asked for it may always do this, and
-/// whoever may approve.
+/// Once this has ended, nothing begins by it any more. It takes one of the roles `staff`, `approver`
+/// and `tenant-admin`.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 struct Revoke {

@@ -94,7 +94,7 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
                 _ => String::new(),
             };
             format!(
-                "no binding of yours allows {action} on {what} (`kms whoami` lists them): {asked}an operator adds one with \
+                "no binding of yours allows {action} on {what} (`kms whoami` lists them): {asked}an operator adds a binding with \
                  the role {roles} to the server's bindings file and has it read by `kms operator reload`; `{explain}` says \
                  what is missing"
             )
@@ -322,7 +322,7 @@ mod tests {
             of(ErrorReason::PolicyDenied, Some("Encrypt"), &key),
             "no binding of yours allows Encrypt on tenants/acme/keys/app (`kms whoami` lists them): staff asks a second \
              person for it by `kms grant request --role encrypter --tenant acme --reason WHY --for 1h`; else an operator \
-             adds one with the role `encrypter` to the server's bindings file and has it read by `kms operator reload`; \
+             adds a binding with the role `encrypter` to the server's bindings file and has it read by `kms operator reload`; \
              `kms policy explain --action Encrypt --key tenants/acme/keys/app` says what is missing"
         );
         assert!(of(ErrorReason::GrantNotFound, None, &tenant).contains("`kms grant list --tenant acme`"));

@@ -107,11 +107,14 @@ impl Reload {
 
 /// Makes copies of the keystore files of the software HSM, for a safe
 ///
-/// Who has a copy and the PIN has the master key. Each export has a serial number, which the audit log and `kms status`
-/// show: whoever destroys a version of the master key has to destroy its copies too.
+/// Who has a copy and the PIN has the master key. Each export has a serial number, which the audit
+/// log and `kms status` show: whoever destroys a version of the master key has to destroy its copies
+/// too.
 ///
-/// It takes two persons, but in `kms-server dev`: give --request-approval first, and once it is approved, --to.
+/// It takes two persons, but in `kms-server dev`: give --request-approval first, and once it is
+/// approved, the same command without it.
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 struct ExportKeystore {
     /// The directory to put them in, which is made
     #[arg(long, value_name = "DIR", required_unless_present = "request_approval")]
