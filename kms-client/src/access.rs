@@ -18,7 +18,10 @@ pub struct CallerIdentity {
     pub principal: String,
     /// How it proved that.
     pub auth_method: AuthMethod,
-    /// The bindings that are in force for it now and from where it calls. None: every other call is refused.
+    /// The proofs behind it: of `certificate`, `token` and `mfa`.
+    pub strength: Vec<String>,
+    /// The bindings that are in force for it now and from where it calls, and roles by a grant, whose id is `grant/{uid}`.
+    /// None: every other call is refused.
     pub bindings: Vec<Binding>,
 }
 
@@ -28,6 +31,10 @@ pub struct CallerIdentity {
 pub enum AuthMethod {
     /// A client certificate.
     Mtls,
+    /// A bearer token, on a connection with another's certificate.
+    Token,
+    /// A bearer token and a client certificate, both the caller's.
+    MtlsAndToken,
     /// One that this version of the library does not know, with its number.
     Unknown(i32),
 }
@@ -37,6 +44,8 @@ impl AuthMethod {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Mtls => "MTLS",
+            Self::Token => "TOKEN",
+            Self::MtlsAndToken => "MTLS_AND_TOKEN",
             Self::Unknown(_) => "UNKNOWN",
         }
     }
@@ -44,12 +53,15 @@ impl AuthMethod {
     fn from_wire(number: i32) -> Self {
         match v1::AuthMethod::try_from(number) {
             Ok(v1::AuthMethod::Mtls) => Self::Mtls,
+            Ok(v1::AuthMethod::Token) => Self::Token,
+            Ok(v1::AuthMethod::MtlsAndToken) => Self::MtlsAndToken,
             Ok(v1::AuthMethod::Unspecified) | Err(_) => Self::Unknown(number),
         }
     }
 }
 
-/// Links roles to principals, for some tenants and keys: the part of it that concerns the caller.
+/// Links roles to principals, for some tenants and keys: the part of it that concerns the caller. Or a grant that is in
+/// force, in the same form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Binding {
@@ -93,6 +105,7 @@ impl CallerIdentity {
         Ok(Self {
             principal: answer.principal,
             auth_method: AuthMethod::from_wire(answer.auth_method),
+            strength: answer.strength,
             bindings: bindings?,
         })
     }
@@ -108,8 +121,11 @@ mod tests {
 
     #[test]
     fn every_method_of_the_api_is_known() {
-        assert_eq!(AuthMethod::from_wire(v1::AuthMethod::Mtls.into()), AuthMethod::Mtls);
-        assert!(v1::AuthMethod::try_from(2).is_err(), "teach AuthMethod the new one");
-        assert_eq!(AuthMethod::from_wire(2), AuthMethod::Unknown(2));
+        for number in 1..=3 {
+            let name = v1::AuthMethod::try_from(number).unwrap().as_str_name();
+            assert_eq!(format!("AUTH_METHOD_{}", AuthMethod::from_wire(number).as_str()), name);
+        }
+        assert!(v1::AuthMethod::try_from(4).is_err(), "teach AuthMethod the new one");
+        assert_eq!(AuthMethod::from_wire(4), AuthMethod::Unknown(4));
     }
 }

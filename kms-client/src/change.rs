@@ -136,6 +136,12 @@ without_etag! {
     Destruction
 }
 
+without_etag! {
+    /// What is decided about a grant: its approval, or that it is taken back. It happens when this is awaited. As [`Change`],
+    /// but without an etag: an approval says by a hash what was looked at, and taking back is right whatever was.
+    Decision
+}
+
 impl<T: 'static> Creation<T> {
     /// Reads the answer further.
     pub(crate) fn and_then<U>(self, then: impl FnOnce(T) -> Result<U, Error> + Send + 'static) -> Creation<U> {

@@ -200,11 +200,14 @@ mod tests {
         check::<crate::CreatedDataKey>();
         check::<crate::GivenIndexKey>();
         check::<crate::ItemError>();
+        check::<crate::Grant>();
+        check::<crate::PermissionTest>();
         fn sent<T: Send + std::fmt::Debug + 'static>() {}
         sent::<crate::Change<crate::Key>>();
         sent::<crate::Creation<crate::Tenant>>();
         sent::<crate::DataKeyCreation<crate::CreatedDataKey, VersionNumber>>();
         sent::<crate::Destruction<crate::DestroyedDataKey>>();
+        sent::<crate::Decision<crate::Grant>>();
         sent::<crate::ClientBuilder>();
     }
 
@@ -230,7 +233,12 @@ mod tests {
 
     /// Compiled, not run: every call can be awaited on any thread.
     #[expect(dead_code, reason = "that it compiles is the test")]
-    fn every_call_can_be_sent(client: &'static Client, key: &'static KeyRef, context: &'static Context) {
+    fn every_call_can_be_sent(
+        client: &'static Client,
+        key: &'static KeyRef,
+        context: &'static Context,
+        (grant, seen): (&'static crate::GrantRef, &'static crate::ContentHash),
+    ) {
         fn check<T: Send>(_: T) {}
         check(client.encrypt(key, b"", context));
         check(client.list_keys(key.tenant(), PageRequest::first()));
@@ -243,6 +251,9 @@ mod tests {
         check(client.create_data_key_batch(key, context, [crate::NewDataKey::default()]).into_future());
         check(client.get_data_key_batch(key, context, Vec::<crate::DataKeyUid>::new()));
         check(client.destroy_data_key_batch(key, []).into_future());
+        check(client.approve_grant(grant, seen).into_future());
+        check(client.list_all_grants(None, 10, None));
+        check(client.test_permissions(crate::PermissionTest::new(["Decrypt"]).on(key.clone())));
         check(client.status());
         check(Client::builder("").connect());
     }

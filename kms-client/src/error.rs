@@ -39,17 +39,18 @@ pub enum ErrorKind {
     InvalidArgument,
     /// The caller did not prove who it is, or the server does not accept its certificate.
     Unauthenticated,
-    /// No binding allows this. Says nothing about whether what was named exists.
+    /// No binding or grant allows this, or who asked for a grant would approve it. Says nothing about whether what was named
+    /// exists.
     PermissionDenied,
     /// There is nothing of this name.
     NotFound,
     /// There is something of this name already.
     AlreadyExists,
-    /// The tenant, key or version is not in a state that allows this.
+    /// The tenant, key, version or grant is not in a state that allows this, or a second person must approve it first.
     FailedPrecondition,
     /// Somebody else changed the same thing at the same time. Nothing was done: read again, then retry.
     Conflict,
-    /// More than the server takes.
+    /// More than the server takes, or more often.
     ResourceExhausted,
     /// The server cannot answer now.
     Unavailable,

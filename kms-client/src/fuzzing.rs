@@ -14,8 +14,8 @@ use crate::data_key::Made;
 use crate::lease::{Began, Clock, Leased, SystemClock};
 use crate::wire::{time_or_none, version};
 use crate::{
-    CallerIdentity, DestroyedDataKey, Error, GivenDataKey, GivenIndexKey, IndexRef, ItemError, Key, KeyRef, KeyVersion,
-    Page, Tenant, TenantRef, Withdrawn, crypto_batch, data_key, mac,
+    CallerIdentity, DestroyedDataKey, Error, GivenDataKey, GivenIndexKey, Grant, GrantRef, IndexRef, ItemError, Key,
+    KeyRef, KeyVersion, Page, Tenant, TenantRef, Withdrawn, crypto_batch, data_key, grant, mac, permission,
 };
 
 /// A decoder: its name is that of its program and of its folder of seeds.
@@ -41,7 +41,7 @@ fn answer(data: &[u8]) {
 
 type Answer = fn(&[u8]) -> Option<Result<(), Error>>;
 
-const ANSWERS: [Answer; 21] = [
+const ANSWERS: [Answer; 24] = [
     |bytes| decoded(bytes, |answer: v1::GetKeyResponse| Key::from_wire(answer.key).map(drop)),
     |bytes| {
         decoded(bytes, |answer: v1::EnableKeyResponse| {
@@ -128,6 +128,21 @@ const ANSWERS: [Answer; 21] = [
         batch(bytes, |answer: v1::BatchGenerateMacsResponse| answer.results.len(), mac::read_generated)?.ok();
         batch(bytes, |answer: v1::BatchVerifyMacsResponse| answer.results.len(), mac::read_verified)
     },
+    |bytes| decoded(bytes, |answer: v1::GetGrantResponse| Grant::from_wire(answer.grant).map(drop)),
+    |bytes| {
+        decoded(bytes, |answer: v1::ListGrantsResponse| {
+            look_at(grant::read_page(answer));
+            Ok(())
+        })
+    },
+    |bytes| {
+        decoded(bytes, |answer: v1::TestPermissionsResponse| {
+            let count = answer.permissions.len();
+            assert!(permission::read_tested(answer.clone(), count + 1).is_err());
+            look_at(permission::read_tested(answer, count));
+            Ok(())
+        })
+    },
 ];
 
 /// An answer that came at once.
@@ -181,7 +196,7 @@ fn error(data: &[u8]) {
     }
 }
 
-/// The name of a tenant, key or index, or the uid of a data key, each of which is written in one way only.
+/// The name of a tenant, key, index or grant, or the uid of a data key, each of which is written in one way only.
 fn name(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(name) = text.parse::<TenantRef>() {
@@ -191,6 +206,9 @@ fn name(data: &[u8]) {
         assert_eq!(name.to_string(), text);
     }
     if let Ok(name) = text.parse::<IndexRef>() {
+        assert_eq!(name.to_string(), text);
+    }
+    if let Ok(name) = text.parse::<GrantRef>() {
         assert_eq!(name.to_string(), text);
     }
     if let Ok(uid) = text.parse::<crate::DataKeyUid>() {

@@ -59,6 +59,7 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod grant;
 mod guard;
 mod index_key;
 mod key;
@@ -68,6 +69,7 @@ mod mac;
 mod name;
 mod operator;
 mod page;
+mod permission;
 mod random;
 mod retry;
 mod secret;
@@ -82,7 +84,7 @@ mod withdrawn;
 pub use access::{AuthMethod, Binding, CallerIdentity};
 pub use batch::{BatchItem, ItemError, NewDataKey};
 pub use builder::ClientBuilder;
-pub use change::{Change, Creation, Destruction, Etag, RequestId};
+pub use change::{Change, Creation, Decision, Destruction, Etag, RequestId};
 pub use ciphertext::{Ciphertext, Mac, WrappedDataKey};
 pub use client::Client;
 pub use context::Context;
@@ -94,14 +96,16 @@ pub use data_key::{
     CreatedDataKey, CreatedDataKeyUid, DataKeyCreation, DataKeyUid, DestroyedDataKey, GivenDataKey, ManagedDataKey,
 };
 pub use error::{Error, ErrorKind};
+pub use grant::{ContentHash, Grant, GrantState, GrantWhat, Operation, RoleGrant};
 pub use index_key::GivenIndexKey;
 pub use key::{Key, KeyAndVersion, KeyVersion, Labels};
 pub use key_state::{KeyPurpose, KeyState};
 pub use lease::Lease;
 pub use mac::{GeneratedMac, VerifiedMac};
-pub use name::{IndexRef, KeyRef, TenantRef, VersionNumber};
-pub use operator::{KeystoreExport, KeystoreFile};
+pub use name::{GrantRef, IndexRef, KeyRef, TenantRef, VersionNumber};
+pub use operator::{KeystoreExport, KeystoreFile, Reloaded};
 pub use page::{Page, PageRequest, PageToken};
+pub use permission::{ConsideredRule, PermissionTest, Resource, TestedPermission};
 pub use secret::{DataKey, IndexKey, Plaintext};
 pub use status::{
     AuditLogStatus, BackendStatus, CacheStatus, EpochStatus, MemoryStatus, ServerState, Status, StoreStatus,

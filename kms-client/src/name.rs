@@ -140,6 +140,58 @@ impl FromStr for IndexRef {
     }
 }
 
+/// The name of a grant: `tenants/{tenant}/grants/{uid}`, or `grants/{uid}` for what concerns no tenant.
+///
+/// A uid is 32 lower-case hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GrantRef {
+    tenant: Option<TenantRef>,
+    uid: Box<str>,
+}
+
+impl GrantRef {
+    /// Makes the name of a grant from its parts. Without a tenant it is one of the cluster.
+    pub fn new(tenant: Option<&TenantRef>, uid: &str) -> Result<Self, Error> {
+        if uid.len() != UID_DIGITS || !uid.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(Error::invalid(format!(
+                "{uid:?} cannot be the uid of a grant: it has {UID_DIGITS} of 0-9 a-f"
+            )));
+        }
+        Ok(Self { tenant: tenant.cloned(), uid: uid.into() })
+    }
+
+    /// Returns the tenant that it concerns.
+    pub fn tenant(&self) -> Option<&TenantRef> {
+        self.tenant.as_ref()
+    }
+
+    /// Returns the last part.
+    pub fn uid(&self) -> &str {
+        &self.uid
+    }
+}
+
+impl fmt::Display for GrantRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(tenant) = &self.tenant {
+            write!(f, "{tenant}/")?;
+        }
+        write!(f, "grants/{}", self.uid)
+    }
+}
+
+impl FromStr for GrantRef {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name.split('/').collect::<Vec<_>>()[..] {
+            ["grants", uid] => Self::new(None, uid),
+            ["tenants", tenant, "grants", uid] => Self::new(Some(&TenantRef::new(tenant)?), uid),
+            _ => Err(Error::invalid_name(name, "tenants/{tenant}/grants/{uid} or grants/{uid}")),
+        }
+    }
+}
+
 /// The number of a key version, from 1 to 16777215.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VersionNumber(NonZeroU32);
@@ -191,6 +243,7 @@ fn check_part(noun: &str, part: &str) -> Result<(), Error> {
 }
 
 const PART_BYTES_MAX: usize = 64;
+const UID_DIGITS: usize = 32;
 /// Versions are 24-bit numbers in every ciphertext.
 const VERSION_MAX: u32 = (1 << 24) - 1;
 
@@ -209,6 +262,23 @@ mod tests {
         let index: IndexRef = "tenants/acme/indexes/users.email".parse().unwrap();
         assert_eq!((index.tenant(), index.index()), (key.tenant(), "users.email"));
         assert_eq!(index.to_string(), "tenants/acme/indexes/users.email");
+    }
+
+    #[test]
+    fn a_grant_is_one_of_a_tenant_or_of_the_cluster() {
+        let uid = "0123456789abcdef0123456789abcdef";
+        let grant: GrantRef = format!("tenants/acme/grants/{uid}").parse().unwrap();
+        assert_eq!((grant.tenant().map(TenantRef::tenant), grant.uid()), (Some("acme"), uid));
+        assert_eq!(grant.to_string(), format!("tenants/acme/grants/{uid}"));
+        let grant: GrantRef = format!("grants/{uid}").parse().unwrap();
+        assert_eq!((grant.tenant(), grant.to_string()), (None, format!("grants/{uid}")));
+        let upper = uid.to_uppercase();
+        for bad in ["", "grants", "grants/", "grants/1", uid, &format!("grants/{upper}"), &format!("/grants/{uid}")] {
+            assert!(bad.parse::<GrantRef>().is_err(), "{bad}");
+        }
+        for bad in ["tenants//grants", "tenants/a b/grants", "tenants/acme/keys", "tenants/acme/grants/x"] {
+            assert!(format!("{bad}/{uid}").parse::<GrantRef>().is_err(), "{bad}");
+        }
     }
 
     #[test]

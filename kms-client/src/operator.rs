@@ -1,4 +1,5 @@
-//! What operators order a node to do: to lock itself, to serve again, to give out copies of its keystore.
+//! What operators order a node to do: to lock itself, to serve again, to read its settings again, to give out copies of its
+//! keystore.
 
 use std::fmt;
 
@@ -42,6 +43,16 @@ impl fmt::Debug for KeystoreFile {
     }
 }
 
+/// Answer of [`Client::reload`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reloaded {
+    /// What was different, such as `bindings` or `certificate`.
+    pub changed: Vec<String>,
+    /// Settings that are different now and need a restart.
+    pub need_restart: Vec<String>,
+}
+
 /// All of them are asked at the node's operator listener
 /// ([`ClientBuilder::operator_endpoint`](crate::ClientBuilder)).
 impl Client {
@@ -83,6 +94,24 @@ impl Client {
         self.call_operator("ExportKeystore", request, |c, r| async move { stub(c).export_keystore(r).await })
             .await
             .map(drop)
+    }
+
+    /// Lets a node read its settings, certificates and policy again, as SIGHUP does: all or nothing. Once this returns,
+    /// everything that begins is judged by what was read. Fails with the reason `RELOAD_FAILED` where something is not in
+    /// order; then all stays as it was.
+    pub async fn reload(&self) -> Result<Reloaded, Error> {
+        self.order_reload(false).await
+    }
+
+    /// Answers what that would change, or why it would fail, and puts nothing in force.
+    pub async fn rehearse_reload(&self) -> Result<Reloaded, Error> {
+        self.order_reload(true).await
+    }
+
+    async fn order_reload(&self, validate_only: bool) -> Result<Reloaded, Error> {
+        let request = v1::ReloadRequest { validate_only };
+        let answer = self.call_operator("Reload", request, |c, r| async move { stub(c).reload(r).await }).await?;
+        Ok(Reloaded { changed: answer.changed, need_restart: answer.need_restart })
     }
 
     async fn order_lock(&self, validate_only: bool) -> Result<(), Error> {

@@ -156,15 +156,24 @@ pub struct Reloaded {
     pub restart: Vec<&'static str>,
 }
 
+/// Where the answer goes to one who asked.
 type Answer = oneshot::Sender<Result<Reloaded, String>>;
+
+/// What somebody asks for.
+pub(crate) enum Ask {
+    /// That all is read again and put in force.
+    Reload(Answer),
+    /// That all is read again, and nothing put in force.
+    Check(Answer),
+}
 
 /// Asks for a reload from inside.
 #[derive(Clone, Debug)]
-pub struct ReloadHandle(mpsc::Sender<Answer>);
+pub struct ReloadHandle(mpsc::Sender<Ask>);
 
 impl ReloadHandle {
     /// Makes one, and what a [`Reloader`] hears of it by.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Answer>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Ask>) {
         let (asks, asked) = mpsc::channel(ASKS_WAITING_MAX);
         (Self(asks), asked)
     }
@@ -172,8 +181,17 @@ impl ReloadHandle {
     /// Reloads. Returns when what was read is in force for every request that begins from then on; or with the reason why
     /// all stays as it was. Several who ask at the same time get one reload, which begins after the last of them asked.
     pub async fn reload(&self) -> Result<Reloaded, String> {
+        self.ask(Ask::Reload).await
+    }
+
+    /// Says what a reload would come to, and puts nothing in force.
+    pub async fn check(&self) -> Result<Reloaded, String> {
+        self.ask(Ask::Check).await
+    }
+
+    async fn ask(&self, ask: fn(Answer) -> Ask) -> Result<Reloaded, String> {
         let (answer, answered) = oneshot::channel();
-        self.0.try_send(answer).map_err(|_| "too many reloads are under way: ask again".to_owned())?;
+        self.0.try_send(ask(answer)).map_err(|_| "too many reloads are under way: ask again".to_owned())?;
         answered.await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()))
     }
 }
@@ -182,7 +200,7 @@ impl ReloadHandle {
 pub(crate) struct Reloader {
     pub(crate) flags: Flags,
     pub(crate) hangups: Hangups,
-    pub(crate) asked: mpsc::Receiver<Answer>,
+    pub(crate) asked: mpsc::Receiver<Ask>,
     /// As the daemon was started with.
     pub(crate) settings: Settings,
     pub(crate) policy: Arc<ArcSwap<Policy>>,
@@ -234,20 +252,30 @@ impl Reloader {
                 biased;
                 () = stop.cancelled() => {
                     while let Ok(answer) = self.asked.try_recv() {
+                        let (Ask::Reload(answer) | Ask::Check(answer)) = answer;
                         let _ = answer.send(Err("this session of the daemon ends: ask again".to_owned()));
                     }
                     return self;
                 }
                 () = self.hangups.next() => drop(self.reload("SIGHUP", log.as_deref(), &tasks).await),
                 Some(first) = self.asked.recv() => {
-                    let mut answers = vec![first];
-                    while let Ok(another) = self.asked.try_recv() {
-                        answers.push(another);
+                    let (mut answers, mut looking) = (Vec::new(), Vec::new());
+                    let mut next = Some(first);
+                    while let Some(ask) = next {
+                        match ask {
+                            Ask::Reload(answer) => answers.push(answer),
+                            Ask::Check(answer) => looking.push(answer),
+                        }
+                        next = self.asked.try_recv().ok();
                     }
-                    let done = self.reload("a request", log.as_deref(), &tasks).await;
-                    for answer in answers {
+                    if !looking.is_empty() {
+                        let found = self.check(&tasks).await;
+                        looking.into_iter().for_each(|answer| drop(answer.send(found.clone())));
+                    }
+                    if !answers.is_empty() {
+                        let done = self.reload("a request", log.as_deref(), &tasks).await;
                         // Whoever does not wait any more finds it on record.
-                        let _ = answer.send(done.clone());
+                        answers.into_iter().for_each(|answer| drop(answer.send(done.clone())));
                     }
                 }
                 () = look_again => {
@@ -276,6 +304,25 @@ impl Reloader {
         let looking = tasks.spawn_blocking(move || Look::at(&paths, &earlier)).await;
         // One that panicked was told of where it happened, and saw nothing new.
         looking.unwrap_or_else(|_| self.watched.read.clone())
+    }
+
+    /// Says what a reload would come to.
+    async fn check(&self, tasks: &TaskTracker) -> Result<Reloaded, String> {
+        let flags = self.flags.clone();
+        let reading = tasks.spawn_blocking(move || {
+            let settings = Settings::load(&flags)?;
+            let found = read(&settings)?;
+            anyhow::Ok((settings, found.prints))
+        });
+        let read = reading.await.unwrap_or_else(|error| Err(error.into()));
+        let (settings, prints) = read.map_err(|error| format!("{error:#}"))?;
+        Ok(Reloaded { changed: self.prints.changed(&prints), restart: self.needs_restart(&settings) })
+    }
+
+    /// Names the settings that are other than the daemon was started with, and need a restart.
+    fn needs_restart(&self, settings: &Settings) -> Vec<&'static str> {
+        let (old, new) = (need_restart(&self.settings), need_restart(settings));
+        old.iter().zip(&new).filter(|(old, new)| old != new).map(|(old, _)| old.0).collect()
     }
 
     async fn reload(&mut self, by: &str, log: Option<&Log>, tasks: &TaskTracker) -> Result<Reloaded, String> {
@@ -321,8 +368,7 @@ impl Reloader {
         self.trust.replace(trust);
         self.prints = prints;
         loaded(self.clock.now());
-        let (old, new) = (need_restart(&self.settings), need_restart(settings));
-        let restart: Vec<&str> = old.iter().zip(&new).filter(|(old, new)| old != new).map(|(old, _)| old.0).collect();
+        let restart = self.needs_restart(settings);
         tracing::info!(changed = changed.join(" "), "reloaded");
         if !restart.is_empty() {
             tracing::warn!(settings = restart.join(" "), "these settings are different now, and need a restart");

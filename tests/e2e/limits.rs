@@ -34,7 +34,7 @@ async fn who_asks_too_often_is_told_when_to_come_back_and_others_are_not_held_up
     refused(
         Code::ResourceExhausted,
         "RATE_LIMITED",
-        world.app.ask(batch_encrypt(GLOBEX_KEY, &[b"x"; 10_000], &[])).await,
+        world.app.ask(batch_encrypt(GLOBEX_KEY, &[&b"x"[..]; 10_000], &[])).await,
     );
     ensure!(world.daemon.metric("kms_rate_limited_total{of=\"principal\"}").await? >= 60.0);
     println!("rates: of 100 at once with 20 a second refused {}, each with a time to come back", limited.len());

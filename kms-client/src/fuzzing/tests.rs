@@ -138,6 +138,29 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         backend: Some(v1::BackendStatus { probe_time: time, ..Default::default() }),
         ..Default::default()
     };
+    let role = v1::RoleGrant { tenant: "tenants/acme".into(), role: "decrypter".into(), duration: lease };
+    let grant = v1::Grant {
+        name: format!("tenants/acme/grants/{}", "07".repeat(16)),
+        state: v1::GrantState::Pending.into(),
+        what: Some(v1::grant::What::Role(role)),
+        content_hash: "07".repeat(32),
+        request_time: time,
+        expire_time: time,
+        ..Default::default()
+    };
+    let asked = v1::ScheduleKeyDestructionRequest {
+        name: "tenants/acme/keys/app/versions/1".into(),
+        wait: lease,
+        ..Default::default()
+    };
+    let operation = Some(v1::operation::Operation::ScheduleKeyDestruction(asked));
+    let what = Some(v1::grant::What::Operation(v1::Operation { operation }));
+    let grants = v1::ListGrantsResponse {
+        grants: vec![grant.clone(), v1::Grant { what, ..grant.clone() }],
+        next_page_token: "AQ".into(),
+    };
+    let near = v1::ConsideredRule { rule: "app".into(), verdict: "expired".into() };
+    let tested = v1::TestedPermission { action: "Decrypt".into(), considered: vec![near], ..Default::default() };
     let answers = [
         ("key", v1::GetKeyResponse { key: Some(key.clone()) }.encode_to_vec()),
         ("version", v1::EnableKeyResponse { key: Some(key.clone()), version: Some(version) }.encode_to_vec()),
@@ -163,6 +186,9 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         ("batch_created", made.encode_to_vec()),
         ("batch_given", given.encode_to_vec()),
         ("batch_destroyed", destroyed.encode_to_vec()),
+        ("grant", v1::GetGrantResponse { grant: Some(grant) }.encode_to_vec()),
+        ("grants", grants.encode_to_vec()),
+        ("permissions", v1::TestPermissionsResponse { permissions: vec![tested] }.encode_to_vec()),
     ];
     let mut seeds = Vec::new();
     for (number, (name, message)) in answers.into_iter().enumerate() {
@@ -184,6 +210,8 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         ("bad", "a/b"),
         ("index", "tenants/acme/indexes/users.email"),
         ("uid", "07000000000000000000000000000001"),
+        ("grant", "tenants/acme/grants/07000000000000000000000000000001"),
+        ("cluster_grant", "grants/07000000000000000000000000000001"),
     ] {
         seeds.push(("client_name", name.to_owned(), text.as_bytes().to_vec()));
     }

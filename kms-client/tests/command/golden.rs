@@ -8,7 +8,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::World;
+use crate::access::BINDINGS;
 use crate::data_keys::{MISSING_UID, OTHER_UID, UID};
+use crate::fake::access::{EXPORT_UID, NEWER_UID, ROLE_UID, VERSION_UID};
 
 /// The files of one folder, of which each is compared once.
 struct Golden {
@@ -151,7 +153,20 @@ async fn the_json_of_every_command_is_as_it_was() {
         ("operator-lock", "operator lock", b""),
         ("operator-unlock", "operator unlock --dry-run", b""),
         ("operator-export-keystore", "operator export-keystore --to export", b""),
+        ("operator-reload", "operator reload", b""),
         ("whoami", "whoami", b""),
+        ("grant-request", "grant request --role decrypter --reason 4711 --for 1h30m", b""),
+        ("grant-request-dry-run", "grant request --role auditor --reason 4711 --for 1h --dry-run", b""),
+        ("grant-request-of-tenant", "tenant destroy acme --wait 0s --etag e1 --request-approval 4711", b""),
+        ("grant-request-of-key", "key destroy app --request-approval 4711", b""),
+        ("grant-request-of-export", "operator export-keystore --request-approval 4711", b""),
+        ("grant-list", "grant list --limit 2", b""),
+        ("grant-list-of-cluster", "grant list --cluster --limit 1", b""),
+        ("grant-get", &format!("grant get tenants/acme/grants/{ROLE_UID}"), b""),
+        ("grant-get-newer", &format!("grant get grants/{NEWER_UID}"), b""),
+        ("grant-approve", &format!("grant approve tenants/acme/grants/{VERSION_UID} --yes"), b""),
+        ("grant-revoke", &format!("grant revoke tenants/acme/grants/{ROLE_UID}"), b""),
+        ("policy-explain", "policy explain --action Encrypt --action GetKey --key app", b""),
     ] {
         let ran = world.run_with(&format!("--output json {line}"), stdin).await;
         golden.is(&format!("{name}.json"), &ran.text());
@@ -176,6 +191,15 @@ async fn the_json_of_every_command_is_as_it_was() {
         assert!(ran.stdout.is_empty() && ran.code != 0, "{line}");
         golden.is(&format!("{name}.json"), &ran.stderr);
     }
+    let ran = world.run("--output json policy explain --action Encrypt --action Decrypt --key app").await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (3, ""));
+    golden.is("policy-explain-denied.json", &String::from_utf8(ran.stdout).unwrap());
+    world.write("bindings.toml", BINDINGS);
+    golden.is("policy-check.json", &world.run("--output json policy check bindings.toml").await.text());
+    let changed = format!("grant approve grants/{EXPORT_UID} --yes --content-hash 00");
+    let ran = world.run(&format!("--output json {changed}")).await;
+    assert_eq!((ran.code, ran.stdout.len()), (5, 0));
+    golden.is("error-grant-changed.json", &ran.stderr);
     world.write(
         "c.toml",
         b"current = \"a\"\n[profile.a]\naddress = \"https://kms:8443\"\nca_file = \"ca.pem\"\n[profile.b]\n",

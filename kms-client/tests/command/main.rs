@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod access;
 mod data;
 mod data_keys;
 mod errors;
@@ -9,6 +10,7 @@ mod exit_codes;
 #[path = "../fake/mod.rs"]
 mod fake;
 mod golden;
+mod grants;
 mod objects;
 mod profiles;
 mod refused;

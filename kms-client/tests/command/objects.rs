@@ -166,14 +166,21 @@ async fn whoami_shows_the_principal_and_what_is_bound_to_it() {
     let world = World::new().await;
     assert_eq!(
         world.run("whoami").await.text(),
-        "principal    spiffe://example.com/test\nauth method  MTLS\n\nBINDING   ROLES                TENANTS  KEYS  \
-         EXPIRES\ntest-all  encrypter,decrypter  *        app*  -\n"
+        "\
+principal    spiffe://example.com/test
+auth method  MTLS_AND_TOKEN
+strength     certificate token mfa
+
+BINDING                                 ROLES                TENANTS  KEYS  EXPIRES
+test-all                                encrypter,decrypter  *        app*  -
+grant/00000000000000000000000000000000  auditor              acme     *     2026-01-02T03:04:05Z
+"
     );
     assert_eq!(
         world.run("whoami --output json").await.text(),
         r#"{
   "principal": "spiffe://example.com/test",
-  "authMethod": "AUTH_METHOD_MTLS",
+  "authMethod": "AUTH_METHOD_MTLS_AND_TOKEN",
   "bindings": [
     {
       "id": "test-all",
@@ -187,7 +194,25 @@ async fn whoami_shows_the_principal_and_what_is_bound_to_it() {
       "keys": [
         "app*"
       ]
+    },
+    {
+      "id": "grant/00000000000000000000000000000000",
+      "roles": [
+        "auditor"
+      ],
+      "tenants": [
+        "acme"
+      ],
+      "keys": [
+        "*"
+      ],
+      "expireTime": "2026-01-02T03:04:05Z"
     }
+  ],
+  "strength": [
+    "certificate",
+    "token",
+    "mfa"
   ]
 }
 "#

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+pub mod access;
 mod crypto;
 pub mod refusing;
 pub mod wire;
@@ -15,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kms_proto::v1::access_service_server::{AccessService, AccessServiceServer};
+use kms_proto::v1::access_service_server::AccessServiceServer;
 use kms_proto::v1::crypto_service_server::CryptoServiceServer;
 use kms_proto::v1::key_service_server::{KeyService, KeyServiceServer};
 use kms_proto::v1::operator_service_server::{OperatorService, OperatorServiceServer};
@@ -481,27 +482,6 @@ impl KeyService for Rules {
 }
 
 #[tonic::async_trait]
-impl AccessService for Rules {
-    async fn get_caller_identity(
-        &self,
-        request: Request<GetCallerIdentityRequest>,
-    ) -> Result<Response<GetCallerIdentityResponse>, Status> {
-        self.meet(request).await?;
-        Ok(Response::new(GetCallerIdentityResponse {
-            principal: "spiffe://example.com/test".to_owned(),
-            auth_method: AuthMethod::Mtls.into(),
-            bindings: vec![Binding {
-                id: "test-all".to_owned(),
-                roles: vec!["encrypter".to_owned(), "decrypter".to_owned()],
-                tenants: vec!["*".to_owned()],
-                keys: vec!["app*".to_owned()],
-                expire_time: None,
-            }],
-        }))
-    }
-}
-
-#[tonic::async_trait]
 impl OperatorService for Rules {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
         self.meet(request).await?;
@@ -520,6 +500,13 @@ impl OperatorService for Rules {
         self.meet(request).await?;
         let file = |name: &str| KeystoreFile { name: name.to_owned(), content: b"kms1hsm".to_vec() };
         Ok(Response::new(ExportKeystoreResponse { serial: 3, files: vec![file("one.kms1hsm"), file("two.kms1hsm")] }))
+    }
+
+    async fn reload(&self, request: Request<ReloadRequest>) -> Result<Response<ReloadResponse>, Status> {
+        self.meet(request).await?;
+        let (changed, need_restart) =
+            (vec!["bindings".to_owned(), "certificate".to_owned()], vec!["listen".to_owned()]);
+        Ok(Response::new(ReloadResponse { changed, need_restart }))
     }
 
     async fn get_status(&self, request: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {

@@ -192,7 +192,9 @@ async fn keys_and_versions_change_apart() {
 async fn identity_and_status_are_told() {
     let (_fake, kms) = start().await;
     let me = kms.whoami().await.unwrap();
-    assert_eq!((me.principal.as_str(), me.auth_method), ("spiffe://example.com/test", AuthMethod::Mtls));
+    assert_eq!((me.principal.as_str(), me.auth_method), ("spiffe://example.com/test", AuthMethod::MtlsAndToken));
+    assert_eq!(me.strength, ["certificate", "token", "mfa"]);
+    assert_eq!((me.bindings.len(), me.bindings[1].id.starts_with("grant/")), (2, true));
     assert_eq!((me.bindings[0].id.as_str(), me.bindings[0].expire_time), ("test-all", None));
     let status = kms.status().await.unwrap();
     assert_eq!((status.state, status.audit_log.unwrap().size), (ServerState::Serving, 42));

@@ -11,6 +11,7 @@ mod data_keys;
 mod endpoints;
 #[path = "../fake/mod.rs"]
 mod fake;
+mod grants;
 mod macs;
 mod retries;
 mod tls;

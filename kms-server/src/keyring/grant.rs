@@ -218,7 +218,7 @@ impl GrantView {
             requested: row.requested_ms,
             end: row.end_ms,
             approved: row.approved_ms.map(|at| (row.approver.as_str().into(), at)),
-            revoker: Some(row.revoker.as_str().into()).filter(|revoker: &Box<str>| !revoker.is_empty()),
+            revoker: (!row.revoker.is_empty()).then(|| row.revoker.as_str().into()),
             ended: row.ended_ms,
             etag,
         })

@@ -23,8 +23,14 @@ impl Operation for Reload {
         vec![(Action::Reload, Resource::Cluster)]
     }
 
-    async fn perform(self, _: &Call<'_>) -> Result<Done<v1::ReloadResponse>, Failed> {
-        let _ = self.validate_only;
-        Err(Error::ReloadFailed("a trial daemon has nothing to read again".into()).into())
+    async fn perform(self, call: &Call<'_>) -> Result<Done<v1::ReloadResponse>, Failed> {
+        let Some(reload) = &call.api.reload else {
+            return Err(Error::ReloadFailed("a trial daemon has nothing to read again".into()).into());
+        };
+        let done = if self.validate_only { reload.check().await } else { reload.reload().await };
+        let done = done.map_err(Error::ReloadFailed)?;
+        let told = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+        let reply = v1::ReloadResponse { changed: told(done.changed), need_restart: told(done.restart) };
+        Ok(if self.validate_only { Done::rehearsed(reply) } else { Done::read(reply) })
     }
 }

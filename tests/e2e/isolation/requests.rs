@@ -189,9 +189,7 @@ pub fn about(rpc: &str, of: &Tenant, tenant: &str) -> Option<Vec<u8>> {
         "GetGrant" => get_grant(&grant(of, tenant).name).encode_to_vec(),
         "ListGrants" => list_grants(tenant).encode_to_vec(),
         // Of the principal that is bound there: of oneself everybody may ask.
-        "TestPermissions" => {
-            test_permissions("spiffe://example.com/somebody", tenant, &["GetTenant"]).encode_to_vec()
-        }
+        "TestPermissions" => test_permissions("spiffe://example.com/somebody", tenant, &["GetTenant"]).encode_to_vec(),
         _ => return None,
     })
 }

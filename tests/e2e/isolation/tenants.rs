@@ -89,17 +89,8 @@ const KEYS: [(&str, v1::KeyPurpose); 7] = [
 /// The context that all tenants have in common: then nothing but the tenant tells things apart.
 pub const COMMON: [(&str, &str); 1] = [("table", "customers")];
 /// What the application of a tenant may do there: everything.
-const ROLES: [&str; 9] = [
-    "encrypter",
-    "decrypter",
-    "reencrypter",
-    "eraser",
-    "key-admin",
-    "tenant-admin",
-    "auditor",
-    "staff",
-    "approver",
-];
+const ROLES: [&str; 9] =
+    ["encrypter", "decrypter", "reencrypter", "eraser", "key-admin", "tenant-admin", "auditor", "staff", "approver"];
 
 impl Tenant {
     /// Names the tenant with this number. Some names are the beginnings of others, some differ only in case.

@@ -3,12 +3,12 @@
 use std::time::SystemTime;
 
 use clap::Args;
-use kms_client::{Change, Creation, Destruction, Etag, RequestId, Withdrawn};
+use kms_client::{Change, Creation, Decision, Destruction, Etag, RequestId, Withdrawn};
 
 use crate::app::App;
 use crate::interrupt;
 
-/// For what creates something.
+/// For what creates something, and what is decided about a grant.
 #[derive(Debug, Args)]
 pub struct CreationArgs {
     /// Changes nothing: shows what the answer would be
@@ -16,7 +16,7 @@ pub struct CreationArgs {
     pub dry_run: bool,
     /// The id of this intended change: repeated with the same, it is done once [default: a new one]
     #[arg(long, value_name = "ID")]
-    request_id: Option<RequestId>,
+    pub request_id: Option<RequestId>,
 }
 
 /// For what changes an object that exists.
@@ -26,7 +26,7 @@ pub struct ChangeArgs {
     pub change: CreationArgs,
     /// Only if the object has this etag: nobody changed it since it was shown
     #[arg(long, value_name = "ETAG")]
-    etag: Option<Etag>,
+    pub etag: Option<Etag>,
 }
 
 impl CreationArgs {
@@ -38,6 +38,11 @@ impl CreationArgs {
     pub fn destruction<T>(&self, destruction: Destruction<T>) -> Destruction<T> {
         let destruction = destruction.request_id(self.begin());
         if self.dry_run { destruction.validate_only() } else { destruction }
+    }
+
+    pub fn decision<T>(&self, decision: Decision<T>) -> Decision<T> {
+        let decision = decision.request_id(self.begin());
+        if self.dry_run { decision.validate_only() } else { decision }
     }
 
     /// Says beside the result that nothing was changed.

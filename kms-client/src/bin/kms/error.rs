@@ -72,6 +72,14 @@ impl Failure {
             .hint("what is printed is good, and what failed is told with its reason")
     }
 
+    /// A grant is for something else than what was looked at. As the server would say it, which was not asked.
+    pub fn grant_changed(seen: &str, subject: &Subject) -> Self {
+        let message = format!("the grant is for something else than what has the hash {seen}");
+        let mut failure = Self::new(Exit::Conflict, code(ErrorKind::Conflict), message);
+        failure.reason = Some("GRANT_CHANGED".into());
+        failure.hint(hint::of(ErrorReason::GrantChanged, Some("ApproveGrant"), subject))
+    }
+
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into().into());
@@ -224,9 +232,14 @@ fn code(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// Writes control characters out, so that no text from elsewhere (a label, a message) moves the cursor of a terminal.
+/// Writes control characters out, and those that turn the direction of writing, so that no text from elsewhere (a label, a
+/// message, a reason) moves the cursor of a terminal or looks like another.
 pub fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    let moves = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().flat_map(|c| if moves(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
 #[cfg(test)]
@@ -252,5 +265,6 @@ mod tests {
     #[test]
     fn control_characters_are_written_out() {
         assert_eq!(printable("a\u{1b}[2J\nb\u{9b}ä"), "a\\u{1b}[2J\\nb\\u{9b}ä");
+        assert_eq!(printable("\u{202e}emca\u{2066}"), "\\u{202e}emca\\u{2066}");
     }
 }

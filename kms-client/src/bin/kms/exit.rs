@@ -59,12 +59,13 @@ impl Exit {
 pub const HELP: &str = "\
 Exit codes:
     0  done
-    1  another failure; also: a ciphertext does not open
+    1  another failure; also: a ciphertext does not open, and `kms policy check` found a mistake
     2  the command line or the settings are wrong
     3  not allowed: the server does not know you or refuses your certificate, or no binding allows
-       it
+       it; for `kms policy explain`: not all of it is allowed
     4  there is nothing of that name
-    5  it exists already, it is not in a state that allows this, or somebody else changed it
+    5  it exists already, it is not in a state that allows this, somebody else changed it, or a
+       second person must approve it first
     6  the server cannot be reached or is not the one that you trust, cannot answer now, or took
        too long; for `kms status`: it does not serve
     7  finished, but some of it failed: several data keys were asked for, and not all could be made,

@@ -81,13 +81,22 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
         }
         ErrorReason::PolicyDenied => {
             let action = operation.map_or("this", action_of);
-            let roles = roles_of(action);
             let what = subject.key.as_ref().map(KeyRef::to_string);
             let what = what.or(subject.index.as_ref().map(IndexRef::to_string));
             let what = what.or(subject.tenant.as_ref().map(TenantRef::to_string)).unwrap_or("this server".to_owned());
+            let (roles, explain) = (roles_of(action), explained(action, subject));
+            let asked = match (granted_role_of(action), &subject.tenant) {
+                (Some(role), Some(tenant)) => format!(
+                    "staff asks a second person for it by `kms grant request --role {role} --tenant {} --reason WHY --for \
+                     1h`; else ",
+                    tenant.tenant()
+                ),
+                _ => String::new(),
+            };
             format!(
-                "no binding of yours allows {action} on {what} (`kms whoami` lists them): an operator adds one with \
-                 the role {roles} to the server's bindings file, which is read at a start and on SIGHUP"
+                "no binding of yours allows {action} on {what} (`kms whoami` lists them): {asked}an operator adds a binding with \
+                 the role {roles} to the server's bindings file and has it read by `kms operator reload`; `{explain}` says \
+                 what is missing"
             )
         }
         ErrorReason::TenantNotFound => format!("`kms tenant list` shows all, `kms tenant create {tenant}` creates it"),
@@ -163,7 +172,8 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
                 .to_owned()
         }
         ErrorReason::ApprovalRequired => {
-            "ask a second person: repeat it with --request-approval REASON, then without when it was approved"
+            "nothing was done: repeat it with --request-approval REASON, which asks a second person, and without once that \
+             one has approved it"
                 .to_owned()
         }
         ErrorReason::ExportNotSupported => {
@@ -177,17 +187,43 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
         ErrorReason::FanOutExceeded => {
             "the binding reaches no more tenants for now; if that is no misuse, its `fan_out` is too small".to_owned()
         }
-        ErrorReason::GrantNotFound => "`kms grant list` shows all that you may see".to_owned(),
-        ErrorReason::GrantState => "`kms grant list` shows the states; ask for a new one where it is over".to_owned(),
-        ErrorReason::SecondPersonRequired => "somebody else with the role `approver` must do this".to_owned(),
+        ErrorReason::GrantNotFound => format!("`{}` shows those of the last 30 days", grants_of(subject)),
+        ErrorReason::GrantState => format!(
+            "`{}` shows the states: where it is over ask for a new one, where too many wait `kms grant revoke` some of yours",
+            grants_of(subject)
+        ),
+        ErrorReason::SecondPersonRequired => {
+            "two persons are needed: somebody else with the role `approver` must approve what you asked for".to_owned()
+        }
         ErrorReason::ReloadFailed => {
             "mend the file that it names, and try again: the server goes on as before".to_owned()
         }
-        ErrorReason::GrantChanged => "`kms grant get` shows what it is for".to_owned(),
+        ErrorReason::GrantChanged => {
+            "nothing was approved: `kms grant get` shows what it is for, and the hash of that".to_owned()
+        }
         ErrorReason::Unspecified | ErrorReason::Internal => {
             "tell the operators the request's id: the server's log says more".to_owned()
         }
     }
+}
+
+/// Returns the command that lists the grants in question.
+fn grants_of(subject: &Subject) -> String {
+    match &subject.tenant {
+        Some(tenant) => format!("kms grant list --tenant {}", tenant.tenant()),
+        None => "kms grant list --cluster".to_owned(),
+    }
+}
+
+/// Returns the command that explains why an action is refused.
+fn explained(action: &str, subject: &Subject) -> String {
+    let what = match (&subject.key, &subject.index, &subject.tenant) {
+        (Some(key), _, _) => format!("--key {key}"),
+        (None, Some(index), _) => format!("--index {index}"),
+        (None, None, Some(tenant)) => format!("--tenant {}", tenant.tenant()),
+        (None, None, None) => "--cluster".to_owned(),
+    };
+    format!("kms policy explain --action {action} {what}")
 }
 
 /// Returns the action that policies know of a call: of a batch, that of its single form.
@@ -219,9 +255,38 @@ fn roles_of(action: &str) -> &'static str {
         "GetKey" | "ListKeys" | "ListKeyVersions" => "`key-admin` or `auditor`",
         "ListDataKeys" => "`auditor`",
         "DestroyDataKey" => "`eraser` or `key-admin`",
-        "GetStatus" | "Lock" | "Unlock" | "ExportKeystore" => "`operator`",
+        "GetStatus" | "Lock" | "Unlock" | "ExportKeystore" | "Reload" => "`operator`",
+        "RequestGrant" => "`staff`",
+        "ApproveGrant" => "`approver`",
+        "RevokeGrant" => "`approver`, `tenant-admin` or `staff`",
+        "GetGrant" | "ListGrants" => "`staff`, `approver`, `tenant-admin` or `auditor`",
+        "TestPermissions" => "`auditor`, for all tenants,",
         _ if action.contains("Tenant") => "`tenant-admin`",
         _ => "`key-admin`",
+    }
+}
+
+/// Returns the least role that may do what an action does and can be had in a tenant by a grant. For staff, who see
+/// production case by case.
+fn granted_role_of(action: &str) -> Option<&'static str> {
+    match action {
+        "Encrypt" | "GenerateDataKey" | "CreateDataKey" | "GenerateMac" => Some("encrypter"),
+        "Decrypt" | "DecryptDataKey" | "GetDataKey" | "VerifyMac" => Some("decrypter"),
+        "ReEncrypt" => Some("reencrypter"),
+        "GetTenant" | "GetKey" | "ListKeys" | "ListKeyVersions" | "ListDataKeys" => Some("auditor"),
+        "UpdateTenant" | "SuspendTenant" | "ResumeTenant" | "DestroyTenant" | "CancelTenantDestruction" => {
+            Some("tenant-admin")
+        }
+        "CreateKey"
+        | "UpdateKey"
+        | "EnableKey"
+        | "DisableKey"
+        | "RotateKey"
+        | "ScheduleKeyDestruction"
+        | "CancelKeyDestruction"
+        | "DestroyDataKey" => Some("key-admin"),
+        // The cluster's, index keys, what is about grants, and a tenant that is yet to be.
+        _ => None,
     }
 }
 
@@ -255,9 +320,13 @@ mod tests {
         assert_eq!(of(ErrorReason::TenantSuspended, None, &tenant), "`kms tenant resume acme` lets it work again");
         assert_eq!(
             of(ErrorReason::PolicyDenied, Some("Encrypt"), &key),
-            "no binding of yours allows Encrypt on tenants/acme/keys/app (`kms whoami` lists them): an operator adds \
-             one with the role `encrypter` to the server's bindings file, which is read at a start and on SIGHUP"
+            "no binding of yours allows Encrypt on tenants/acme/keys/app (`kms whoami` lists them): staff asks a second \
+             person for it by `kms grant request --role encrypter --tenant acme --reason WHY --for 1h`; else an operator \
+             adds a binding with the role `encrypter` to the server's bindings file and has it read by `kms operator reload`; \
+             `kms policy explain --action Encrypt --key tenants/acme/keys/app` says what is missing"
         );
+        assert!(of(ErrorReason::GrantNotFound, None, &tenant).contains("`kms grant list --tenant acme`"));
+        assert!(of(ErrorReason::GrantState, None, &Subject::none()).contains("`kms grant list --cluster`"));
     }
 
     #[test]
@@ -270,7 +339,25 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_is_proposed_only_where_one_can_be_had() {
+        let tenant = Subject::tenant(&TenantRef::new("acme").unwrap());
+        let proposes = |action: &str, subject: &Subject| {
+            of(ErrorReason::PolicyDenied, Some(action), subject).contains("kms grant request")
+        };
+        for action in ["BatchDecrypt", "DestroyTenant", "GetTenant", "ScheduleKeyDestruction", "ListKeys"] {
+            assert!(proposes(action, &tenant) && !proposes(action, &Subject::none()), "{action}");
+        }
+        for action in ["RequestGrant", "ApproveGrant", "GetIndexKey", "ListTenants", "CreateTenant", "Lock", "Reload"] {
+            assert!(!proposes(action, &tenant), "{action}");
+        }
+        let hint = of(ErrorReason::PolicyDenied, Some("ApproveGrant"), &Subject::none());
+        assert!(hint.contains("the role `approver` to") && hint.contains("--action ApproveGrant --cluster`"), "{hint}");
+    }
+
+    #[test]
     fn every_call_has_a_role() {
+        assert_eq!(roles_of("Reload"), "`operator`");
+        assert_eq!(roles_of("ApproveGrant"), "`approver`");
         assert_eq!(roles_of("DestroyTenant"), "`tenant-admin`");
         assert_eq!(roles_of("ScheduleKeyDestruction"), "`key-admin`");
         assert_eq!(roles_of("DecryptDataKey"), "`decrypter`");

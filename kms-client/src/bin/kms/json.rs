@@ -2,6 +2,7 @@
 //! bytes in base64, times in RFC 3339. Fields without presence are always printed; messages and times that are unset
 //! are left out. Scripts rely on it, so it changes only as the API does.
 
+mod access;
 mod data_key;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use kms_client as kms;
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
+pub use access::*;
 pub use data_key::*;
 
 /// `kms.v1.Tenant`
@@ -216,49 +218,6 @@ pub struct ReEncrypted<'a> {
     pub ciphertext: Bytes<'a>,
     pub key_version: u32,
     pub source_key_version: u32,
-}
-
-/// `kms.v1.GetCallerIdentityResponse`
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CallerIdentity<'a> {
-    principal: &'a str,
-    auth_method: Enum,
-    bindings: Vec<Binding<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Binding<'a> {
-    id: &'a str,
-    roles: &'a [String],
-    tenants: &'a [String],
-    keys: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expire_time: Option<Time>,
-}
-
-impl<'a> From<&'a kms::CallerIdentity> for CallerIdentity<'a> {
-    fn from(caller: &'a kms::CallerIdentity) -> Self {
-        Self {
-            principal: &caller.principal,
-            auth_method: match caller.auth_method {
-                kms::AuthMethod::Unknown(number) => Enum::Number(number),
-                method => Enum::name("AUTH_METHOD_", method.as_str()),
-            },
-            bindings: caller
-                .bindings
-                .iter()
-                .map(|binding| Binding {
-                    id: &binding.id,
-                    roles: &binding.roles,
-                    tenants: &binding.tenants,
-                    keys: &binding.keys,
-                    expire_time: binding.expire_time.map(Time),
-                })
-                .collect(),
-        }
-    }
 }
 
 /// Answers that say nothing, such as `kms.v1.LockResponse`

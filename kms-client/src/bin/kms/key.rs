@@ -3,13 +3,14 @@
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand, ValueEnum};
-use kms_client::{Change, Client, KeyAndVersion, KeyPurpose, KeyRef, KeyState, Labels, VersionNumber};
+use kms_client::{Change, Client, KeyAndVersion, KeyPurpose, KeyRef, KeyState, Labels, Operation, VersionNumber};
 
 use crate::app::App;
 use crate::change::{ChangeArgs, CreationArgs, Outcome};
 use crate::confirm::{Confirm, What};
 use crate::duration;
 use crate::error::{About, Failure};
+use crate::grant::{self, ApprovalArgs};
 use crate::hint::Subject;
 use crate::input::{pair, unique};
 use crate::json::{self, time_text};
@@ -135,6 +136,9 @@ struct Versions {
 ///
 /// Asks for the name on a terminal; scripts give --yes --name KEY, for a version --yes --name
 /// KEY/versions/N.
+///
+/// A wait below the server's destruction.wait_min takes two persons: give --request-approval first,
+/// and once it is approved, the same command without it.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 struct Destroy {
@@ -143,6 +147,8 @@ struct Destroy {
     /// How long it may be taken back, such as 7d; 0s destroys at once [default: the server's]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     wait: Option<Duration>,
+    #[command(flatten)]
+    approval: ApprovalArgs,
     #[command(flatten)]
     confirm: Confirm,
     #[command(flatten)]
@@ -262,6 +268,11 @@ impl Versions {
 impl Destroy {
     async fn run(self, app: &mut App<'_>) -> Result<(), Failure> {
         let (client, key, subject) = self.target.prepare(app)?;
+        if let Some(reason) = self.approval.reason() {
+            let (version, wait, etag) = (self.target.version, self.wait, self.change.etag.clone());
+            let operation = Operation::ScheduleKeyDestruction { key, version, wait, etag };
+            return grant::request_operation(app, &operation, reason, &self.change.change, &subject).await;
+        }
         let (short, full) = match self.target.version {
             None => (key.key().to_owned(), key.to_string()),
             Some(version) => (format!("{}/versions/{version}", key.key()), format!("{key}/versions/{version}")),

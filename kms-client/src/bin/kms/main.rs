@@ -17,6 +17,7 @@ mod duration;
 mod encrypt;
 mod error;
 mod exit;
+mod grant;
 mod hint;
 mod index_key;
 mod input;
@@ -26,6 +27,7 @@ mod key;
 mod mac;
 mod operator;
 mod output;
+mod policy;
 mod profile;
 mod re_encrypt;
 mod sink;
@@ -80,6 +82,8 @@ enum Command {
     IndexKey(index_key::IndexKey),
     Status(status::Status),
     Operator(operator::Operator),
+    Grant(grant::Grant),
+    Policy(policy::Policy),
     Whoami(whoami::Whoami),
     Profile(profile::ProfileCommand),
     Completions(completions::Completions),
@@ -177,6 +181,11 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
             command.run(&cli.globals, output)?;
             return Ok(Exit::Ok);
         }
+        Command::Policy(command) => {
+            if let Some(exit) = command.run_here(output) {
+                return exit;
+            }
+        }
         Command::Tenant(_)
         | Command::Key(_)
         | Command::Encrypt(_)
@@ -187,6 +196,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
         | Command::IndexKey(_)
         | Command::Status(_)
         | Command::Operator(_)
+        | Command::Grant(_)
         | Command::Whoami(_) => {}
     }
     interrupt::watch(output.clone())?;
@@ -208,6 +218,8 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
             Command::IndexKey(command) => command.run(&mut app).await?,
             Command::Status(command) => return command.run(&mut app).await,
             Command::Operator(command) => command.run(&mut app).await?,
+            Command::Grant(command) => command.run(&mut app).await?,
+            Command::Policy(command) => return command.run(&mut app).await,
             Command::Whoami(command) => command.run(&mut app).await?,
             // Done above.
             Command::ExitCodes | Command::Completions(_) | Command::Profile(_) => {}
@@ -241,8 +253,33 @@ mod tests {
     fn no_command_takes_plaintext_or_a_data_key_as_argument() {
         // What a value may be. A new noun is added here only if it may be read by every process of the machine.
         const HARMLESS: &[&str] = &[
-            "DIR", "DURATION", "ETAG", "FIELD", "FILE", "FORMAT", "ID", "INDEX", "K=V", "KEY", "MAC", "N", "NAME",
-            "PROFILE", "PURPOSE", "SHELL", "TENANT", "TOKEN", "UID", "URL",
+            "ACTION",
+            "ADDRESS",
+            "DIR",
+            "DURATION",
+            "ETAG",
+            "FIELD",
+            "FILE",
+            "FORMAT",
+            "HASH",
+            "ID",
+            "INDEX",
+            "K=V",
+            "KEY",
+            "MAC",
+            "N",
+            "NAME",
+            "PRINCIPAL",
+            "PROFILE",
+            "PROOF",
+            "PURPOSE",
+            "REASON",
+            "ROLE",
+            "SHELL",
+            "TENANT",
+            "TOKEN",
+            "UID",
+            "URL",
         ];
         let mut command = Cli::command();
         command.build();
@@ -332,6 +369,23 @@ mod tests {
             "tenant create acme --dry-run --request-id my-id",
             "key rotate app --dry-run --etag 7 --request-id my-id --quiet",
             "key get app --field state",
+            "grant request --role decrypter --tenant acme --reason 4711 --for 1h",
+            "grant list --tenant acme --limit 10",
+            "grant list --cluster",
+            "grant get grants/00112233445566778899aabbccddeeff",
+            "grant approve tenants/acme/grants/00112233445566778899aabbccddeeff --yes --content-hash abc",
+            "grant revoke tenants/acme/grants/00112233445566778899aabbccddeeff --dry-run",
+            "tenant destroy acme --wait 0s --request-approval 4711",
+            "tenant destroy acme --wait 0s --yes --name acme --request-approval 4711",
+            "key destroy app --version 3 --wait 0s --etag 7 --request-approval 4711",
+            "operator export-keystore --request-approval 4711 --request-id my-id",
+            "operator export-keystore --to dir --request-approval 4711",
+            "operator reload --dry-run",
+            "policy explain --action Decrypt --action Encrypt --key app --ip 10.0.0.1 --strength token --strength mfa",
+            "policy explain --as spiffe://example.com/billing --action Decrypt --key tenants/acme/keys/app --context a=b",
+            "policy explain --action GetIndexKey --index email --tenant acme",
+            "policy explain --action Lock --cluster",
+            "policy check bindings.toml own.cedar --context-pair table --context-pair id",
             "profile list",
             "profile show prod --output json",
             "profile use prod",
@@ -374,6 +428,26 @@ mod tests {
             "mac verify --key receipts --mac aGVsbG8=",
             "mac verify --key receipts --mac kms1AQcA --mac-file b",
             "index-key get",
+            "grant request --role decrypter --reason 4711",
+            "grant request --role operator --reason 4711 --for 1h",
+            "grant request --role decrypter --reason 4711 --for 0s",
+            "grant request --role decrypter --for 1h",
+            "grant get 00112233445566778899aabbccddeeff",
+            "grant get grants/0011",
+            "grant get tenants/acme/grants/00112233445566778899AABBCCDDEEFF",
+            "grant approve",
+            "grant approve grants/00112233445566778899aabbccddeeff --content-hash=",
+            "grant revoke tenants/acme/keys/app",
+            "operator export-keystore",
+            "operator export-keystore --to dir --request-id my-id",
+            "operator reload --yes",
+            "policy explain --key app",
+            "policy explain --action Decrypt --key app --index email",
+            "policy explain --action Decrypt --key app --cluster",
+            "policy explain --action Decrypt --ip 10.0.0.0/8",
+            "policy explain --action Decrypt --strength password",
+            "policy explain --action Decrypt --context nonsense",
+            "policy check",
             "tenant update acme",
             "tenant update acme --data-key-lease soon",
         ] {

@@ -3,13 +3,14 @@
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
-use kms_client::{Change, Client, Error, TenantRef, TenantSettings};
+use kms_client::{Change, Client, Error, Operation, TenantRef, TenantSettings};
 
 use crate::app::App;
 use crate::change::{ChangeArgs, CreationArgs, Outcome};
 use crate::confirm::{Confirm, What};
 use crate::duration;
 use crate::error::{About, Failure};
+use crate::grant::{self, ApprovalArgs};
 use crate::hint::Subject;
 use crate::json::{self, time_text};
 use crate::output::{fields, rows};
@@ -100,6 +101,9 @@ pub struct Paging {
 /// trace of it is left in the store), UNRECOVERABLE (not even old backups open it).
 ///
 /// Asks for the tenant's name on a terminal; scripts give --yes --name TENANT.
+///
+/// A wait below the server's destruction.wait_min takes two persons: give --request-approval first,
+/// and once it is approved, the same command without it.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 struct Destroy {
@@ -109,6 +113,8 @@ struct Destroy {
     /// How long it may be taken back, such as 7d; 0s destroys at once [default: the server's]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     wait: Option<Duration>,
+    #[command(flatten)]
+    approval: ApprovalArgs,
     #[command(flatten)]
     confirm: Confirm,
     #[command(flatten)]
@@ -182,6 +188,12 @@ fn finish(
 impl Destroy {
     async fn run(&self, app: &mut App<'_>) -> Result<(), Failure> {
         let tenant = app.tenant(&self.name)?;
+        if let Some(reason) = self.approval.reason() {
+            let etag = self.change.etag.clone();
+            let operation = Operation::DestroyTenant { tenant: tenant.clone(), wait: self.wait, etag };
+            let (change, subject) = (&self.change.change, Subject::tenant(&tenant));
+            return grant::request_operation(app, &operation, reason, change, &subject).await;
+        }
         let client = app.client()?;
         let when = crate::confirm::when(self.wait);
         let effect = format!(

@@ -20,7 +20,11 @@ impl Whoami {
                 kms_client::AuthMethod::Unknown(number) => number.to_string(),
                 method => method.as_str().to_owned(),
             };
-            let mut text = fields([("principal", me.principal.clone()), ("auth method", method)]);
+            let mut text = fields([
+                ("principal", me.principal.clone()),
+                ("auth method", method),
+                ("strength", me.strength.join(" ")),
+            ]);
             if !me.bindings.is_empty() {
                 text.push('\n');
                 let row = |binding: &kms_client::Binding| {

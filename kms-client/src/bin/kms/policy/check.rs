@@ -1,0 +1,166 @@
+//! `kms policy check`
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::error::{Failure, printable};
+use crate::exit::Exit;
+use crate::output::Output;
+
+/// Checks bindings and your own policies, before a server reads them
+///
+/// The files together are one policy: bindings in one that ends in .toml, Cedar policies in those
+/// that end in .cedar. Tells every mistake with its place; nothing is sent anywhere.
+///
+/// Ends with 0 if there is no mistake, with 1 if there is one.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct Check {
+    /// The files
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// A pair of the encryption context that policies may see, as in the server's settings
+    /// (policy.context_pairs); may be given again
+    #[arg(long = "context-pair", value_name = "NAME", verbatim_doc_comment)]
+    context_pairs: Vec<String>,
+}
+
+/// A mistake in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Mistake {
+    file: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<usize>,
+    /// What is wrong.
+    what: String,
+    /// Which rule it breaks.
+    why: String,
+    /// What to do.
+    remedy: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file)?;
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            write!(f, "{line}:{column}:")?;
+        }
+        write!(f, " {}: {}; {}", self.what, self.why, self.remedy)
+    }
+}
+
+/// The answer in JSON.
+#[derive(Serialize)]
+struct Checked<'a> {
+    files: usize,
+    mistakes: &'a [Mistake],
+}
+
+impl Check {
+    pub fn run(&self, output: &mut Output) -> Result<Exit, Failure> {
+        let mut texts = Vec::with_capacity(self.files.len());
+        for path in &self.files {
+            texts.push((path.display().to_string(), read(path)?));
+        }
+        let files: Vec<(&str, &str)> = texts.iter().map(|(label, text)| (label.as_str(), text.as_str())).collect();
+        let pairs: Vec<&str> = self.context_pairs.iter().map(String::as_str).collect();
+        let mistakes = check_files(&files, &pairs);
+        output.show(&Checked { files: files.len(), mistakes: &mistakes }, || text(files.len(), &mistakes))?;
+        Ok(if mistakes.is_empty() { Exit::Ok } else { Exit::Other })
+    }
+}
+
+fn text(files: usize, mistakes: &[Mistake]) -> String {
+    if mistakes.is_empty() {
+        return format!("{files} {}, no mistakes\n", if files == 1 { "file" } else { "files" });
+    }
+    mistakes.iter().map(|mistake| printable(&mistake.to_string()) + "\n").collect()
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| Failure::other(format!("cannot read {}: {error}", path.display())))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(Failure::other(format!("{} has more than 16 MiB, which no server reads", path.display())));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Failure::other(format!("{} is not text: byte {at} is no UTF-8", path.display()))
+    })
+}
+
+/// Checks the files of one policy.
+fn check_files(files: &[(&str, &str)], context_pairs: &[&str]) -> Vec<Mistake> {
+    // PLUG: kms_server::policy::check(files, context_pairs), whose mistakes become these field by field.
+    let _ = context_pairs;
+    files.iter().filter_map(|(label, text)| check_form(label, text)).collect()
+}
+
+/// Checks what needs no policy: that bindings are TOML. What cannot be checked is a mistake, so that nobody takes it for good.
+fn check_form(label: &str, text: &str) -> Option<Mistake> {
+    let mistake = |place: Option<(usize, usize)>, what: &str, why: String, remedy: &str| Mistake {
+        file: label.to_owned(),
+        line: place.map(|(line, _)| line),
+        column: place.map(|(_, column)| column),
+        what: what.to_owned(),
+        why,
+        remedy: remedy.to_owned(),
+    };
+    match Path::new(label).extension().and_then(|extension| extension.to_str()) {
+        Some("toml") => {
+            let error = text.parse::<toml::Table>().err()?;
+            let place = error.span().and_then(|span| place(text, span.start));
+            Some(mistake(place, "not TOML", error.message().replace('\n', " "), "correct it"))
+        }
+        Some("cedar") => {
+            let why = "this build of `kms` has no checker of policies".to_owned();
+            Some(mistake(None, "not checked", why, "use one that has"))
+        }
+        _ => {
+            let why = "its name ends in neither .toml nor .cedar".to_owned();
+            Some(mistake(None, "neither bindings nor policies", why, "rename it, or leave it out"))
+        }
+    }
+}
+
+/// Returns line and column of a byte, both from 1.
+fn place(text: &str, at: usize) -> Option<(usize, usize)> {
+    let before = text.get(..at)?;
+    let column = before.chars().rev().take_while(|&char| char != '\n').count() + 1;
+    Some((before.matches('\n').count() + 1, column))
+}
+
+/// More than any server reads of a file of bindings or policies.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_is_one_line_with_its_place() {
+        let mistake = Mistake {
+            file: "b.toml".to_owned(),
+            line: Some(3),
+            column: Some(7),
+            what: "unknown role \"a\u{1b}\"".to_owned(),
+            why: "roles are those that templates say".to_owned(),
+            remedy: "did you mean \"auditor\"?".to_owned(),
+        };
+        let says =
+            "b.toml:3:7: unknown role \"a\\u{1b}\": roles are those that templates say; did you mean \"auditor\"?\n";
+        assert_eq!(text(1, std::slice::from_ref(&mistake)), says);
+        let nowhere = Mistake { line: None, column: None, what: "no".to_owned(), ..mistake };
+        assert!(text(1, &[nowhere]).starts_with("b.toml: no: roles"));
+        assert_eq!((text(1, &[]).as_str(), text(2, &[]).as_str()), ("1 file, no mistakes\n", "2 files, no mistakes\n"));
+    }
+}
