@@ -195,7 +195,9 @@ async fn the_json_of_every_command_is_as_it_was() {
     assert_eq!((ran.code, ran.stderr.as_str()), (3, ""));
     golden.is("policy-explain-denied.json", &String::from_utf8(ran.stdout).unwrap());
     world.write("bindings.toml", BINDINGS);
-    golden.is("policy-check.json", &world.run("--output json policy check bindings.toml").await.text());
+    let ran = world.run("--output json policy check bindings.toml").await;
+    assert_eq!(ran.stderr, "");
+    golden.is("policy-check.json", &String::from_utf8(ran.stdout).unwrap());
     let changed = format!("grant approve grants/{EXPORT_UID} --yes --content-hash 00");
     let ran = world.run(&format!("--output json {changed}")).await;
     assert_eq!((ran.code, ran.stdout.len()), (5, 0));
