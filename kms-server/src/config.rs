@@ -21,6 +21,7 @@ use crate::backend::BackendSettings;
 use crate::backend::watch::WatchSettings;
 use crate::keyring::KeyringSettings;
 use crate::mistake::{Mistake, did_you_mean};
+use crate::policy::PairNames;
 use crate::rpc::accept::ConnectionLimits;
 use crate::rpc::limits::LoadLimits;
 use crate::telemetry::LogFormat;
@@ -28,6 +29,7 @@ use draft::{Draft, Origin};
 
 pub use example::example;
 pub use table::{IDENTITY, SETTINGS, Setting};
+pub(crate) use value::milliseconds;
 
 /// Settings that are none, each mistake with its place and what to do.
 #[derive(Clone, Debug)]
@@ -156,6 +158,10 @@ pub struct Settings {
     pub identities: IdentityMapping,
     /// Who may do what.
     pub bindings_file: PathBuf,
+    /// The users' own policies.
+    pub cedar_files: Vec<PathBuf>,
+    /// The pairs of encryption contexts that policy may see.
+    pub context_pairs: PairNames,
     /// The master key.
     pub backend: BackendSettings,
     /// When the daemon locks itself because of it.
@@ -211,7 +217,8 @@ impl Settings {
     pub fn named_files(&self) -> Vec<&Path> {
         let tls =
             self.tls.iter().flat_map(|tls| tls.client_cas.iter().chain(&tls.crls).chain([&tls.cert_chain, &tls.key]));
-        let paths = std::iter::once(&self.bindings_file).chain(tls).chain(&self.config_file).map(PathBuf::as_path);
+        let policy = std::iter::once(&self.bindings_file).chain(&self.cedar_files);
+        let paths = policy.chain(tls).chain(&self.config_file).map(PathBuf::as_path);
         paths.chain(self.backend.pin_file()).collect()
     }
 
@@ -336,6 +343,8 @@ fn resolve(flags: &Flags, draft: &mut Draft) -> Settings {
         tls,
         identities: draft.identities.clone(),
         bindings_file,
+        cedar_files: draft.paths("policy.cedar_files"),
+        context_pairs: draft.pair_names("policy.context_pairs"),
         backend,
         watch,
         origin: draft.text("audit.origin"),

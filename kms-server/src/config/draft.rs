@@ -17,6 +17,7 @@ use super::value::{Value, list, shown, suggestion};
 use super::{Flags, Given};
 use crate::authn::{IdentityEntry, IdentityMapping};
 use crate::mistake::{Mistake, Source, quoted};
+use crate::policy::PairNames;
 
 /// Where a value came from.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -247,6 +248,14 @@ impl Draft {
         match self.found.get(full_name).map(|found| &found.value) {
             Some(Value::Paths(paths)) => paths.iter().map(|path| self.base.join(path)).collect(),
             Some(_) | None => Vec::new(),
+        }
+    }
+
+    /// Returns names of pairs, which only the file has.
+    pub fn pair_names(&self, full_name: &str) -> PairNames {
+        match self.found.get(full_name).map(|found| &found.value) {
+            Some(Value::PairNames(names)) => names.clone(),
+            Some(_) | None => PairNames::default(),
         }
     }
 

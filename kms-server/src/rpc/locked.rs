@@ -31,14 +31,14 @@ use super::status::{status, with_reason};
 use crate::backend::watch::LockCause;
 use crate::keyring::Who;
 use crate::noun::{Clock, Random, Strength};
-use crate::policy::{self, Action, Policy, Resource};
+use crate::policy::{self, Action, InForce, Resource};
 
 /// What a locked node works with.
 pub struct Locked {
     /// Why it is locked.
     pub cause: Arc<ArcSwap<LockCause>>,
     /// Who may do what.
-    pub policy: Arc<ArcSwap<Policy>>,
+    pub policy: Arc<InForce>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness, for the ids of requests.
@@ -113,13 +113,14 @@ impl Locked {
         let principal = connection.identity.as_ref().as_ref().map_err(|none| refused(Error::NoIdentity(*none)))?;
         let (now, net) = (self.clock.now(), connection.net);
         let resource = &Resource::Cluster;
-        let decision = self.policy.load().authorize(&policy::Request {
+        let decision = self.policy.authorize(&policy::Request {
             principal,
             strength: Strength::CERTIFICATE,
             net,
             now,
             action,
             resource,
+            pairs: None,
         });
         if !decision.allowed {
             return Err(refused(Error::Denied));
