@@ -36,6 +36,7 @@ mod dev;
 mod doctor;
 mod every_bit;
 mod expect;
+mod fan_out;
 mod foreign_client;
 mod grants;
 mod hang_up;

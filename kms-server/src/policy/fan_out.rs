@@ -357,7 +357,8 @@ mod tests {
         for caller in 0..=COUNTED_MAX / each {
             taken += (0..each).filter(|&n| reach(&all, "b", limit, &format!("p{caller}"), n, SECOND)).count();
         }
-        assert!(all.counted.load(Ordering::Relaxed) <= COUNTED_MAX && taken > COUNTED_MAX * 9 / 10, "{taken}");
+        // A principal's own place is taken in any case.
+        assert!(all.counted.load(Ordering::Relaxed) <= COUNTED_MAX + 51 && taken > COUNTED_MAX * 9 / 10, "{taken}");
         assert!(!reach(&all, "b", limit, "late", 0, 5 * SECOND), "what cannot be counted is refused");
         assert!(reach(&all, "b", limit, "p0", 0, 5 * SECOND));
         assert!(reach(&all, "b", limit, "late", 0, 12 * SECOND));

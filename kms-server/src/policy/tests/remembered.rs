@@ -344,7 +344,7 @@ fn a_remembered_decision_is_the_decision_of_the_whole_set() {
         };
         let policy = Policy::read(&files).unwrap_or_else(|e| panic!("{e}\n{text}"));
         let mut whole = Whole::new(thrown, groups, &own.parse().unwrap(), &shipped);
-        let grants: Vec<ThrownGrant> = (0..dice.below(4)).map(|n| ThrownGrant::throw(&mut dice, n)).collect();
+        let grants: Vec<ThrownGrant> = (0..2 + dice.below(6)).map(|n| ThrownGrant::throw(&mut dice, n)).collect();
         let in_force = InForce::new(Policy::read(&files).unwrap());
         in_force.set_grants(grants.iter().map(|grant| grant.granted.clone()).collect()).unwrap();
         // Few questions, each of them often, from several addresses and at several times.
