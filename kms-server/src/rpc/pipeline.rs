@@ -376,7 +376,8 @@ fn remember<O: Operation>(
             (leaves, in_use, Ok(reply))
         }
         Err(Failed { error, leaf }) => {
-            let denied = matches!(error, Error::Denied | Error::FanOut | Error::NoIdentity(_) | Error::RateLimited { .. });
+            let denied =
+                matches!(error, Error::Denied | Error::FanOut | Error::NoIdentity(_) | Error::RateLimited { .. });
             if denied && !api.noise.is_told_singly(who, api.clock.now()) {
                 return Err(error);
             }
