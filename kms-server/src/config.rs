@@ -21,6 +21,7 @@ use crate::backend::BackendSettings;
 use crate::backend::watch::WatchSettings;
 use crate::keyring::KeyringSettings;
 use crate::mistake::{Mistake, did_you_mean};
+use crate::policy::PairNames;
 use crate::rpc::accept::ConnectionLimits;
 use crate::rpc::limits::LoadLimits;
 use crate::telemetry::LogFormat;
@@ -28,6 +29,7 @@ use draft::{Draft, Origin};
 
 pub use example::example;
 pub use table::{SETTINGS, Setting};
+pub(crate) use value::milliseconds;
 
 /// Settings that are none, each mistake with its place and what to do.
 #[derive(Clone, Debug)]
@@ -160,6 +162,10 @@ pub struct Settings {
     pub reload_every: Option<Duration>,
     /// Who may do what.
     pub bindings_file: PathBuf,
+    /// The users' own policies.
+    pub cedar_files: Vec<PathBuf>,
+    /// The pairs of encryption contexts that policy may see.
+    pub context_pairs: PairNames,
     /// The master key.
     pub backend: BackendSettings,
     /// When the daemon locks itself because of it.
@@ -217,7 +223,8 @@ impl Settings {
             let domains = tls.trust_domains.iter().flat_map(|domain| domain.crls.iter().chain([&domain.ca]));
             tls.client_cas.iter().chain(&tls.crls).chain([&tls.cert_chain, &tls.key]).chain(domains)
         });
-        let paths = std::iter::once(&self.bindings_file).chain(tls).chain(&self.config_file).map(PathBuf::as_path);
+        let policy = std::iter::once(&self.bindings_file).chain(&self.cedar_files);
+        let paths = policy.chain(tls).chain(&self.config_file).map(PathBuf::as_path);
         paths.chain(self.issuers.iter().filter_map(IssuerSettings::file)).collect()
     }
 
@@ -350,6 +357,8 @@ fn resolve(flags: &Flags, draft: &mut Draft) -> Settings {
         reload_every: Some(Duration::from_millis(draft.millis("reload.watch").expect(INVARIANT)))
             .filter(|every| !every.is_zero()),
         bindings_file,
+        cedar_files: draft.paths("policy.cedar_files"),
+        context_pairs: draft.pair_names("policy.context_pairs"),
         backend,
         watch,
         origin: draft.text("audit.origin"),

@@ -30,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     ("ledger", crate::audit::fuzzing::ledger),
     ("master_key_ref", crate::backend::software::fuzzing::master_key_ref),
     ("names", names),
+    ("own_policies", crate::policy::fuzzing::own_policies),
     ("page_token", crate::rpc::fuzzing::page_token),
     ("pem", crate::authn::fuzzing::pem),
     ("pin_file", pin_file),

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use kms_server::backend;
 use kms_server::config::check::{Checked, check};
@@ -67,6 +68,9 @@ enum Command {
     /// Checks, shows and explains the settings.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Checks files of bindings and policies, without a daemon.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Starts the process of a module, and starts it anew: see `backend`. Not for people.
     #[command(hide = true)]
     ModuleLauncher,
@@ -123,6 +127,20 @@ enum ConfigCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Tells every mistake in a file of bindings (.toml) and policies (.cedar) that belong to it, one on each line.
+    #[command(after_help = "Exit code 0: none, 1: there are some.")]
+    Check {
+        /// The files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<std::path::PathBuf>,
+        /// A pair of encryption contexts that policy may see, as in policy.context_pairs; may be given several times.
+        #[arg(long = "context-pair", value_name = "NAME")]
+        context_pairs: Vec<String>,
+    },
+}
+
 const DOCTOR_HELP: &str = "\
 Exit code 0: all is right, or there are warnings; 1: there is a failure.
 
@@ -135,8 +153,8 @@ than there are flags, such as limits; `kms-server config example` shows all with
 
 const SERVE_HELP: &str = "\
 SIGHUP makes it read again, all or nothing: the certificate and its key, the authorities of clients,
-revocation lists, tls.allow_tls12, [[identity]], [[trust_domain]], [[issuer]], and the bindings; so does
-a change of these files (reload.watch). The other settings need a restart.
+revocation lists, tls.allow_tls12, [[identity]], [[trust_domain]], [[issuer]], the bindings, and own
+policies; so does a change of these files (reload.watch). The other settings need a restart.
 
 A flag beats its environment variable, which beats the file of settings. The file has more settings
 than there are flags, such as limits; README.md shows all of them with their defaults.";
@@ -207,10 +225,28 @@ fn run(command: Command, matches: &ArgMatches, protections: &Protections) -> any
             flags.note_origins(matches);
             tell_settings(&flags, origin, output)?;
         }
+        Command::Policy(PolicyCommand::Check { files, context_pairs }) => return check_policy(&files, &context_pairs),
         #[cfg(feature = "dev")]
         Command::Dev { dir, port } => kms_server::dev::dev(&dir, port, protections)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn check_policy(files: &[std::path::PathBuf], context_pairs: &[String]) -> anyhow::Result<ExitCode> {
+    let read = |path: &std::path::PathBuf| {
+        let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        Ok((path.display().to_string(), text))
+    };
+    let read: Vec<(String, String)> = files.iter().map(read).collect::<anyhow::Result<_>>()?;
+    let files: Vec<(&str, &str)> = read.iter().map(|(label, text)| (&**label, &**text)).collect();
+    let context_pairs: Vec<&str> = context_pairs.iter().map(String::as_str).collect();
+    let mistakes = kms_server::policy::check(&files, &context_pairs);
+    eprint_all(&mistakes.iter().map(|mistake| format!("error: {mistake}\n")).collect::<String>());
+    if mistakes.is_empty() {
+        print(&format!("ok: {}\n", files.iter().map(|(label, _)| *label).collect::<Vec<_>>().join("; ")));
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(ExitCode::FAILURE)
 }
 
 fn tell_checked(checked: &Checked, output: Output) -> anyhow::Result<ExitCode> {

@@ -1,7 +1,7 @@
 //! What can change while the daemon serves: who is let in (certificates, authorities, revocation
-//! lists, the mapping of names, issuers of tokens), and who may do what (bindings). Read at the start,
-//! and again at each SIGHUP, when somebody asks for it, and when the files are others than they were;
-//! all or nothing.
+//! lists, the mapping of names, issuers of tokens), and who may do what (bindings, own policies, the pairs they see). Read
+//! at the start, and again at each SIGHUP, when somebody asks for it, and when the files are others than they were; all or
+//! nothing.
 //!
 //! Not here: what a replaced part does to connections and requests; see `rpc::trust` and `policy`.
 //!
@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +26,7 @@ use crate::authn::{self, IdentityMapping, Issuers};
 use crate::config::{Flags, Settings};
 use crate::crypto::sha256;
 use crate::noun::Clock;
-use crate::policy::Policy;
+use crate::policy::{self, File, Files, InForce, Policy, PolicyError};
 use crate::rpc::trust::{Trust, TrustInForce};
 use crate::shutdown::Hangups;
 
@@ -51,6 +50,7 @@ pub(crate) struct Found {
 /// Tells one reading from another.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Prints {
+    policy: [u8; 32],
     bindings: [u8; 32],
     certificate: [u8; 32],
     authorities: [u8; 32],
@@ -80,9 +80,9 @@ fn look(settings: &Settings) -> Result<Found, Refused> {
     let tls = tls.map_err(|error| Refused { why: "CERTIFICATES_INVALID", error })?;
     let issuers =
         Issuers::read(&settings.issuers).map_err(|error| Refused { why: "ISSUERS_INVALID", error: error.into() })?;
-    let (policy, bindings) =
-        load_bindings(&settings.bindings_file).map_err(|error| Refused { why: "BINDINGS_INVALID", error })?;
+    let (policy, bindings) = load_policy(settings)?;
     let prints = Prints {
+        policy: policy.print(),
         bindings,
         certificate: tls.certificate,
         authorities: tls.authorities,
@@ -93,30 +93,54 @@ fn look(settings: &Settings) -> Result<Found, Refused> {
     Ok(Found { policy, trust: Trust::new(tls, settings.identities.clone(), issuers), prints })
 }
 
-fn load_bindings(path: &Path) -> anyhow::Result<(Policy, [u8; 32])> {
-    let text = read_bindings(path)?;
-    Ok((Policy::load(&text, &path.display().to_string())?, sha256(text.as_bytes())))
+/// Reads bindings and own policies. Returns the hash of the bindings too.
+fn load_policy(settings: &Settings) -> Result<(Policy, [u8; 32]), Refused> {
+    let of_bindings = |error| Refused { why: "BINDINGS_INVALID", error };
+    let of_policies = |error| Refused { why: "POLICIES_INVALID", error };
+    let text = read_bindings(&settings.bindings_file).map_err(of_bindings)?;
+    let read = |path: &PathBuf| Ok((path.display().to_string(), read_policies(path)?));
+    let own: Vec<(String, String)> =
+        settings.cedar_files.iter().map(read).collect::<anyhow::Result<_>>().map_err(of_policies)?;
+    let own: Vec<File<'_>> = own.iter().map(|(label, text)| File { label, text }).collect();
+    let label = settings.bindings_file.display().to_string();
+    let bindings = File { label: &label, text: &text };
+    let policy = Policy::read(&Files { bindings, own: &own, pairs: &settings.context_pairs });
+    let policy = policy.map_err(|error| match error {
+        PolicyError::Own(_) => of_policies(error.into()),
+        PolicyError::Bindings(_) | PolicyError::Templates(_) => of_bindings(error.into()),
+    })?;
+    Ok((policy, sha256(text.as_bytes())))
 }
 
-/// Reads the file of bindings, if nobody else can write it: who can could give himself everything.
+/// Reads the file of bindings.
 pub(crate) fn read_bindings(path: &Path) -> anyhow::Result<String> {
+    read_guarded(path, "bindings", "policy.bindings_file", Policy::BINDINGS_BYTES_MAX)
+}
+
+/// Reads a file of own policies.
+pub(crate) fn read_policies(path: &Path) -> anyhow::Result<String> {
+    read_guarded(path, "policies", "policy.cedar_files", policy::own::OWN_FILE_BYTES_MAX as u64)
+}
+
+/// Reads a file that decides who may do what, if nobody else can write it: who can could give himself everything.
+fn read_guarded(path: &Path, what: &str, setting: &str, bytes_max: u64) -> anyhow::Result<String> {
     use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
     let shown = path.display();
-    let unreadable = || format!("the bindings {shown} cannot be read: without them nobody may do anything");
+    let unreadable = || format!("the {what} {shown} cannot be read: without them nobody may do anything");
     // A pipe that nobody writes to must not be waited for.
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
     let opened = std::fs::File::options().read(true).custom_flags(nonblock).open(path);
     let file = opened.with_context(unreadable)?;
     let found = file.metadata().with_context(unreadable)?;
-    anyhow::ensure!(found.is_file(), "the bindings {shown} are no file: set policy.bindings_file to one");
+    anyhow::ensure!(found.is_file(), "the {what} {shown} are no file: set {setting} to one");
     let mode = found.permissions().mode() & 0o777;
     anyhow::ensure!(
         mode & 0o022 == 0,
-        "the bindings {shown} can be written by others (mode {mode:04o}): take that away with `chmod go-w`",
+        "the {what} {shown} can be written by others (mode {mode:04o}): take that away with `chmod go-w`",
     );
     let mut text = String::new();
     // One byte more than there may be is enough to be told so.
-    std::io::Read::take(file, Policy::BINDINGS_BYTES_MAX + 1).read_to_string(&mut text).with_context(unreadable)?;
+    std::io::Read::take(file, bytes_max + 1).read_to_string(&mut text).with_context(unreadable)?;
     Ok(text)
 }
 
@@ -125,9 +149,10 @@ impl Prints {
     fn evidence(&self) -> String {
         let [bindings, certificate, authorities, issuers] =
             [self.bindings, self.certificate, self.authorities, self.issuers].map(hex::encode);
+        let policy = policy_evidence(self.policy);
         format!(
             "bindings sha256:{bindings} certificate sha256:{certificate} authorities sha256:{authorities} \
-             issuers sha256:{issuers}"
+             issuers sha256:{issuers} {policy}"
         )
     }
 
@@ -135,6 +160,7 @@ impl Prints {
     fn changed(&self, other: &Self) -> Vec<&'static str> {
         [
             ("bindings", self.bindings != other.bindings),
+            ("policies", self.bindings == other.bindings && self.policy != other.policy),
             ("certificate", self.certificate != other.certificate),
             ("authorities", self.authorities != other.authorities),
             ("tls.allow_tls12", self.allow_tls12 != other.allow_tls12),
@@ -145,6 +171,11 @@ impl Prints {
         .filter_map(|(what, is_changed)| is_changed.then_some(what))
         .collect()
     }
+}
+
+/// Says in a record which policy is in force: the hash of bindings, own policies, templates, schema and pairs.
+pub(crate) fn policy_evidence(print: [u8; 32]) -> String {
+    format!("policy sha256:{}", hex::encode(print))
 }
 
 /// What a reload put in force.
@@ -203,7 +234,7 @@ pub(crate) struct Reloader {
     pub(crate) asked: mpsc::Receiver<Ask>,
     /// As the daemon was started with.
     pub(crate) settings: Settings,
-    pub(crate) policy: Arc<ArcSwap<Policy>>,
+    pub(crate) policy: Arc<InForce>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) unrecorded: Arc<Unrecorded>,
     pub(crate) trust: Arc<TrustInForce>,
@@ -326,7 +357,7 @@ impl Reloader {
     }
 
     async fn reload(&mut self, by: &str, log: Option<&Log>, tasks: &TaskTracker) -> Result<Reloaded, String> {
-        tracing::info!(by, "reading settings, certificates, issuers and bindings again");
+        tracing::info!(by, "reading settings, certificates, issuers, bindings and policies again");
         let (flags, earlier) = (self.flags.clone(), self.watched.read.clone());
         // Files may be large, and policies take their time: this thread accepts and makes changes.
         let reading = tasks.spawn_blocking(move || {
@@ -364,7 +395,7 @@ impl Reloader {
         // A policy that nobody could find in the log is none.
         self.record(log, &prints, None).await?;
         let changed = self.prints.changed(&prints);
-        self.policy.store(Arc::new(policy));
+        self.policy.replace(policy);
         self.trust.replace(trust);
         self.prints = prints;
         loaded(self.clock.now());
@@ -421,6 +452,8 @@ fn need_restart(settings: &Settings) -> Vec<(&'static str, String)> {
         issuers: _,
         reload_every: _,
         bindings_file: _,
+        cedar_files: _,
+        context_pairs: _,
         backend,
         watch,
         origin: _, // For `init` alone.

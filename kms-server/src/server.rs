@@ -10,8 +10,6 @@ mod store_kind;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-
 use crate::authn::inspect::inspect;
 use crate::backend::Prepared;
 use crate::backend::watch::LockCause;
@@ -21,6 +19,7 @@ use crate::data_dir::DataDir;
 use crate::lock;
 use crate::noun::Clock as _;
 use crate::noun::clock::SystemClock;
+use crate::policy::InForce;
 use crate::protections::Protections;
 use crate::reload::{self, ReloadHandle, Reloader, Reloading, Watched};
 use crate::rpc::trust::TrustInForce;
@@ -115,7 +114,7 @@ pub fn serve(
         prepared: prepared.clone(),
         store: store.clone(),
         clock: Arc::new(SystemClock),
-        policy: Arc::new(ArcSwap::from_pointee(policy)),
+        policy: Arc::new(InForce::new(policy)),
         trust: Arc::new(TrustInForce::new(trust)),
         refusals: Arc::default(),
         unrecorded: Arc::default(),

@@ -37,6 +37,7 @@ mod dev;
 mod doctor;
 mod every_bit;
 mod expect;
+mod fan_out;
 mod foreign_client;
 mod grants;
 mod hang_up;

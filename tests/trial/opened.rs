@@ -57,6 +57,7 @@ impl Cluster {
         let opening = Opening {
             store: Arc::clone(&store),
             salvaged_bytes: salvaged.map(|salvaged| salvaged.log_bytes),
+            evidence: None,
             backend: &|cluster| prepared.open(cluster, Arc::clone(&for_backend)),
             backend_kind: prepared.kind(),
             log_dir: &settings.log_dir(),

@@ -13,7 +13,7 @@ use crate::data_dir::DataDir;
 use crate::mistake::Mistake;
 use crate::noun::random::OsRandom;
 use crate::noun::{Clock, Uid};
-use crate::policy::Policy;
+use crate::policy::{File, Files, Policy};
 
 /// What was found.
 #[derive(Debug, Default, serde::Serialize)]
@@ -132,9 +132,13 @@ impl Checked {
         let label = path.display().to_string();
         match crate::reload::read_bindings(path) {
             Ok(text) => {
-                let mistakes = Policy::mistakes(&text, &label);
+                let own = self.own_policies(settings);
+                let own: Vec<File<'_>> = own.iter().map(|(label, text)| File { label, text }).collect();
+                let bindings = File { label: &label, text: &text };
+                let mistakes = Policy::mistakes(&Files { bindings, own: &own, pairs: &settings.context_pairs });
                 if mistakes.is_empty() {
                     self.checked.push(format!("bindings {label}"));
+                    self.checked.extend(own.iter().map(|file| format!("policies {}", file.label)));
                 }
                 self.mistakes.extend(mistakes);
             }
@@ -150,6 +154,23 @@ impl Checked {
                 );
             }
         }
+    }
+
+    /// Returns the files of own policies that can be read, by their labels.
+    fn own_policies(&mut self, settings: &Settings) -> Vec<(String, String)> {
+        let mut own = Vec::new();
+        for path in &settings.cedar_files {
+            let label = path.display().to_string();
+            match crate::reload::read_policies(path) {
+                Ok(text) => own.push((label, text)),
+                Err(error) => {
+                    let why = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+                    let remedy = "see that this user, and nobody else, owns them";
+                    self.mistake(label, "the policies cannot be used", why, remedy);
+                }
+            }
+        }
+        own
     }
 
     /// All but the PIN itself, which only a start tries: a check that did could be used to guess it.

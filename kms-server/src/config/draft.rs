@@ -18,6 +18,7 @@ use crate::authn::issuer::{self, ISSUERS_MAX, IssuerSettings};
 use crate::authn::trust_domain::{self, TRUST_DOMAINS_MAX, TrustDomainFiles};
 use crate::authn::{IdentityEntry, IdentityMapping, mapping};
 use crate::mistake::{Mistake, Source, quoted};
+use crate::policy::PairNames;
 
 /// Where a value came from.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -304,6 +305,14 @@ impl Draft {
         match self.found.get(full_name).map(|found| &found.value) {
             Some(Value::Paths(paths)) => paths.iter().map(|path| self.base.join(path)).collect(),
             Some(_) | None => Vec::new(),
+        }
+    }
+
+    /// Returns names of pairs, which only the file has.
+    pub fn pair_names(&self, full_name: &str) -> PairNames {
+        match self.found.get(full_name).map(|found| &found.value) {
+            Some(Value::PairNames(names)) => names.clone(),
+            Some(_) | None => PairNames::default(),
         }
     }
 

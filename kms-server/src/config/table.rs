@@ -131,6 +131,14 @@ pub const SETTINGS: &[Setting] = &[
         Default::Else("\"bindings.toml\""),
         "who may do what; unset: in data_dir",
     ),
+    of("policy", "cedar_files", Kind::Paths, Default::Is("[]"), "policies of your own, in the Cedar language"),
+    of(
+        "policy",
+        "context_pairs",
+        Kind::PairNames,
+        Default::Is("[]"),
+        "pairs of encryption contexts that policy may see, as [\"purpose\"]",
+    ),
     of(
         "reload",
         "watch",

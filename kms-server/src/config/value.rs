@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use toml::de::DeValue;
 
 use crate::mistake::{did_you_mean, quoted};
+use crate::policy::PairNames;
 use crate::telemetry;
 
 /// What a setting may be.
@@ -15,6 +16,8 @@ pub enum Kind {
     Path,
     /// A list of paths.
     Paths,
+    /// A list of names of pairs of encryption contexts.
+    PairNames,
     /// An address with its port.
     Address,
     /// `true` or `false`.
@@ -54,6 +57,8 @@ pub enum Value {
     Path(PathBuf),
     /// Paths, as they were written.
     Paths(Vec<PathBuf>),
+    /// Names of pairs.
+    PairNames(PairNames),
     /// An address.
     Address(SocketAddr),
     /// Yes or no.
@@ -118,7 +123,7 @@ impl Kind {
                 "false" => Ok(Value::Switch(false)),
                 _ => Err(self.other_type()),
             },
-            Kind::Paths => Err(self.other_type()),
+            Kind::Paths | Kind::PairNames => Err(self.other_type()),
         }
     }
 
@@ -134,7 +139,14 @@ impl Kind {
                     items.iter().map(|item| item.get_ref().as_str().map(PathBuf::from)).collect();
                 paths.map(Value::Paths).ok_or_else(|| self.other_type())
             }
-            (Kind::Integer { .. } | Kind::Switch | Kind::Paths, _) => Err(self.other_type()),
+            (Kind::PairNames, DeValue::Array(items)) => {
+                let names: Option<Vec<&str>> = items.iter().map(|item| item.get_ref().as_str()).collect();
+                PairNames::of(&names.ok_or_else(|| self.other_type())?).map(Value::PairNames).map_err(|why| Wrong {
+                    why: why.to_string(),
+                    remedy: "write names of pairs as callers give them, each once".to_owned(),
+                })
+            }
+            (Kind::Integer { .. } | Kind::Switch | Kind::Paths | Kind::PairNames, _) => Err(self.other_type()),
             (_, DeValue::String(text)) => self.of_text(text),
             (_, _) => Err(self.other_type()),
         }
@@ -149,6 +161,7 @@ impl Kind {
             Kind::Choice(_)
             | Kind::Path
             | Kind::Paths
+            | Kind::PairNames
             | Kind::Address
             | Kind::Switch
             | Kind::Name
@@ -186,6 +199,7 @@ impl Kind {
             Kind::Integer { .. } => ("it is a whole number", "write it with digits alone and without quotes"),
             Kind::Switch => ("it is a switch", "write true or false, without quotes"),
             Kind::Paths => ("it is a list of paths", "write it like [\"a.pem\", \"b.pem\"]"),
+            Kind::PairNames => ("it is a list of names", "write it like [\"purpose\"]"),
             Kind::Path => ("it is a path", "write it in quotes"),
             Kind::Time { .. } => ("it is a time", "write it in quotes, like \"7d\" or \"90s\""),
             Kind::Address => ("it is an address with a port", "write it in quotes, like \"127.0.0.1:8443\""),
@@ -205,6 +219,9 @@ impl Value {
             Value::Path(path) => text(&path.to_string_lossy()),
             Value::Paths(paths) => {
                 format!("[{}]", paths.iter().map(|path| text(&path.to_string_lossy())).collect::<Vec<_>>().join(", "))
+            }
+            Value::PairNames(names) => {
+                format!("[{}]", names.iter().map(|name| text(name)).collect::<Vec<_>>().join(", "))
             }
             Value::Address(address) => text(&address.to_string()),
             Value::Switch(on) => on.to_string(),
@@ -249,7 +266,7 @@ fn is_origin(text: &str) -> bool {
 }
 
 /// Reads a time such as `7d`, `12h`, `500ms` or `0s`. A day has 24 hours.
-fn milliseconds(text: &str) -> Option<u64> {
+pub fn milliseconds(text: &str) -> Option<u64> {
     let span: jiff::Span = text.parse().ok()?;
     let total = span.total((jiff::Unit::Millisecond, jiff::SpanRelativeTo::days_are_24_hours())).ok()?;
     if !(0.0..=1e15).contains(&total) {

@@ -143,6 +143,8 @@ pub struct Opening<'a> {
     pub store: Arc<dyn Store>,
     /// Bytes of its log that were damaged and set aside, if it had to be salvaged.
     pub salvaged_bytes: Option<u64>,
+    /// What is in force from the start on, for its record.
+    pub evidence: Option<String>,
     /// Opens the backend for the cluster that the store says it is.
     pub backend: &'a (dyn Fn(Uid) -> Result<Arc<dyn MasterKeyBackend>, crate::backend::BackendError> + Send + Sync),
     /// The kind of that backend.
@@ -296,6 +298,7 @@ impl Opening<'_> {
             log: Some("kms1-audit".into()),
             cluster: Some(cluster_uid.to_string().into()),
             epoch: Some(number.get()),
+            ev: self.evidence.map(Into::into),
             ..Leaf::of("Start")
         };
         append_durable(&log, start.ended(Outcome::Ok)).await?;

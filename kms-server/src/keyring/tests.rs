@@ -205,6 +205,7 @@ impl World {
         let opening = Opening {
             store: Arc::clone(&self.store) as Arc<dyn Store>,
             salvaged_bytes: None,
+            evidence: None,
             backend: &|cluster| prepared.open(cluster, Arc::clone(&for_backend)),
             backend_kind: "software",
             log_dir: &self.log_dir(),

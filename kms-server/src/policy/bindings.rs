@@ -9,6 +9,9 @@
 //! keys = ["*"]                            # names, "prefix*", or "*"; also indexes = [...]
 //! networks = ["10.0.0.0/8"]               # optional
 //! expires = 2027-01-01T00:00:00Z          # optional
+//! strength = ["mfa"]                      # optional: certificate, token, mfa; all of them
+//! context = { purpose = ["billing"] }     # optional: pairs that the encryption context must have
+//! fan_out = { tenants = 100, per = "1h" } # optional: so many different tenants for each principal
 //!
 //! [[group]]
 //! name = "billing"
@@ -17,20 +20,24 @@
 
 mod form;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use toml::Spanned;
 
-use form::{BindingForm, GroupForm, List, Text};
+use form::{BindingForm, FanOutForm, GroupForm, List, Text, Values};
 
+use super::fan_out::{FAN_OUT_PER_MS_MAX, FAN_OUT_PER_MS_MIN, FAN_OUT_TENANTS_MAX, FanOut};
 use super::names::{Names, Pattern};
 use super::network::Network;
+use super::pairs::{PairNames, Wanted};
 use super::role::Role;
 use super::templates::{Level, Templates};
+use crate::config::milliseconds;
+use crate::crypto::context::PAIR_VALUE_BYTES_MAX;
 use crate::mistake::{Mistake, Source, did_you_mean, quoted};
-use crate::noun::{KeyName, Principal, TenantName, UnixMillis};
+use crate::noun::{KeyName, Principal, Strength, TenantName, UnixMillis};
 
 /// The largest file.
 pub const BINDINGS_FILE_BYTES_MAX: usize = 4 << 20;
@@ -56,8 +63,15 @@ pub(super) struct Binding {
     pub indexes: Option<Names>,
     /// Nothing means anywhere.
     pub networks: Option<Vec<Network>>,
+    /// Nothing means since ever. A file cannot say it; a grant can.
+    pub from: Option<UnixMillis>,
     /// Nothing means for ever.
     pub expires: Option<UnixMillis>,
+    /// All that must have been shown.
+    pub strength: Strength,
+    /// All pairs that the encryption context must have.
+    pub context: Box<[Wanted]>,
+    pub fan_out: Option<FanOut>,
 }
 
 /// The tenants of a binding.
@@ -90,7 +104,7 @@ pub(super) struct Group {
 }
 
 /// The rules that a binding names when there is none: `rule` in the audit log must stay clear.
-const RESERVED_IDS: [&str; 2] = [super::RULE_DEFAULT, super::RULE_SELF];
+pub(super) const RESERVED_IDS: [&str; 2] = [super::RULE_DEFAULT, super::RULE_SELF];
 
 /// What a file says, and everything that is wrong with it. With a mistake in it the rest is not to be used.
 #[derive(Default)]
@@ -101,7 +115,7 @@ pub(super) struct Read {
 }
 
 /// Reads a file of bindings, past its mistakes: of each binding and group the first is told.
-pub(super) fn read(source: Source<'_>, templates: &Templates) -> Read {
+pub(super) fn read(source: Source<'_>, templates: &Templates, pairs: &PairNames) -> Read {
     let mut read = Read::default();
     if source.text.len() > BINDINGS_FILE_BYTES_MAX {
         read.mistakes.push(source.mistake(
@@ -132,7 +146,7 @@ pub(super) fn read(source: Source<'_>, templates: &Templates) -> Read {
     let mut ids = HashMap::new();
     let mut grants = 0;
     for form in form.binding {
-        match binding_of(source, form, &mut ids, &known, templates) {
+        match binding_of(source, form, &mut ids, &known, (templates, pairs)) {
             Ok(binding) => {
                 grants += binding.principals.len() + binding.groups.len();
                 read.bindings.push(binding);
@@ -152,7 +166,7 @@ fn binding_of(
     form: Spanned<BindingForm>,
     ids: &mut HashMap<String, Range<usize>>,
     known: &HashSet<String>,
-    templates: &Templates,
+    (templates, pairs): (&Templates, &PairNames),
 ) -> Result<Binding, Mistake> {
     let span = form.span();
     let id = name(source, &form.get_ref().id, "binding id")?;
@@ -166,7 +180,7 @@ fn binding_of(
         ));
     }
     let reader = Reader { source, at: format!("binding {id:?}") };
-    reader.binding(Arc::from(id), form.into_inner(), span, known, templates)
+    reader.binding(Arc::from(id), form.into_inner(), span, known, (templates, pairs))
 }
 
 fn group_of(source: Source<'_>, form: GroupForm, names: &mut HashMap<String, Range<usize>>) -> Result<Group, Mistake> {
@@ -265,6 +279,29 @@ fn network(text: &str) -> Result<Network, Refusal> {
     })
 }
 
+fn strength(text: &str) -> Result<Strength, Refusal> {
+    let all = Strength::ALL.map(|(_, name)| name);
+    text.parse().map_err(|_| Refusal {
+        what: format!("unknown strength {}", quoted(text)),
+        why: format!("there are {}", all.join(", ")),
+        remedy: match did_you_mean(text, all) {
+            Some(name) => format!("did you mean \"{name}\"?"),
+            None => "choose one of them".into(),
+        },
+    })
+}
+
+fn pair_value(text: &str) -> Result<Box<str>, Refusal> {
+    if text.len() <= PAIR_VALUE_BYTES_MAX && !text.contains('\0') {
+        return Ok(text.into());
+    }
+    Err(Refusal {
+        what: format!("bad value {}", quoted(text)),
+        why: format!("a value has at most {PAIR_VALUE_BYTES_MAX} bytes, and no U+0000"),
+        remedy: "correct it: no encryption context could have it".into(),
+    })
+}
+
 /// Reads the fields of one binding or group, which it names in every mistake.
 struct Reader<'a> {
     source: Source<'a>,
@@ -288,19 +325,8 @@ impl Reader<'_> {
         form: BindingForm,
         span: Range<usize>,
         known: &HashSet<String>,
-        templates: &Templates,
+        (templates, pairs): (&Templates, &PairNames),
     ) -> Result<Binding, Mistake> {
-        for (field, reserved) in [("strength", &form.strength), ("context", &form.context), ("fan_out", &form.fan_out)]
-        {
-            if let Some(value) = reserved {
-                self.refuse(
-                    value.span(),
-                    &format!("`{field}` is reserved"),
-                    "this version does not enforce it, and a limit that is not enforced is none",
-                    &format!("remove `{field}`, or wait for the version that has it"),
-                )?;
-            }
-        }
         let roles = self.list("roles", &form.roles, LIST_ENTRIES_MAX, role)?;
         let principals = self.optional("principals", &form.principals, principal)?;
         let groups = self.optional("groups", &form.groups, |text| group(text, known))?;
@@ -335,6 +361,10 @@ impl Reader<'_> {
         }
         let networks = self.optional("networks", &form.networks, network)?;
         let expires = form.expires.map(|value| self.expires(&value)).transpose()?;
+        let strength = self.optional("strength", &form.strength, strength)?.unwrap_or_default();
+        let strength = strength.into_iter().fold(Strength::NONE, Strength::and);
+        let context = form.context.map(|pairs_form| self.context(&pairs_form, pairs)).transpose()?.unwrap_or_default();
+        let fan_out = form.fan_out.map(|fan_out| self.fan_out(&fan_out)).transpose()?;
         Ok(Binding {
             id,
             roles: roles.into(),
@@ -344,7 +374,11 @@ impl Reader<'_> {
             keys,
             indexes,
             networks,
+            from: None,
             expires,
+            strength,
+            context,
+            fan_out,
         })
     }
 
@@ -425,6 +459,62 @@ impl Reader<'_> {
             // What expired before 1970 has expired.
             Ok(moment) => Ok(UnixMillis::try_from(moment.as_millisecond()).unwrap_or(0)),
             Err(error) => self.refuse(value.span(), "`expires` is no moment", &error.to_string(), WRITE),
+        }
+    }
+
+    fn context(
+        &self,
+        form: &Spanned<BTreeMap<Text, Spanned<Values>>>,
+        seen: &PairNames,
+    ) -> Result<Box<[Wanted]>, Mistake> {
+        if form.get_ref().is_empty() {
+            self.refuse(
+                form.span(),
+                "`context` is empty",
+                "an empty table asks for nothing",
+                "name a pair and its values, as context = { purpose = [\"billing\"] }, or remove it",
+            )?;
+        }
+        let mut wanted = Vec::with_capacity(form.get_ref().len());
+        for (name, values) in form.get_ref() {
+            let Some(seen_name) = seen.find(name.get_ref()) else {
+                let near = did_you_mean(name.get_ref(), seen.iter().map(|name| &**name));
+                let remedy = match near {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => "add it to policy.context_pairs, or name one of those".to_owned(),
+                };
+                return self.refuse(
+                    name.span(),
+                    &format!("`context` names the pair {}", quoted(name.get_ref())),
+                    "policy sees only pairs that the setting policy.context_pairs lists",
+                    &remedy,
+                );
+            };
+            let field = format!("context.{seen_name}");
+            let values: Vec<Text> =
+                values.get_ref().0.iter().map(|value| Spanned::new(values.span(), value.clone())).collect();
+            let span = values.first().map_or(name.span(), Spanned::span);
+            let values = self.list(&field, &Spanned::new(span, values), LIST_ENTRIES_MAX, pair_value)?;
+            wanted.push(Wanted { name: Arc::clone(seen_name), values: values.into() });
+        }
+        Ok(wanted.into())
+    }
+
+    fn fan_out(&self, form: &Spanned<FanOutForm>) -> Result<FanOut, Mistake> {
+        const WRITE: &str = "write it as fan_out = { tenants = 100, per = \"1h\" }";
+        let FanOutForm { tenants, per } = form.get_ref();
+        let count = u32::try_from(*tenants.get_ref()).ok().filter(|count| (1..=FAN_OUT_TENANTS_MAX).contains(count));
+        let Some(count) = count else {
+            let why = format!("a principal reaches 1 to {FAN_OUT_TENANTS_MAX} tenants");
+            return self.refuse(tenants.span(), &format!("`fan_out.tenants` is {}", tenants.get_ref()), &why, WRITE);
+        };
+        let what = format!("bad `fan_out.per` {}", quoted(per.get_ref()));
+        match milliseconds(per.get_ref()) {
+            Some(per_ms) if (FAN_OUT_PER_MS_MIN..=FAN_OUT_PER_MS_MAX).contains(&per_ms) => {
+                Ok(FanOut { tenants: count, per_ms })
+            }
+            Some(_) => self.refuse(per.span(), &what, "a window has from 1s to 30d", WRITE),
+            None => self.refuse(per.span(), &what, "it is no time with its unit, as 90s, 15m, 1h or 1d", WRITE),
         }
     }
 

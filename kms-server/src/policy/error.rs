@@ -8,13 +8,10 @@ pub enum PolicyError {
     /// The file of bindings has a mistake.
     #[error(transparent)]
     Bindings(Box<Mistake>),
+    /// A file of own policies has a mistake.
+    #[error(transparent)]
+    Own(Box<Mistake>),
     /// The templates that we ship do not fit the schema that we ship: a fault of this build.
     #[error("shipped permission templates: {0}")]
     Templates(String),
-}
-
-impl From<Mistake> for PolicyError {
-    fn from(mistake: Mistake) -> Self {
-        Self::Bindings(Box::new(mistake))
-    }
 }

@@ -2,15 +2,17 @@
 //!
 //! Pure: no I/O, no await, no clock. It sees names only and does not know what exists.
 //!
-//! **Invariant:** every permission that a binding gives was allowed by Cedar, from templates that
-//! were validated strictly against the schema. What is in front of it (principal, tenant, names,
-//! networks, expiry) only leaves bindings *out* of what Cedar is asked, and what Cedar cannot
+//! **Invariant:** every permission was allowed by Cedar: of a binding from templates that were
+//! validated strictly against the schema, of the users' own policies from these, validated likewise.
+//! What is in front of it (principal, tenant, names, networks, expiry, strength, pairs of the
+//! encryption context) only leaves bindings *out* of what Cedar is asked, and what Cedar cannot
 //! evaluate is denied. The test is `an_evaluation_error_denies`.
 //!
 //! # How it decides
 //!
-//! A policy that forbids comes before all that permit, so those are asked first, all of them. The
-//! service ships none; `Policy::build` is where they would come in.
+//! What forbids comes before all that permits: the users' own policies ([`own`]) can. Then the
+//! bindings are asked, then the own policies that permit, and after them what staff was granted
+//! ([`InForce`]). At last the fan-out limit of the binding that allowed it is looked at ([`fan_out`]).
 //!
 //! Each binding is linked once per principal or group that it lists, at load. A request is put to
 //! the few of them that give this action to this principal on this resource, here and now, in file
@@ -29,27 +31,37 @@
 //! | key | Encrypt, CreateKey, GetKey | the keys that `keys` names, in the tenants that `tenants` names; none without `keys` |
 //! | index | GetIndexKey | the indexes that `indexes` names, in those tenants; none without `indexes` |
 //! | tenant | CreateTenant, GetTenant, ListKeys | the tenants that `tenants` names, whatever `keys` says |
-//! | cluster | ListTenants, GetStatus, Lock, Unlock, ExportKeystore | the cluster, if `tenants` is `["*"]`; else nothing |
+//! | cluster | ListTenants, GetStatus, Lock, Reload | the cluster, if `tenants` is `["*"]`; else nothing |
 //!
 //! So `keys = ["pay-*"]` with `key-admin` lets CreateKey make `pay-7` and nothing else, but ListKeys
 //! shows the names of all keys of the tenant. `"*"` covers tenants and keys to come, too. A role
 //! that would give nothing, and a list that would limit nothing, are refused at load.
 //!
-//! A binding is in force while `now < expires` and for peers inside `networks`. If several
+//! A binding is in force while `now < expires`, for peers inside `networks`, for principals that
+//! were proved by all of `strength`, and where the encryption context has one of the values of each
+//! pair of `context`; so that one with `context` gives nothing to an action without a context. If several
 //! bindings allow, the first in the file is the one that decided. `GetCallerIdentity` tells a
 //! principal about itself and needs no binding.
 
 mod action;
+mod assemble;
 pub mod bindings;
+pub mod check;
 mod entities;
 mod error;
+mod explain;
+pub mod fan_out;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod in_force;
 mod names;
 mod network;
+pub mod own;
+mod pairs;
 mod remembered;
 mod resource;
 mod role;
+mod rule;
 mod templates;
 #[cfg(test)]
 mod tests;
@@ -57,25 +69,33 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::ops::Range;
 use std::sync::Arc;
 
-use cedar_policy::{Authorizer, Context, Entities, Entity, EntityUid, PolicyId, PolicySet};
+use cedar_policy::{Authorizer, Context, Entities, Entity, EntityUid, PolicySet};
 
 pub use crate::mistake::Mistake;
 pub use action::{Action, UnknownAction};
+pub use check::check;
 pub use error::PolicyError;
+pub use explain::{Considered, Explanation, Verdict};
+pub use fan_out::{FanOut, Reach};
+pub use in_force::{Granted, InForce};
+pub use names::Names;
+pub use pairs::{InvalidPairNames, PairNames, Pairs};
 pub use resource::Resource;
 pub use role::{Role, UnknownRole};
 
+#[cfg(test)]
 use crate::mistake::Source;
 use crate::noun::{Principal, Strength, TenantName, UnixMillis};
-use bindings::{Read, Tenants};
 use entities::Vocabulary;
-use names::Names;
-use network::Network;
-use remembered::{Place, Question, Remembered};
-use templates::{Level, Link, Scopes, Templates};
+#[cfg(test)]
+use own::OwnPolicy;
+use own::{Own, OwnSlice};
+use pairs::Seen;
+use remembered::{Given, Place, Question, Remembered};
+use rule::{Caller, Grant, Grantee, Rule, Slice};
+use templates::{Level, Templates};
 
 /// The rule of a decision that no binding made: a denial.
 pub const RULE_DEFAULT: &str = "default";
@@ -98,6 +118,8 @@ pub struct Request<'a> {
     pub action: Action,
     /// What it is asked of.
     pub resource: &'a Resource,
+    /// The pairs of its encryption context, if it carries one. Policy looks only at those that the settings list.
+    pub pairs: Option<&'a Pairs>,
 }
 
 /// An answer.
@@ -106,27 +128,60 @@ pub struct Request<'a> {
 pub struct Decision {
     /// Whether the principal may. Nothing but `true` is permission.
     pub allowed: bool,
-    /// The id of the binding or policy that decided, [`RULE_SELF`], or [`RULE_DEFAULT`].
+    /// The id of the binding, policy or grant that decided, [`RULE_SELF`], or [`RULE_DEFAULT`].
     pub rule: Arc<str>,
     /// Whether a policy failed to evaluate. Then it is a denial, and a fault of ours to be logged.
     pub errors: bool,
+    /// How many tenants the principal may reach by this rule: whoever asks counts them, by [`InForce::reach`].
+    pub fan_out: Option<FanOut>,
+}
+
+impl Decision {
+    /// Tells whether nothing allowed it, and nothing forbade it either.
+    fn is_by_default(&self) -> bool {
+        !self.allowed && !self.errors && &*self.rule == RULE_DEFAULT
+    }
+}
+
+/// The files that make a policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Files<'a> {
+    /// The bindings.
+    pub bindings: File<'a>,
+    /// The users' own policies.
+    pub own: &'a [File<'a>],
+    /// The pairs of encryption contexts that they may see.
+    pub pairs: &'a PairNames,
+}
+
+/// A file.
+#[derive(Clone, Copy, Debug)]
+pub struct File<'a> {
+    /// How mistakes call it.
+    pub label: &'a str,
+    /// What is in it.
+    pub text: &'a str,
 }
 
 /// All that decides, ready to be asked. Replaced as a whole.
 pub struct Policy {
     authorizer: Authorizer,
     vocabulary: Vocabulary,
-    /// What forbids, whatever permits.
-    forbids: PolicySet,
+    /// The users' own policies, if there are any.
+    own: Option<Own>,
+    /// The pairs that policy sees.
+    pairs: PairNames,
     /// In file order; a number elsewhere is an index into it.
     bindings: Vec<Rule>,
-    /// Who may be allowed anything at all.
+    /// Who may be allowed anything at all by bindings.
     callers: HashMap<Principal, Caller>,
     /// Principals and groups that bindings list.
     grantees: Vec<Grantee>,
     /// For each tenant the bindings that name it, in file order.
     by_tenant: HashMap<TenantName, Vec<usize>>,
     remembered: Remembered,
+    /// The hash of all that it was made of.
+    print: [u8; 32],
     rule_default: Arc<str>,
     rule_self: Arc<str>,
 }
@@ -146,235 +201,189 @@ pub struct BindingView {
     pub expires: Option<UnixMillis>,
 }
 
-/// What of a binding is needed to decide.
-struct Rule {
-    id: Arc<str>,
-    roles: Arc<[Role]>,
-    tenants: Tenants,
-    keys: Option<Names>,
-    indexes: Option<Names>,
-    networks: Option<Vec<Network>>,
-    expires: Option<UnixMillis>,
-    scopes: Scopes,
-}
-
-/// A principal that some binding lists, itself or by a group.
-struct Caller {
-    number: usize,
-    /// With its groups as parents.
-    entity: Entity,
-    grantees: Vec<usize>,
-    /// All networks that its bindings name, each once.
-    networks: Vec<Network>,
-}
-
-/// A principal or a group, with what it was granted, both lists in file order.
-#[derive(Default)]
-struct Grantee {
-    /// By bindings with `tenants = ["*"]`.
-    everywhere: Vec<Grant>,
-    /// By bindings that name tenants.
-    somewhere: Vec<Grant>,
-}
-
-/// The templates of one binding, linked for one grantee.
-struct Grant {
-    binding: usize,
-    links: Vec<Link>,
-}
-
-/// The grants that could allow a request, in file order.
-struct Slice<'a> {
-    grants: Vec<(&'a Rule, &'a PolicySet)>,
-    /// When no binding that could be among them expires: so long it is the same.
-    lasts: Range<UnixMillis>,
+/// All that could allow or forbid a request.
+struct Candidates<'a> {
+    slice: Slice<'a>,
+    own: OwnSlice<'a>,
 }
 
 impl Policy {
     /// The largest file of bindings, in bytes.
     pub const BINDINGS_BYTES_MAX: u64 = bindings::BINDINGS_FILE_BYTES_MAX as u64;
 
-    /// Reads a file of bindings. All or nothing: a file with a mistake is no policy.
+    /// Reads a file of bindings alone. All or nothing: a file with a mistake is no policy.
     pub fn load(text: &str, file_label: &str) -> Result<Self, PolicyError> {
-        Self::build(text, file_label, &Templates::shipped()?, PolicySet::new())
+        let bindings = File { label: file_label, text };
+        Self::read(&Files { bindings, own: &[], pairs: &PairNames::default() })
     }
 
-    /// Returns every mistake in a file of bindings: the first is the one that [`Policy::load`] refuses it for.
-    pub fn mistakes(text: &str, file_label: &str) -> Vec<Mistake> {
-        match Templates::shipped() {
-            Ok(templates) => bindings::read(Source { file: file_label, text }, &templates).mistakes,
-            Err(_) => Vec::new(),
+    /// Reads files. All or nothing: with a mistake in any of them it is no policy.
+    pub fn read(files: &Files<'_>) -> Result<Self, PolicyError> {
+        let templates = Templates::shipped()?;
+        let read = check::read(files, templates)?;
+        if let Some(first) = read.bindings.mistakes.into_iter().next() {
+            return Err(PolicyError::Bindings(Box::new(first)));
         }
+        if let Some(first) = read.own_mistakes.into_iter().next() {
+            return Err(PolicyError::Own(Box::new(first)));
+        }
+        let own = (!read.own.is_empty()).then(|| Own::new(read.own, files.pairs.clone()));
+        let print = check::print(files);
+        let bindings::Read { bindings, groups, .. } = read.bindings;
+        Ok(Self { print, ..Self::assemble(bindings, groups, own, files.pairs.clone(), templates)? })
     }
 
-    fn build(text: &str, file: &str, templates: &Templates, forbids: PolicySet) -> Result<Self, PolicyError> {
-        let Read { bindings, groups, mistakes } = bindings::read(Source { file, text }, templates);
-        if let Some(first) = mistakes.into_iter().next() {
-            return Err(first.into());
+    /// Returns every mistake in files: the first is the one that [`Policy::read`] refuses them for.
+    pub fn mistakes(files: &Files<'_>) -> Vec<Mistake> {
+        let read = Templates::shipped().and_then(|templates| check::read(files, templates));
+        read.map_or_else(|_| Vec::new(), |read| read.bindings.mistakes.into_iter().chain(read.own_mistakes).collect())
+    }
+
+    #[cfg(test)]
+    fn build(files: &Files<'_>, templates: &Templates, own: Vec<OwnPolicy>) -> Result<Self, PolicyError> {
+        let read =
+            bindings::read(Source { file: files.bindings.label, text: files.bindings.text }, templates, files.pairs);
+        if let Some(first) = read.mistakes.into_iter().next() {
+            return Err(PolicyError::Bindings(Box::new(first)));
         }
-        let vocabulary = Vocabulary::new();
-        let mut rules = Vec::with_capacity(bindings.len());
-        let mut by_tenant: HashMap<TenantName, Vec<usize>> = HashMap::new();
-        let mut grantees: Vec<Grantee> = Vec::new();
-        let mut grantee_of: HashMap<EntityUid, usize> = HashMap::new();
-        let mut callers: HashMap<Principal, (HashSet<EntityUid>, Vec<usize>)> = HashMap::new();
-        for (number, binding) in bindings.into_iter().enumerate() {
-            let id = &*binding.id;
-            let everywhere = matches!(binding.tenants, Tenants::Every);
-            let scopes = Scopes {
-                cluster: everywhere.then(|| vocabulary.cluster()),
-                tenants: Some(vocabulary.tenant_scope(id)),
-                keys: binding.keys.as_ref().map(|_| vocabulary.key_scope(id)),
-                indexes: binding.indexes.as_ref().map(|_| vocabulary.index_scope(id)),
-            };
-            let of_principals = binding.principals.iter().map(|p| (vocabulary.principal(p), Some(p)));
-            let of_groups = binding.groups.iter().map(|name| (vocabulary.group(name), None));
-            for (uid, principal) in of_principals.chain(of_groups) {
-                let links = templates.link(id, &binding.roles, &uid, &scopes)?;
-                let index = *grantee_of.entry(uid).or_insert_with(|| {
-                    grantees.push(Grantee::default());
-                    grantees.len() - 1
-                });
-                if let Some(principal) = principal {
-                    let (_, own) = callers.entry(principal.clone()).or_default();
-                    if !own.contains(&index) {
-                        own.push(index);
-                    }
-                }
-                let grant = Grant { binding: number, links };
-                if let Some(grantee) = grantees.get_mut(index) {
-                    let list = if everywhere { &mut grantee.everywhere } else { &mut grantee.somewhere };
-                    list.push(grant);
-                }
-            }
-            if let Tenants::Named(tenants) = &binding.tenants {
-                for tenant in tenants {
-                    by_tenant.entry(tenant.clone()).or_default().push(number);
-                }
-            }
-            rules.push(Rule {
-                id: binding.id,
-                roles: binding.roles,
-                tenants: binding.tenants,
-                keys: binding.keys,
-                indexes: binding.indexes,
-                networks: binding.networks,
-                expires: binding.expires,
-                scopes,
-            });
-        }
-        for group in groups {
-            let uid = vocabulary.group(&group.name);
-            // A group that no binding lists gives nothing: who is only there stays unknown.
-            let Some(&index) = grantee_of.get(&uid) else { continue };
-            for member in group.members {
-                let (parents, of) = callers.entry(member).or_default();
-                parents.insert(uid.clone());
-                of.push(index);
-            }
-        }
-        let networks_of = |of: &[usize]| {
-            let grants = of.iter().filter_map(|&index| grantees.get(index)).flat_map(Grantee::grants);
-            let mut networks: Vec<Network> = Vec::new();
-            for network in grants.filter_map(|grant| rules.get(grant.binding)?.networks.as_deref()).flatten() {
-                // One more than can be told apart is as good as all of them.
-                if networks.len() <= NETWORKS_TOLD_MAX && !networks.contains(network) {
-                    networks.push(*network);
-                }
-            }
-            networks
-        };
-        let callers = callers
-            .into_iter()
-            .enumerate()
-            .map(|(number, (principal, (groups, grantees)))| {
-                let entity = Entity::new_no_attrs(vocabulary.principal(&principal), groups);
-                let networks = networks_of(&grantees);
-                (principal, Caller { number, entity, grantees, networks })
-            })
-            .collect();
-        Ok(Self {
-            authorizer: Authorizer::new(),
-            vocabulary,
-            forbids,
-            bindings: rules,
-            callers,
-            grantees,
-            by_tenant,
-            remembered: Remembered::new(),
-            rule_default: RULE_DEFAULT.into(),
-            rule_self: RULE_SELF.into(),
-        })
+        let own = (!own.is_empty()).then(|| Own::new(own, files.pairs.clone()));
+        Self::assemble(read.bindings, read.groups, own, files.pairs.clone(), templates)
+    }
+
+    /// Returns the hash of all that it was made of: bindings, own policies with the names of their files, templates,
+    /// schema, and the names of the pairs it sees.
+    pub fn print(&self) -> [u8; 32] {
+        self.print
+    }
+
+    /// Tells whether it looks at any pair of an encryption context.
+    pub fn sees_pairs(&self) -> bool {
+        !self.pairs.is_empty()
     }
 
     /// Decides. What nothing allows is denied.
     pub fn authorize(&self, request: &Request<'_>) -> Decision {
         if request.action == Action::GetCallerIdentity {
-            return Decision { allowed: true, rule: Arc::clone(&self.rule_self), errors: false };
+            return self.allow(Given { rule: Arc::clone(&self.rule_self), fan_out: None });
         }
-        let Some(caller) = self.callers.get(request.principal) else {
-            return self.deny(false);
-        };
-        let (action, resource, place) = (request.action, request.resource, caller.place(request.net));
-        let question = Question { caller: caller.number, action, resource, place };
-        if let Some(rule) = self.remembered.find(&question, request.now) {
-            return Decision { allowed: true, rule, errors: false };
+        let caller = self.callers.get(request.principal);
+        let question = caller.map(|caller| self.question(caller, request));
+        if let Some(given) = question.and_then(|question| self.remembered.find(&question, request.now)) {
+            return self.allow(given);
         }
-        let slice = self.slice(caller, request);
-        let decision = self.decide(caller, request, &slice.grants);
-        if decision.allowed {
-            self.remembered.keep(&question, slice.lasts, &decision.rule);
+        let candidates = self.candidates(caller, request);
+        let decision = self.decide(caller, request, &candidates);
+        if let Some(question) = question.filter(|_| decision.allowed) {
+            let given = Given { rule: Arc::clone(&decision.rule), fan_out: decision.fan_out };
+            self.remembered.keep(&question, candidates.slice.lasts, given);
         }
         decision
     }
 
+    /// Decides without what is remembered.
+    pub fn anew(&self, request: &Request<'_>) -> Decision {
+        let caller = self.callers.get(request.principal);
+        self.decide(caller, request, &self.candidates(caller, request))
+    }
+
+    /// Returns all that a decision depends on, but for the time.
+    fn question<'a>(&'a self, caller: &'a Caller, request: &Request<'a>) -> Question<'a> {
+        let Request { strength, net, action, resource, pairs, .. } = *request;
+        let (place, names) = match self.own {
+            // They may read all of it.
+            Some(_) => (Place::At(net.to_canonical()), self.pairs.as_slice()),
+            None => (caller.place(net), &caller.pairs[..]),
+        };
+        Question { caller: caller.number, strength, action, resource, place, seen: Seen { names, pairs } }
+    }
+
+    fn candidates(&self, caller: Option<&Caller>, request: &Request<'_>) -> Candidates<'_> {
+        let groups = caller.map_or(&[][..], |caller| &caller.groups);
+        let own = self.own.as_ref();
+        let own = own.map(|own| own.slice(request.principal, groups, request.action, request.resource));
+        let slice = caller.map(|caller| self.slice(caller, request));
+        Candidates { slice: slice.unwrap_or_default(), own: own.unwrap_or_default() }
+    }
+
     /// Decides by asking Cedar.
-    fn decide(&self, caller: &Caller, request: &Request<'_>, grants: &[(&Rule, &PolicySet)]) -> Decision {
-        if grants.is_empty() {
+    fn decide(&self, caller: Option<&Caller>, request: &Request<'_>, candidates: &Candidates<'_>) -> Decision {
+        let Candidates { slice, own } = candidates;
+        if slice.grants.is_empty() && own.permits.is_empty() {
             return self.deny(false);
         }
-        let Some((question, entities)) = self.ask(caller, request, grants) else {
+        let Some(asked) = self.ask(caller, request, candidates) else {
             return self.deny(true);
         };
-        let ask = |policies: &PolicySet| {
-            let answer = self.authorizer.is_authorized(&question, policies, &entities);
-            // Cedar skips a policy that fails to evaluate. We do not know what it would have said.
-            let errors = answer.diagnostics().errors().next().is_some();
-            (!errors).then_some(answer)
-        };
-        if !self.forbids.is_empty() {
-            let Some(answer) = ask(&self.forbids) else { return self.deny(true) };
-            // Nothing here permits, so that its reasons are what forbids.
-            let forbidding = answer.diagnostics().reason().min_by_key(|id| <PolicyId as AsRef<str>>::as_ref(id));
-            if let Some(id) = forbidding {
-                return Decision { allowed: false, rule: AsRef::<str>::as_ref(id).into(), errors: false };
+        if let Some(forbidden) = self.forbidden(&asked, own) {
+            return forbidden;
+        }
+        for (rule, policies) in &slice.grants {
+            match asked.of(&self.authorizer, policies) {
+                Some(true) => return self.allow(Given { rule: Arc::clone(&rule.id), fan_out: rule.fan_out }),
+                Some(false) => {}
+                None => return self.deny(true),
             }
         }
-        for (rule, policies) in grants {
-            let Some(answer) = ask(policies) else { return self.deny(true) };
-            if answer.decision() == cedar_policy::Decision::Allow {
-                return Decision { allowed: true, rule: Arc::clone(&rule.id), errors: false };
+        for policy in &own.permits {
+            match asked.of(&self.authorizer, &policy.policies) {
+                Some(true) => return self.allow(Given { rule: Arc::clone(&policy.id), fan_out: None }),
+                Some(false) => {}
+                None => return self.deny(true),
             }
         }
         self.deny(false)
     }
 
+    fn forbidden(&self, asked: &Asked, own: &OwnSlice<'_>) -> Option<Decision> {
+        own.forbids.iter().find_map(|policy| match asked.forbids(&self.authorizer, &policy.policies) {
+            Some(false) => None,
+            Some(true) => Some(Decision { rule: Arc::clone(&policy.id), ..self.deny(false) }),
+            None => Some(self.deny(true)),
+        })
+    }
+
+    /// Returns the denial by what forbids this, if anything does, for something else that would permit it.
+    fn forbids(&self, request: &Request<'_>) -> Option<Decision> {
+        self.own.as_ref()?;
+        let caller = self.callers.get(request.principal);
+        let candidates = Candidates { slice: Slice::default(), ..self.candidates(caller, request) };
+        if candidates.own.forbids.is_empty() {
+            return None;
+        }
+        match self.ask(caller, request, &candidates) {
+            Some(asked) => self.forbidden(&asked, &candidates.own),
+            None => Some(self.deny(true)),
+        }
+    }
+
     /// Returns the bindings in force for a principal at this address and time, in file order: what
     /// a caller may be told of itself.
     pub fn bindings_of(&self, principal: &Principal, net: IpAddr, now: UnixMillis) -> Vec<BindingView> {
-        let Some(caller) = self.callers.get(principal) else {
-            return Vec::new();
-        };
+        let rules = self.rules_of(principal).into_iter().filter_map(|number| self.bindings.get(number));
+        rules.filter(|rule| rule.lasts(now) && rule.reaches(net)).map(Rule::view).collect()
+    }
+
+    /// Returns the fan-out limit of a binding.
+    fn fan_out_of(&self, id: &str) -> Option<FanOut> {
+        self.bindings.iter().find(|rule| *rule.id == *id)?.fan_out
+    }
+
+    /// Returns the bindings that list a principal, itself or by a group, in file order.
+    fn rules_of(&self, principal: &Principal) -> Vec<usize> {
+        let Some(caller) = self.callers.get(principal) else { return Vec::new() };
         let mut numbers: Vec<usize> =
             self.grantees_of(caller).flat_map(Grantee::grants).map(|grant| grant.binding).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        let rules = numbers.into_iter().filter_map(|number| self.bindings.get(number));
-        rules.filter(|rule| rule.lasts(now) && rule.reaches(net)).map(Rule::view).collect()
+        numbers
+    }
+
+    fn allow(&self, given: Given) -> Decision {
+        Decision { allowed: true, rule: given.rule, errors: false, fan_out: given.fan_out }
     }
 
     fn deny(&self, errors: bool) -> Decision {
-        Decision { allowed: false, rule: Arc::clone(&self.rule_default), errors }
+        Decision { allowed: false, rule: Arc::clone(&self.rule_default), errors, fan_out: None }
     }
 
     fn grantees_of(&self, caller: &Caller) -> impl Iterator<Item = &Grantee> {
@@ -406,15 +415,10 @@ impl Policy {
         let mut slice = Slice { grants: Vec::with_capacity(grants.len()), lasts: 0..UnixMillis::MAX };
         for grant in grants {
             let Some(rule) = self.bindings.get(grant.binding) else { continue };
-            match rule.expires {
-                Some(end) if end <= request.now => slice.lasts.start = slice.lasts.start.max(end),
-                Some(end) => slice.lasts.end = slice.lasts.end.min(end),
-                None => {}
-            }
+            rule.narrow(request.now, &mut slice.lasts);
             let link = grant.links.iter().find(|link| link.is_about(request.action, level));
             if let Some(link) = link
-                && rule.lasts(request.now)
-                && rule.reaches(request.net)
+                && rule.holds(request)
                 && rule.scope_with(request.resource).is_some()
             {
                 slice.grants.push((rule, &link.policies));
@@ -424,15 +428,11 @@ impl Policy {
     }
 
     /// Returns the question in Cedar's words: the request, and the entities it speaks of.
-    fn ask(
-        &self,
-        caller: &Caller,
-        request: &Request<'_>,
-        slice: &[(&Rule, &PolicySet)],
-    ) -> Option<(cedar_policy::Request, Entities)> {
+    fn ask(&self, caller: Option<&Caller>, request: &Request<'_>, candidates: &Candidates<'_>) -> Option<Asked> {
+        let Candidates { slice, own } = candidates;
         // The whole chain stands in the resource's own parents: Cedar sees its closure only.
         let mut parents: HashSet<EntityUid> =
-            slice.iter().filter_map(|(rule, _)| rule.scope_with(request.resource)).cloned().collect();
+            slice.grants.iter().filter_map(|(rule, _)| rule.scope_with(request.resource)).cloned().collect();
         match request.resource {
             Resource::Cluster => parents.clear(),
             Resource::Tenant(_) => {
@@ -442,70 +442,44 @@ impl Policy {
                 parents.extend([self.vocabulary.tenant(tenant), self.vocabulary.cluster()]);
             }
         }
-        let resource = self.vocabulary.resource(request.resource);
-        let entity = Entity::new_no_attrs(resource.clone(), parents);
-        let entities = Entities::from_entities([caller.entity.clone(), entity], None).ok()?;
-        let action = self.vocabulary.action(request.action)?.clone();
-        let principal = caller.entity.uid();
-        let question = cedar_policy::Request::new(principal, action, resource, Context::empty(), None).ok()?;
-        Some((question, entities))
-    }
-}
-
-impl Caller {
-    /// Returns what its bindings can tell of an address.
-    fn place(&self, net: IpAddr) -> Place {
-        if self.networks.len() > NETWORKS_TOLD_MAX {
-            return Place::At(net);
-        }
-        let told = self.networks.iter().enumerate().filter(|(_, network)| network.contains(net));
-        Place::Inside(told.fold(0, |bits, (number, _)| bits | 1 << number))
-    }
-}
-
-/// The most networks of one caller that are told apart by a bit each.
-const NETWORKS_TOLD_MAX: usize = 64;
-
-impl Grantee {
-    fn grants(&self) -> impl Iterator<Item = &Grant> {
-        self.everywhere.iter().chain(&self.somewhere)
-    }
-}
-
-impl Rule {
-    fn lasts(&self, now: UnixMillis) -> bool {
-        self.expires.is_none_or(|end| now < end)
-    }
-
-    fn reaches(&self, net: IpAddr) -> bool {
-        self.networks.as_ref().is_none_or(|networks| networks.iter().any(|n| n.contains(net)))
-    }
-
-    fn view(&self) -> BindingView {
-        BindingView {
-            id: Arc::clone(&self.id),
-            roles: Arc::clone(&self.roles),
-            tenants: self.tenants.entries(),
-            keys: self.keys.as_ref().map(Names::entries).unwrap_or_default(),
-            expires: self.expires,
-        }
-    }
-
-    /// Returns the scope that the resource lies in. This alone says what a binding covers; the
-    /// index by tenant only saves asking it of every binding.
-    fn scope_with(&self, resource: &Resource) -> Option<&EntityUid> {
-        let names = |list: &Option<Names>, name: &str| list.as_ref().is_some_and(|n| n.covers(name));
-        let (scope, covered) = match resource {
-            Resource::Cluster => (&self.scopes.cluster, true),
-            Resource::Tenant(tenant) => (&self.scopes.tenants, self.tenants.covers(tenant)),
-            Resource::Key(tenant, key) => {
-                (&self.scopes.keys, self.tenants.covers(tenant) && names(&self.keys, key.as_str()))
-            }
-            Resource::Index(tenant, index) => {
-                (&self.scopes.indexes, self.tenants.covers(tenant) && names(&self.indexes, index.as_str()))
-            }
+        let who = match caller {
+            Some(caller) => caller.entity.clone(),
+            None => Entity::new_no_attrs(self.vocabulary.principal(request.principal), HashSet::new()),
         };
-        scope.as_ref().filter(|_| covered)
+        let resource = self.vocabulary.resource(request.resource);
+        let (principal, entity) = (who.uid(), Entity::new_no_attrs(resource.clone(), parents));
+        let entities = Entities::from_entities([who, entity], None).ok()?;
+        let action = self.vocabulary.action(request.action)?.clone();
+        let context = match &self.own {
+            Some(all) if !own.is_empty() => all.context(request)?,
+            Some(_) | None => Context::empty(),
+        };
+        let question = cedar_policy::Request::new(principal, action, resource, context, None).ok()?;
+        Some(Asked { question, entities })
+    }
+}
+
+/// A question in Cedar's words.
+struct Asked {
+    question: cedar_policy::Request,
+    entities: Entities,
+}
+
+impl Asked {
+    /// Returns whether policies permit this, or nothing: Cedar skips a policy that fails to evaluate, and we do not
+    /// know what it would have said.
+    fn of(&self, authorizer: &Authorizer, policies: &PolicySet) -> Option<bool> {
+        let answer = authorizer.is_authorized(&self.question, policies, &self.entities);
+        let errors = answer.diagnostics().errors().next().is_some();
+        (!errors).then(|| answer.decision() == cedar_policy::Decision::Allow)
+    }
+
+    /// As [`Asked::of`], of policies that all forbid.
+    fn forbids(&self, authorizer: &Authorizer, policies: &PolicySet) -> Option<bool> {
+        let answer = authorizer.is_authorized(&self.question, policies, &self.entities);
+        let errors = answer.diagnostics().errors().next().is_some();
+        // Nothing here permits, so that a reason is what forbids.
+        (!errors).then(|| answer.diagnostics().reason().next().is_some())
     }
 }
 

@@ -31,11 +31,14 @@ impl FromStr for Pattern {
     }
 }
 
-/// All entries of one list.
+/// All entries of one list: names, `prefix*`, or `*`.
 #[derive(Clone, Debug)]
-pub(super) enum Names {
+pub struct Names(Listed);
+
+#[derive(Clone, Debug)]
+enum Listed {
     Every,
-    Listed {
+    These {
         names: HashSet<Box<str>>,
         /// In byte order, none the beginning of another: so at most one is the beginning of a
         /// name, and it is the last one that is not behind that name.
@@ -44,11 +47,22 @@ pub(super) enum Names {
 }
 
 impl Names {
-    pub fn new(patterns: Vec<Pattern>) -> Self {
+    /// Reads a list as it stands in a binding.
+    pub fn read<S: AsRef<str>>(list: &[S]) -> Result<Self, InvalidName> {
+        let patterns: Result<Vec<Pattern>, InvalidName> = list.iter().map(|text| text.as_ref().parse()).collect();
+        Ok(Self::new(patterns?))
+    }
+
+    /// Returns the list that covers every name.
+    pub fn every() -> Self {
+        Self(Listed::Every)
+    }
+
+    pub(super) fn new(patterns: Vec<Pattern>) -> Self {
         let (mut names, mut all_prefixes) = (HashSet::new(), Vec::new());
         for pattern in patterns {
             match pattern {
-                Pattern::Every => return Self::Every,
+                Pattern::Every => return Self(Listed::Every),
                 Pattern::Prefix(prefix) => all_prefixes.push(prefix),
                 Pattern::Name(name) => {
                     names.insert(name);
@@ -62,14 +76,14 @@ impl Names {
                 prefixes.push(prefix);
             }
         }
-        Self::Listed { names, prefixes }
+        Self(Listed::These { names, prefixes })
     }
 
     /// Returns the entries, in byte order; a prefix that another one covers is not among them.
     pub fn entries(&self) -> Vec<String> {
-        match self {
-            Self::Every => vec!["*".to_owned()],
-            Self::Listed { names, prefixes } => {
+        match &self.0 {
+            Listed::Every => vec!["*".to_owned()],
+            Listed::These { names, prefixes } => {
                 let names = names.iter().map(|name| name.to_string());
                 let mut entries: Vec<String> =
                     names.chain(prefixes.iter().map(|prefix| format!("{prefix}*"))).collect();
@@ -79,10 +93,11 @@ impl Names {
         }
     }
 
+    /// Tells whether a name is among them.
     pub fn covers(&self, name: &str) -> bool {
-        match self {
-            Self::Every => true,
-            Self::Listed { names, prefixes } => {
+        match &self.0 {
+            Listed::Every => true,
+            Listed::These { names, prefixes } => {
                 let behind = prefixes.partition_point(|prefix| **prefix <= *name);
                 let nearest = behind.checked_sub(1).and_then(|last| prefixes.get(last));
                 names.contains(name) || nearest.is_some_and(|prefix| name.starts_with(&**prefix))

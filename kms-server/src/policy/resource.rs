@@ -18,6 +18,20 @@ pub enum Resource {
 }
 
 impl Resource {
+    /// Reads a path, as it is shown.
+    pub fn read(path: &str) -> Option<Self> {
+        let mut parts = path.splitn(4, '/');
+        Some(match (parts.next()?, parts.next(), parts.next(), parts.next()) {
+            ("cluster", None, ..) => Self::Cluster,
+            ("tenants", Some(tenant), None, _) => Self::Tenant(tenant.parse().ok()?),
+            ("tenants", Some(tenant), Some("keys"), Some(key)) => Self::Key(tenant.parse().ok()?, key.parse().ok()?),
+            ("tenants", Some(tenant), Some("indexes"), Some(index)) => {
+                Self::Index(tenant.parse().ok()?, index.parse().ok()?)
+            }
+            _ => return None,
+        })
+    }
+
     /// Returns the tenant that the resource is or belongs to; the cluster has none.
     pub fn tenant(&self) -> Option<&TenantName> {
         match self {
@@ -51,7 +65,23 @@ mod tests {
             Resource::Key(tenant(), "k".parse().unwrap()),
             Resource::Index(tenant(), "i".parse().unwrap()),
         ]
-        .map(|resource| resource.to_string());
+        .map(|resource| {
+            let shown = resource.to_string();
+            assert_eq!(Resource::read(&shown), Some(resource));
+            shown
+        });
         assert_eq!(shown, ["cluster", "tenants/acme", "tenants/acme/keys/k", "tenants/acme/indexes/i"]);
+        for bad in [
+            "",
+            "Cluster",
+            "cluster/",
+            "tenants",
+            "tenants/",
+            "tenants/a/keys",
+            "tenants/a/keys/",
+            "tenants/a/keys/k/x",
+        ] {
+            assert_eq!(Resource::read(bad), None, "{bad}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::LazyLock;
 
 use cedar_policy::{
     ActionConstraint, Effect, EntityUid, PolicyId, PolicySet, PolicySetError, Schema, SlotId, Template, ValidationMode,
@@ -81,11 +82,12 @@ impl Link {
     /// Tells whether these are the policies with this action, at this level, in their scope. On
     /// all others Cedar would say nothing.
     pub fn is_about(&self, action: Action, level: Level) -> bool {
-        self.level == level && self.actions & bit(action) != 0
+        self.level == level && self.actions & action_bit(action) != 0
     }
 }
 
-const fn bit(action: Action) -> u64 {
+/// Returns the bit of an action in a set of them.
+pub(super) const fn action_bit(action: Action) -> u64 {
     1 << action as u64
 }
 
@@ -95,7 +97,7 @@ const _: () = assert!(Action::ALL.len() <= 64, "there is a bit for each action")
 fn actions(template: &Template) -> u64 {
     let bits = |uids: &[EntityUid]| {
         let named = |action: &&Action| uids.iter().any(|uid| uid.id().unescaped() == action.as_str());
-        Action::ALL.iter().filter(named).fold(0, |bits, &action| bits | bit(action))
+        Action::ALL.iter().filter(named).fold(0, |bits, &action| bits | action_bit(action))
     };
     match template.action_constraint() {
         ActionConstraint::Any => u64::MAX,
@@ -104,14 +106,18 @@ fn actions(template: &Template) -> u64 {
     }
 }
 
+/// The text of the templates that we ship.
+pub(super) const TEMPLATES: &str = include_str!("templates.cedar");
+
 /// The templates of all roles.
 pub(super) struct Templates(BTreeMap<(Role, Level), Template>);
 
 impl Templates {
-    /// Returns the templates that we ship.
-    pub fn shipped() -> Result<Self, PolicyError> {
-        Self::validated(include_str!("templates.cedar"), include_str!("schema.cedarschema"))
-            .map_err(PolicyError::Templates)
+    /// Returns the templates that we ship. They are read once: that costs a thousand times as much as a small file.
+    pub fn shipped() -> Result<&'static Self, PolicyError> {
+        static SHIPPED: LazyLock<Result<Templates, String>> =
+            LazyLock::new(|| Templates::validated(TEMPLATES, include_str!("schema.cedarschema")));
+        SHIPPED.as_ref().map_err(|error| PolicyError::Templates(error.clone()))
     }
 
     fn validated(templates: &str, schema: &str) -> Result<Self, String> {
@@ -161,6 +167,11 @@ impl Templates {
         self.0.keys().filter(move |(of, _)| *of == role).map(|&(_, level)| level)
     }
 
+    /// Tells whether a role permits an action at a level.
+    pub fn gives(&self, role: Role, level: Level, action: Action) -> bool {
+        self.0.get(&(role, level)).is_some_and(|template| actions(template) & action_bit(action) != 0)
+    }
+
     /// Links the templates of a binding's roles for one principal or group it lists.
     pub fn link(
         &self,
@@ -182,9 +193,9 @@ impl Templates {
             // Each action goes to the set of just those templates that have it.
             let mut actions_of: BTreeMap<Vec<Role>, u64> = BTreeMap::new();
             for &action in Action::ALL {
-                let acting = of_level.iter().filter(|(_, _, actions)| actions & bit(action) != 0);
+                let acting = of_level.iter().filter(|(_, _, actions)| actions & action_bit(action) != 0);
                 let acting: Vec<Role> = acting.map(|(role, ..)| *role).collect();
-                *actions_of.entry(acting).or_default() |= bit(action);
+                *actions_of.entry(acting).or_default() |= action_bit(action);
             }
             actions_of.remove(&Vec::new());
             for (acting, actions) in actions_of {
@@ -217,7 +228,6 @@ mod tests {
     use crate::policy::Action;
 
     const SCHEMA: &str = include_str!("schema.cedarschema");
-    const TEMPLATES: &str = include_str!("templates.cedar");
 
     #[test]
     fn the_shipped_templates_are_strictly_valid() {

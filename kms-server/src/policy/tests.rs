@@ -1,4 +1,8 @@
+mod conditions;
+mod explained;
+mod granted;
 mod mistakes;
+mod own_policies;
 mod remembered;
 
 use super::*;
@@ -37,6 +41,7 @@ fn decide(policy: &Policy, who: &str, net: &str, now: UnixMillis, action: Action
         now,
         action,
         resource: of,
+        pairs: None,
     })
 }
 
@@ -483,7 +488,9 @@ fn an_evaluation_error_denies() {
         let text = format!(
             "[[binding]]\nid = \"b\"\nroles = [{roles}]\nprincipals = [\"{BILLING}\"]\ntenants = [\"acme\"]\nkeys = [\"*\"]"
         );
-        Policy::build(&text, "bindings.toml", &Templates::unvalidated(&templates), PolicySet::new()).unwrap()
+        let bindings = File { label: "bindings.toml", text: &text };
+        let files = Files { bindings, own: &[], pairs: &PairNames::default() };
+        Policy::build(&files, &Templates::unvalidated(&templates), Vec::new()).unwrap()
     };
     let of = key("acme", "k");
     let sound = load(format!("{permit};"), r#""encrypter""#);

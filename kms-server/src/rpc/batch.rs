@@ -14,7 +14,7 @@ use kms_proto::v1;
 
 use super::MESSAGE_BYTES_MAX;
 use super::error::Error;
-use super::pipeline::{Call, Done, Failed, Operation};
+use super::pipeline::{Call, Contexts, Done, Failed, Operation};
 use super::status::item_error;
 use super::tally::{Ids, Tally, id_of};
 use crate::audit::Leaf;
@@ -52,6 +52,9 @@ pub(super) trait Many: Sized + Send + Sync {
 
     /// Says which permissions the batch needs; those of the single form.
     fn asks(batch: &Batch<Self>) -> Vec<(Action, Resource)>;
+
+    /// Returns the pairs of each encryption context that it carries.
+    fn contexts(&self) -> Contexts<'_>;
 
     /// Returns the key whose primary version seals, if the verb seals.
     fn seals_under(batch: &Batch<Self>) -> Option<&KeyName>;
@@ -159,6 +162,10 @@ impl<M: Many> Operation for Batch<M> {
 
     fn asks(&self) -> Vec<(Action, Resource)> {
         M::asks(self)
+    }
+
+    fn contexts(&self) -> Contexts<'_> {
+        self.many.contexts()
     }
 
     fn about(&self) -> Leaf {

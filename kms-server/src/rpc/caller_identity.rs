@@ -25,7 +25,7 @@ impl Operation for GetCallerIdentity {
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<GetCallerIdentityResponse>, Failed> {
         let net = call.who.net.ok_or(Error::Denied)?;
-        let bindings = call.api.policy.load().bindings_of(call.principal, net, call.now);
+        let bindings = call.api.policy.bindings_of(call.principal, net, call.now);
         Ok(Done::read(GetCallerIdentityResponse {
             principal: call.principal.to_string(),
             auth_method: auth_method(call.strength).into(),

@@ -10,7 +10,7 @@ use super::convert::duration;
 use super::error::Error;
 use super::get_data_key::{Fate, about, get_one, get_part};
 use super::parse;
-use super::pipeline::{Call, Done, Failed, Operation};
+use super::pipeline::{Call, Contexts, Done, Failed, Operation};
 use super::status::item_error;
 use super::tally::{Ids, Tally};
 use crate::audit::Leaf;
@@ -18,12 +18,13 @@ use crate::audit::leaf::REPEATED;
 use crate::crypto::{CallerPairs, ContextHash};
 use crate::keyring::{self, Created, MadeDataKey, NewDataKeys, Terms};
 use crate::noun::{KeyName, KeyVersion, TenantName};
-use crate::policy::{Action, Resource};
+use crate::policy::{Action, Pairs, Resource};
 
 pub(super) struct CreateDataKey {
     tenant: TenantName,
     key: KeyName,
     context: ContextHash,
+    context_pairs: Pairs,
     omit_plaintext: bool,
     terms: Terms,
 }
@@ -37,15 +38,26 @@ impl Operation for CreateDataKey {
         let (tenant, key) = parse::key("key", &wire.key)?;
         let context = parse::context(&tenant, &wire.encryption_context, &wire.aad)?;
         let terms = terms(&wire.request_id, wire.validate_only, ("etag", ""))?;
-        Ok(Self { tenant, key, context, omit_plaintext: wire.omit_plaintext, terms })
+        Ok(Self {
+            tenant,
+            key,
+            context,
+            omit_plaintext: wire.omit_plaintext,
+            terms,
+            context_pairs: wire.encryption_context,
+        })
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {
         vec![(Action::CreateDataKey, Resource::Key(self.tenant.clone(), self.key.clone()))]
     }
 
+    fn contexts(&self) -> Contexts<'_> {
+        [Some(&self.context_pairs), None]
+    }
+
     async fn perform(self, call: &Call<'_>) -> Result<Done<CreateDataKeyResponse>, Failed> {
-        let Self { tenant, key, context, omit_plaintext, terms } = self;
+        let Self { tenant, key, context, omit_plaintext, terms, .. } = self;
         let new = NewDataKeys {
             tenant: tenant.clone(),
             key: key.clone(),
@@ -94,6 +106,7 @@ pub(super) struct BatchCreateDataKeys {
     tenant: TenantName,
     key: KeyName,
     pairs: CallerPairs,
+    context_pairs: Pairs,
     items: Vec<v1::BatchCreateDataKeysItem>,
     omit_plaintext: bool,
     terms: Terms,
@@ -109,7 +122,15 @@ impl Operation for BatchCreateDataKeys {
         let pairs = parse::pairs(&tenant, &wire.encryption_context)?;
         batch::check_count(wire.items.len())?;
         let terms = terms(&wire.request_id, wire.validate_only, ("etag", ""))?;
-        Ok(Self { tenant, key, pairs, items: wire.items, omit_plaintext: wire.omit_plaintext, terms })
+        Ok(Self {
+            tenant,
+            key,
+            pairs,
+            context_pairs: wire.encryption_context,
+            items: wire.items,
+            omit_plaintext: wire.omit_plaintext,
+            terms,
+        })
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {
@@ -118,6 +139,10 @@ impl Operation for BatchCreateDataKeys {
 
     fn operations(&self) -> usize {
         self.items.len()
+    }
+
+    fn contexts(&self) -> Contexts<'_> {
+        [Some(&self.context_pairs), None]
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<v1::BatchCreateDataKeysResponse>, Failed> {

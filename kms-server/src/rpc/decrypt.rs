@@ -5,18 +5,19 @@ use kms_proto::v1::{self, DecryptRequest, DecryptResponse};
 use super::batch::{self, All, Batch, Keys, Many, field_bytes};
 use super::error::Error;
 use super::parse;
-use super::pipeline::{Call, Done, Failed, Operation};
+use super::pipeline::{Call, Contexts, Done, Failed, Operation};
 use super::record::key_leaf;
 use super::tally::Ids;
 use crate::crypto::{CallerPairs, ContextHash, Header, Kind, OVERHEAD_BYTES, Plaintext};
 use crate::keyring::{self, KeyInUse, KeyPurpose, Want, Which};
 use crate::noun::{KeyName, Random, TenantName};
-use crate::policy::{Action, Resource};
+use crate::policy::{Action, Pairs, Resource};
 
 pub(super) struct Decrypt {
     tenant: TenantName,
     key: KeyName,
     context: ContextHash,
+    context_pairs: Pairs,
     ciphertext: Vec<u8>,
 }
 
@@ -28,11 +29,15 @@ impl Operation for Decrypt {
     fn parse(wire: DecryptRequest) -> Result<Self, Error> {
         let (tenant, key) = parse::key("key", &wire.key)?;
         let context = parse::context(&tenant, &wire.encryption_context, &wire.aad)?;
-        Ok(Self { tenant, key, context, ciphertext: wire.ciphertext })
+        Ok(Self { tenant, key, context, ciphertext: wire.ciphertext, context_pairs: wire.encryption_context })
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {
         vec![(Action::Decrypt, Resource::Key(self.tenant.clone(), self.key.clone()))]
+    }
+
+    fn contexts(&self) -> Contexts<'_> {
+        [Some(&self.context_pairs), None]
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<DecryptResponse>, Failed> {
@@ -63,6 +68,7 @@ fn open(key: &KeyInUse, context: &ContextHash, ciphertext: &[u8]) -> Result<Plai
 
 pub(super) struct BatchDecrypt {
     pairs: CallerPairs,
+    context_pairs: Pairs,
 }
 
 impl Many for BatchDecrypt {
@@ -76,11 +82,15 @@ impl Many for BatchDecrypt {
     fn parse(wire: v1::BatchDecryptRequest) -> Result<Batch<Self>, Error> {
         let (tenant, key) = parse::key("key", &wire.key)?;
         let pairs = parse::pairs(&tenant, &wire.encryption_context)?;
-        Batch::of((tenant, key), wire.items, Self { pairs })
+        Batch::of((tenant, key), wire.items, Self { pairs, context_pairs: wire.encryption_context })
     }
 
     fn asks(batch: &Batch<Self>) -> Vec<(Action, Resource)> {
         vec![(Action::Decrypt, batch.resource())]
+    }
+
+    fn contexts(&self) -> Contexts<'_> {
+        [Some(&self.context_pairs), None]
     }
 
     fn seals_under(_: &Batch<Self>) -> Option<&KeyName> {

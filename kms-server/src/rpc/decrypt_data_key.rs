@@ -6,18 +6,19 @@ use super::batch::{self, All, Batch, Keys, Many, field_bytes};
 use super::convert::duration;
 use super::error::Error;
 use super::parse;
-use super::pipeline::{Call, Done, Failed, Operation};
+use super::pipeline::{Call, Contexts, Done, Failed, Operation};
 use super::record::key_leaf;
 use super::tally::Ids;
 use crate::crypto::{CallerPairs, ContextHash, Dek, Header, Kind};
 use crate::keyring::{self, KeyInUse, KeyPurpose, Want, Which};
 use crate::noun::{KeyName, Random, TenantName};
-use crate::policy::{Action, Resource};
+use crate::policy::{Action, Pairs, Resource};
 
 pub(super) struct DecryptDataKey {
     tenant: TenantName,
     key: KeyName,
     context: ContextHash,
+    context_pairs: Pairs,
     wrapped: Vec<u8>,
 }
 
@@ -29,11 +30,15 @@ impl Operation for DecryptDataKey {
     fn parse(wire: DecryptDataKeyRequest) -> Result<Self, Error> {
         let (tenant, key) = parse::key("key", &wire.key)?;
         let context = parse::context(&tenant, &wire.encryption_context, &wire.aad)?;
-        Ok(Self { tenant, key, context, wrapped: wire.wrapped_data_key })
+        Ok(Self { tenant, key, context, wrapped: wire.wrapped_data_key, context_pairs: wire.encryption_context })
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {
         vec![(Action::DecryptDataKey, Resource::Key(self.tenant.clone(), self.key.clone()))]
+    }
+
+    fn contexts(&self) -> Contexts<'_> {
+        [Some(&self.context_pairs), None]
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<DecryptDataKeyResponse>, Failed> {
@@ -65,6 +70,7 @@ fn unwrap(key: &KeyInUse, context: &ContextHash, wrapped: &[u8]) -> Result<Dek, 
 
 pub(super) struct BatchDecryptDataKeys {
     pairs: CallerPairs,
+    context_pairs: Pairs,
 }
 
 impl Many for BatchDecryptDataKeys {
@@ -78,11 +84,15 @@ impl Many for BatchDecryptDataKeys {
     fn parse(wire: v1::BatchDecryptDataKeysRequest) -> Result<Batch<Self>, Error> {
         let (tenant, key) = parse::key("key", &wire.key)?;
         let pairs = parse::pairs(&tenant, &wire.encryption_context)?;
-        Batch::of((tenant, key), wire.items, Self { pairs })
+        Batch::of((tenant, key), wire.items, Self { pairs, context_pairs: wire.encryption_context })
     }
 
     fn asks(batch: &Batch<Self>) -> Vec<(Action, Resource)> {
         vec![(Action::DecryptDataKey, batch.resource())]
+    }
+
+    fn contexts(&self) -> Contexts<'_> {
+        [Some(&self.context_pairs), None]
     }
 
     fn seals_under(_: &Batch<Self>) -> Option<&KeyName> {

@@ -6,18 +6,19 @@ use zeroize::Zeroizing;
 use super::batch::{self, All, Batch, Keys, Many, field_bytes};
 use super::error::Error;
 use super::parse;
-use super::pipeline::{Call, Done, Failed, Operation};
+use super::pipeline::{Call, Contexts, Done, Failed, Operation};
 use super::record::key_leaf;
 use super::tally::Ids;
 use crate::crypto::{CallerPairs, ContextHash, Header, OVERHEAD_BYTES};
 use crate::keyring::{KeyInUse, KeyPurpose, Want, Which};
 use crate::noun::{KeyName, Random, TenantName};
-use crate::policy::{Action, Resource};
+use crate::policy::{Action, Pairs, Resource};
 
 pub(super) struct Encrypt {
     tenant: TenantName,
     key: KeyName,
     context: ContextHash,
+    context_pairs: Pairs,
     plaintext: Zeroizing<Vec<u8>>,
 }
 
@@ -31,11 +32,15 @@ impl Operation for Encrypt {
         let (tenant, key) = parse::key("key", &wire.key)?;
         parse::plaintext(&plaintext)?;
         let context = parse::context(&tenant, &wire.encryption_context, &wire.aad)?;
-        Ok(Self { tenant, key, context, plaintext })
+        Ok(Self { tenant, key, context, plaintext, context_pairs: wire.encryption_context })
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {
         vec![(Action::Encrypt, Resource::Key(self.tenant.clone(), self.key.clone()))]
+    }
+
+    fn contexts(&self) -> Contexts<'_> {
+        [Some(&self.context_pairs), None]
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<EncryptResponse>, Failed> {
@@ -57,6 +62,7 @@ fn seal(key: &KeyInUse, context: &ContextHash, plaintext: &[u8], rng: &dyn Rando
 
 pub(super) struct BatchEncrypt {
     pairs: CallerPairs,
+    context_pairs: Pairs,
 }
 
 pub(super) struct Item {
@@ -77,11 +83,15 @@ impl Many for BatchEncrypt {
         let items = wire.items.into_iter().map(item).collect();
         let (tenant, key) = parse::key("key", &wire.key)?;
         let pairs = parse::pairs(&tenant, &wire.encryption_context)?;
-        Batch::of((tenant, key), items, Self { pairs })
+        Batch::of((tenant, key), items, Self { pairs, context_pairs: wire.encryption_context })
     }
 
     fn asks(batch: &Batch<Self>) -> Vec<(Action, Resource)> {
         vec![(Action::Encrypt, batch.resource())]
+    }
+
+    fn contexts(&self) -> Contexts<'_> {
+        [Some(&self.context_pairs), None]
     }
 
     fn seals_under(batch: &Batch<Self>) -> Option<&KeyName> {

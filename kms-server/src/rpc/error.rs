@@ -61,6 +61,9 @@ pub enum Error {
     /// What was to be read again is not in order.
     #[error("nothing was reloaded: {0}")]
     ReloadFailed(String),
+    /// The rule that allows it lets its principal reach no more tenants for now.
+    #[error("this caller reached as many tenants as it may in its window of time")]
+    FanOut,
     /// The backend's keys never leave it.
     #[error("the keys of this master key backend never leave it")]
     ExportNotSupported,

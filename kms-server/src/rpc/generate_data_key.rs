@@ -7,19 +7,20 @@ use super::batch::{self, All, Batch, Keys, Many, field_bytes};
 use super::convert::duration;
 use super::error::Error;
 use super::parse;
-use super::pipeline::{Call, Done, Failed, Operation};
+use super::pipeline::{Call, Contexts, Done, Failed, Operation};
 use super::record::key_leaf;
 use super::tally::Ids;
 use crate::crypto::chain::WRAPPED_KEY_BYTES;
 use crate::crypto::{CallerPairs, ContextHash, Dek, Header};
 use crate::keyring::{KeyInUse, KeyPurpose, Want, Which};
 use crate::noun::{KeyName, Random, TenantName};
-use crate::policy::{Action, Resource};
+use crate::policy::{Action, Pairs, Resource};
 
 pub(super) struct GenerateDataKey {
     tenant: TenantName,
     key: KeyName,
     context: ContextHash,
+    context_pairs: Pairs,
     omit_plaintext: bool,
 }
 
@@ -31,11 +32,15 @@ impl Operation for GenerateDataKey {
     fn parse(wire: GenerateDataKeyRequest) -> Result<Self, Error> {
         let (tenant, key) = parse::key("key", &wire.key)?;
         let context = parse::context(&tenant, &wire.encryption_context, &wire.aad)?;
-        Ok(Self { tenant, key, context, omit_plaintext: wire.omit_plaintext })
+        Ok(Self { tenant, key, context, omit_plaintext: wire.omit_plaintext, context_pairs: wire.encryption_context })
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {
         vec![(Action::GenerateDataKey, Resource::Key(self.tenant.clone(), self.key.clone()))]
+    }
+
+    fn contexts(&self) -> Contexts<'_> {
+        [Some(&self.context_pairs), None]
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<GenerateDataKeyResponse>, Failed> {
@@ -61,6 +66,7 @@ fn make(key: &KeyInUse, context: &ContextHash, omit_plaintext: bool, rng: &dyn R
 
 pub(super) struct BatchGenerateDataKeys {
     pairs: CallerPairs,
+    context_pairs: Pairs,
     omit_plaintext: bool,
 }
 
@@ -75,11 +81,19 @@ impl Many for BatchGenerateDataKeys {
     fn parse(wire: v1::BatchGenerateDataKeysRequest) -> Result<Batch<Self>, Error> {
         let (tenant, key) = parse::key("key", &wire.key)?;
         let pairs = parse::pairs(&tenant, &wire.encryption_context)?;
-        Batch::of((tenant, key), wire.items, Self { pairs, omit_plaintext: wire.omit_plaintext })
+        Batch::of(
+            (tenant, key),
+            wire.items,
+            Self { pairs, context_pairs: wire.encryption_context, omit_plaintext: wire.omit_plaintext },
+        )
     }
 
     fn asks(batch: &Batch<Self>) -> Vec<(Action, Resource)> {
         vec![(Action::GenerateDataKey, batch.resource())]
+    }
+
+    fn contexts(&self) -> Contexts<'_> {
+        [Some(&self.context_pairs), None]
     }
 
     fn seals_under(batch: &Batch<Self>) -> Option<&KeyName> {

@@ -6,20 +6,21 @@ use super::batch::{self, DATA_KEY_BYTES, PART_ITEMS, VERSION_BYTES_MAX, field_by
 use super::convert::duration;
 use super::error::Error;
 use super::parse;
-use super::pipeline::{Call, Done, Failed, Operation};
+use super::pipeline::{Call, Contexts, Done, Failed, Operation};
 use super::status::item_error;
 use super::tally::Tally;
 use crate::audit::Leaf;
 use crate::crypto::{CallerPairs, ContextHash};
 use crate::keyring::{self, GotDataKey, GotDataKeys};
 use crate::noun::{DekUid, KeyName, TenantName};
-use crate::policy::{Action, Resource};
+use crate::policy::{Action, Pairs, Resource};
 
 pub(super) struct GetDataKey {
     tenant: TenantName,
     key: KeyName,
     uid: DekUid,
     context: ContextHash,
+    context_pairs: Pairs,
 }
 
 impl Operation for GetDataKey {
@@ -31,11 +32,15 @@ impl Operation for GetDataKey {
         let (tenant, key) = parse::key("key", &wire.key)?;
         let uid = parse::dek_uid("uid", &wire.uid)?;
         let context = parse::context(&tenant, &wire.encryption_context, &wire.aad)?;
-        Ok(Self { tenant, key, uid, context })
+        Ok(Self { tenant, key, uid, context, context_pairs: wire.encryption_context })
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {
         vec![(Action::GetDataKey, Resource::Key(self.tenant.clone(), self.key.clone()))]
+    }
+
+    fn contexts(&self) -> Contexts<'_> {
+        [Some(&self.context_pairs), None]
     }
 
     fn about(&self) -> Leaf {
@@ -43,7 +48,7 @@ impl Operation for GetDataKey {
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<GetDataKeyResponse>, Failed> {
-        let Self { tenant, key, uid, context } = &self;
+        let Self { tenant, key, uid, context, .. } = &self;
         let (got, dek, leaf) = get_one(call, tenant, key, *uid, context).await?;
         let reply = GetDataKeyResponse {
             plaintext: dek.dek.expose_to_caller(),
@@ -128,6 +133,7 @@ pub(super) struct BatchGetDataKeys {
     tenant: TenantName,
     key: KeyName,
     pairs: CallerPairs,
+    context_pairs: Pairs,
     items: Vec<v1::BatchGetDataKeysItem>,
 }
 
@@ -140,7 +146,7 @@ impl Operation for BatchGetDataKeys {
         let (tenant, key) = parse::key("key", &wire.key)?;
         let pairs = parse::pairs(&tenant, &wire.encryption_context)?;
         batch::check_count(wire.items.len())?;
-        Ok(Self { tenant, key, pairs, items: wire.items })
+        Ok(Self { tenant, key, pairs, context_pairs: wire.encryption_context, items: wire.items })
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {
@@ -149,6 +155,10 @@ impl Operation for BatchGetDataKeys {
 
     fn operations(&self) -> usize {
         self.items.len()
+    }
+
+    fn contexts(&self) -> Contexts<'_> {
+        [Some(&self.context_pairs), None]
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<v1::BatchGetDataKeysResponse>, Failed> {

@@ -32,14 +32,14 @@ use crate::authn::Identified;
 use crate::backend::watch::LockCause;
 use crate::keyring::Who;
 use crate::noun::{Clock, Random};
-use crate::policy::{self, Action, Policy, Resource};
+use crate::policy::{self, Action, InForce, Resource};
 
 /// What a locked node works with.
 pub struct Locked {
     /// Why it is locked.
     pub cause: Arc<ArcSwap<LockCause>>,
     /// Who may do what.
-    pub policy: Arc<ArcSwap<Policy>>,
+    pub policy: Arc<InForce>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness, for the ids of requests.
@@ -115,13 +115,14 @@ impl Locked {
         };
         let (now, net) = (self.clock.now(), connection.net);
         let resource = &Resource::Cluster;
-        let decision = self.policy.load().authorize(&policy::Request {
+        let decision = self.policy.authorize(&policy::Request {
             principal: &identified.principal,
             strength: identified.strength,
             net,
             now,
             action,
             resource,
+            pairs: None,
         });
         if !decision.allowed {
             return Err(refused(Error::Denied));

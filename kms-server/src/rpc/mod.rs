@@ -71,15 +71,13 @@ mod verify_mac;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-
 pub use serve::{Endpoint, Ends, Health, Listener, Reflection};
 
 use crate::backend::{MasterKeyBackend, Probed};
 use crate::keyring::Keyring;
 use crate::lock::Lock;
 use crate::noun::{Clock, UnixMillis};
-use crate::policy::Policy;
+use crate::policy::InForce;
 use crate::reload::ReloadHandle;
 
 /// The longest message, in both directions: gRPC's default.
@@ -89,8 +87,8 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 4 << 20;
 pub struct Api {
     /// The keys.
     pub keyring: Arc<Keyring>,
-    /// Who may do what; replaced as a whole.
-    pub policy: Arc<ArcSwap<Policy>>,
+    /// Who may do what.
+    pub policy: Arc<InForce>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The longest that one request may take.

@@ -25,7 +25,7 @@ use crate::audit::{Leaf, Outcome};
 use crate::authn::{Identified, NoIdentity};
 use crate::keyring::{self, How, InUse, Terms, Who};
 use crate::noun::{Principal, Random, Strength, UnixMillis};
-use crate::policy::{self, Action, Resource};
+use crate::policy::{self, Action, Pairs, Reach, Resource};
 
 /// One RPC: what it takes, what it asks for, what it does.
 pub(super) trait Operation: Sized + Send {
@@ -42,6 +42,11 @@ pub(super) trait Operation: Sized + Send {
     /// Says which permissions it needs; all of them.
     fn asks(&self) -> Vec<(Action, Resource)>;
 
+    /// Returns the pairs of each encryption context that it carries: policy may want to see some.
+    fn contexts(&self) -> Contexts<'_> {
+        [None, None]
+    }
+
     /// Says in its record what it is about, by the names that were given.
     fn about(&self) -> Leaf {
         about(self.asks().first().map(|(_, resource)| resource))
@@ -55,6 +60,9 @@ pub(super) trait Operation: Sized + Send {
     /// DO.
     fn perform(self, call: &Call<'_>) -> impl Future<Output = Result<Done<Self::Reply>, Failed>> + Send;
 }
+
+/// The pairs of the encryption contexts of a request: none, one, or two where something moves from one to another.
+pub(super) type Contexts<'a> = [Option<&'a Pairs>; 2];
 
 /// What an operation did.
 pub(super) struct Done<R> {
@@ -197,6 +205,7 @@ impl Call<'_> {
     pub(super) fn may(&self, action: Action, resource: &Resource) -> bool {
         self.who.net.is_some_and(|net| {
             let asked = policy::Request {
+                pairs: None,
                 principal: self.principal,
                 strength: self.strength,
                 net,
@@ -204,7 +213,7 @@ impl Call<'_> {
                 action,
                 resource,
             };
-            self.api.policy.load().authorize(&asked).allowed
+            self.api.policy.authorize(&asked).allowed
         })
     }
 
@@ -269,7 +278,7 @@ async fn go<O: Operation>(
     api.limits.of_principal(principal, operations)?;
     let now = api.clock.now();
     let asks = operation.asks();
-    authorize(api, (principal, strength), who, now, &asks)?;
+    authorize(api, (principal, strength), who, now, (&asks, &operation))?;
     if let Some(tenant) = asks.first().and_then(|(_, resource)| resource.tenant()) {
         api.limits.for_tenant(tenant, operations)?;
     }
@@ -298,28 +307,41 @@ fn asked_time<W>(request: &Request<W>) -> Option<Duration> {
     }
 }
 
-/// Asks policy for all that is needed, and notes the rule that decided, or the rules if it took several.
-fn authorize(
+/// Asks policy for all that is needed, and notes the rule that decided, or the rules if it took several. Whatever an
+/// operation asks for must be allowed with each of its encryption contexts.
+fn authorize<O: Operation>(
     api: &Api,
     (principal, strength): (&Principal, Strength),
     who: &mut Who,
     now: UnixMillis,
-    asks: &[(Action, Resource)],
+    (asks, operation): (&[(Action, Resource)], &O),
 ) -> Result<(), Failed> {
     let net = who.net.ok_or(Error::Denied)?;
-    let policy = api.policy.load();
+    let policy = api.policy.hold();
+    let [first, second] = if policy.sees_pairs() { operation.contexts() } else { [None, None] };
     let mut rules: Vec<Arc<str>> = Vec::with_capacity(asks.len());
     for (action, resource) in asks {
-        let decision = policy.authorize(&policy::Request { principal, strength, net, now, action: *action, resource });
-        if decision.errors {
-            tracing::error!(action = action.as_str(), "a policy could not be evaluated, and denies");
-        }
-        if !decision.allowed {
-            who.rule = Some(decision.rule);
-            return Err(Failed::new(Error::Denied, about(Some(resource))));
-        }
-        if !rules.contains(&decision.rule) {
-            rules.push(decision.rule);
+        for pairs in [Some(first), second.map(Some)].into_iter().flatten() {
+            let action = *action;
+            let asked = policy::Request { principal, strength, net, now, action, resource, pairs };
+            let decision = policy.authorize(&asked);
+            if decision.errors {
+                tracing::error!(action = action.as_str(), "a policy could not be evaluated, and denies");
+            }
+            if !decision.allowed {
+                who.rule = Some(decision.rule);
+                return Err(Failed::new(Error::Denied, about(Some(resource))));
+            }
+            if let Reach::Exceeded { tell } =
+                api.policy.reach(&decision, principal, resource, || api.clock.since_boot())
+            {
+                fan_out_exceeded(&decision.rule, principal, tell);
+                who.rule = Some(decision.rule);
+                return Err(Failed::new(Error::FanOut, about(Some(resource))));
+            }
+            if !rules.contains(&decision.rule) {
+                rules.push(decision.rule);
+            }
         }
     }
     who.rule = match &rules[..] {
@@ -329,6 +351,14 @@ fn authorize(
         several => Some(several.join(",").into()),
     };
     Ok(())
+}
+
+fn fan_out_exceeded(rule: &Arc<str>, principal: &Principal, tell: bool) {
+    metrics::counter!("kms_fan_out_refused_total", "rule" => Arc::clone(rule)).increment(1);
+    if tell {
+        let principal = principal.as_str();
+        tracing::warn!(rule = &**rule, principal, "a caller wants more tenants than its fan-out limit: is it stolen?");
+    }
 }
 
 fn remember<O: Operation>(
@@ -349,7 +379,8 @@ fn remember<O: Operation>(
             (leaves, in_use, Ok(reply))
         }
         Err(Failed { error, leaf }) => {
-            let denied = matches!(error, Error::Denied | Error::NoIdentity(_) | Error::RateLimited { .. });
+            let denied =
+                matches!(error, Error::Denied | Error::FanOut | Error::NoIdentity(_) | Error::RateLimited { .. });
             if denied && !api.noise.is_told_singly(who, api.clock.now()) {
                 return Err(error);
             }

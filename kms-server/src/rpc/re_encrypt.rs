@@ -11,19 +11,20 @@ use kms_proto::v1::{self, ReEncryptRequest, ReEncryptResponse};
 use super::batch::{self, All, Batch, Keys, Many, field_bytes};
 use super::error::Error;
 use super::parse;
-use super::pipeline::{Call, Done, Failed, Operation};
+use super::pipeline::{Call, Contexts, Done, Failed, Operation};
 use super::record::key_leaf;
 use super::tally::Ids;
 use crate::audit::Leaf;
 use crate::crypto::{CallerPairs, ContextHash, Header, Kind, OpenError};
 use crate::keyring::{self, KeyInUse, KeyPurpose, Want, Which};
 use crate::noun::{KeyName, Random, TenantName};
-use crate::policy::{Action, Resource};
+use crate::policy::{Action, Pairs, Resource};
 
 pub(super) struct ReEncrypt {
     tenant: TenantName,
     key: KeyName,
     context: ContextHash,
+    context_pairs: Pairs,
     ciphertext: Vec<u8>,
     /// What the blob is, or why it is none. A blob that is none is told so only to those who may ask.
     kind: Result<(CallersKind, Header), keyring::Error>,
@@ -57,6 +58,7 @@ fn kind_of(blob: &[u8]) -> Result<(CallersKind, Header), keyring::Error> {
 struct Destination {
     key: KeyName,
     context: ContextHash,
+    context_pairs: Pairs,
 }
 
 impl Operation for ReEncrypt {
@@ -68,12 +70,13 @@ impl Operation for ReEncrypt {
         let (tenant, key) = parse::key("key", &wire.key)?;
         let context = parse::context(&tenant, &wire.encryption_context, &wire.aad)?;
         let kind = kind_of(&wire.ciphertext);
-        let destination = wire.destination.map(|to| destination(&tenant, &to)).transpose()?;
+        let destination = wire.destination.map(|to| destination(&tenant, to)).transpose()?;
         let other_context = destination.as_ref().is_some_and(|to| to.context != context);
         if other_context && matches!(kind, Ok((CallersKind::DataKey, _))) {
             return Err(Error::OtherContext);
         }
-        Ok(Self { tenant, key, context, ciphertext: wire.ciphertext, kind, destination })
+        let context_pairs = wire.encryption_context;
+        Ok(Self { tenant, key, context, context_pairs, ciphertext: wire.ciphertext, kind, destination })
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {
@@ -81,6 +84,10 @@ impl Operation for ReEncrypt {
         let Some(to) = &self.destination else { return vec![(Action::ReEncrypt, resource(&self.key))] };
         let kind = self.kind.as_ref().map_or(CallersKind::Data, |(kind, _)| *kind);
         kind.rights(&resource(&self.key), &resource(&to.key)).into()
+    }
+
+    fn contexts(&self) -> Contexts<'_> {
+        [Some(&self.context_pairs), self.destination.as_ref().map(|to| &to.context_pairs)]
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<ReEncryptResponse>, Failed> {
@@ -138,9 +145,10 @@ fn move_blob(
     }
 }
 
-fn destination(tenant: &TenantName, to: &v1::Destination) -> Result<Destination, Error> {
+fn destination(tenant: &TenantName, to: v1::Destination) -> Result<Destination, Error> {
     let key = destination_key(tenant, &to.key)?;
-    Ok(Destination { key, context: parse::context(tenant, &to.encryption_context, &to.aad)? })
+    let context = parse::context(tenant, &to.encryption_context, &to.aad)?;
+    Ok(Destination { key, context, context_pairs: to.encryption_context })
 }
 
 fn destination_key(tenant: &TenantName, path: &str) -> Result<KeyName, Error> {
@@ -153,7 +161,14 @@ fn destination_key(tenant: &TenantName, path: &str) -> Result<KeyName, Error> {
 
 pub(super) struct BatchReEncrypt {
     pairs: CallerPairs,
-    destination: Option<(KeyName, CallerPairs)>,
+    context_pairs: Pairs,
+    destination: Option<BatchDestination>,
+}
+
+struct BatchDestination {
+    key: KeyName,
+    pairs: CallerPairs,
+    context_pairs: Pairs,
 }
 
 impl Many for BatchReEncrypt {
@@ -168,19 +183,21 @@ impl Many for BatchReEncrypt {
         let (tenant, key) = parse::key("key", &wire.key)?;
         let pairs = parse::pairs(&tenant, &wire.encryption_context)?;
         let destination = wire.destination.map(|to| {
-            Ok::<_, Error>((destination_key(&tenant, &to.key)?, parse::pairs(&tenant, &to.encryption_context)?))
+            let key = destination_key(&tenant, &to.key)?;
+            let pairs = parse::pairs(&tenant, &to.encryption_context)?;
+            Ok::<_, Error>(BatchDestination { key, pairs, context_pairs: to.encryption_context })
         });
         let destination = destination.transpose()?;
         if destination.is_none() && wire.items.iter().any(|item| !item.destination_aad.is_empty()) {
             let rule = "must be empty where there is no destination";
             return Err(Error::Field { field: "items.destination_aad", rule });
         }
-        Batch::of((tenant, key), wire.items, Self { pairs, destination })
+        Batch::of((tenant, key), wire.items, Self { pairs, context_pairs: wire.encryption_context, destination })
     }
 
     fn asks(batch: &Batch<Self>) -> Vec<(Action, Resource)> {
-        let Some((to, _)) = &batch.many.destination else { return vec![(Action::ReEncrypt, batch.resource())] };
-        let (from, to) = (batch.resource(), Resource::Key(batch.tenant.clone(), to.clone()));
+        let Some(to) = &batch.many.destination else { return vec![(Action::ReEncrypt, batch.resource())] };
+        let (from, to) = (batch.resource(), Resource::Key(batch.tenant.clone(), to.key.clone()));
         let has = |kind| batch.items.iter().any(|item| kind_of(&item.ciphertext).is_ok_and(|(of, _)| of == kind));
         // What is no blob at all needs no right of its own, but somebody must be allowed to ask.
         let (data_keys, data) = (has(CallersKind::DataKey), has(CallersKind::Data));
@@ -194,8 +211,12 @@ impl Many for BatchReEncrypt {
         asks
     }
 
+    fn contexts(&self) -> Contexts<'_> {
+        [Some(&self.context_pairs), self.destination.as_ref().map(|to| &to.context_pairs)]
+    }
+
     fn seals_under(batch: &Batch<Self>) -> Option<&KeyName> {
-        Some(batch.many.destination.as_ref().map_or(&batch.key, |(to, _)| to))
+        Some(batch.many.destination.as_ref().map_or(&batch.key, |to| &to.key))
     }
 
     fn needs(&self, item: &v1::BatchReEncryptItem) -> Result<Option<Header>, Error> {
@@ -215,7 +236,7 @@ impl Many for BatchReEncrypt {
         let (kind, _) = kind_of(&item.ciphertext)?;
         let context = batch::context(&self.pairs, &item.aad)?;
         let to_context = match &self.destination {
-            Some((_, pairs)) => batch::context(pairs, &item.destination_aad)?,
+            Some(to) => batch::context(&to.pairs, &item.destination_aad)?,
             None => context,
         };
         if kind == CallersKind::DataKey && to_context != context {
@@ -231,7 +252,7 @@ impl Many for BatchReEncrypt {
     }
 
     fn ids(&self) -> Ids {
-        self.destination.as_ref().map_or(Ids::Both, |(to, _)| Ids::BothApart(to.clone()))
+        self.destination.as_ref().map_or(Ids::Both, |to| Ids::BothApart(to.key.clone()))
     }
 
     fn given(item: &v1::BatchReEncryptItem) -> &[u8] {

@@ -26,6 +26,7 @@ pub(super) fn code_and_reason(error: &Error) -> (Code, Reason) {
         Error::Mac(_) => (Code::InvalidArgument, Reason::MacInvalid),
         Error::PageToken => (Code::InvalidArgument, Reason::PageTokenInvalid),
         Error::Denied => (Code::PermissionDenied, Reason::PolicyDenied),
+        Error::FanOut => (Code::PermissionDenied, Reason::FanOutExceeded),
         Error::Deadline => (Code::DeadlineExceeded, Reason::Deadline),
         Error::ReloadFailed(_) => (Code::FailedPrecondition, Reason::ReloadFailed),
         Error::ExportNotSupported => (Code::FailedPrecondition, Reason::ExportNotSupported),

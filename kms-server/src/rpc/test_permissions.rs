@@ -63,13 +63,14 @@ impl Operation for TestPermissions {
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<v1::TestPermissionsResponse>, Failed> {
-        let policy = call.api.policy.load();
+        let policy = call.api.policy.hold();
         let own = self.principal.is_none();
         let principal = self.principal.as_ref().unwrap_or(call.principal);
         let net = self.address.or(call.who.net).ok_or(Error::Denied)?;
         let strength = self.strength.unwrap_or(if own { call.strength } else { Strength::CERTIFICATE });
         let tested = self.actions.iter().map(|&action| {
-            let request = policy::Request { principal, strength, net, now: call.now, action, resource: &self.resource };
+            let (now, resource) = (call.now, &self.resource);
+            let request = policy::Request { principal, strength, net, now, action, resource, pairs: None };
             let decision = policy.authorize(&request);
             v1::TestedPermission {
                 action: action.as_str().to_owned(),

@@ -8,18 +8,19 @@ use zeroize::Zeroizing;
 use super::batch::{self, All, Batch, Keys, Many};
 use super::error::Error;
 use super::parse;
-use super::pipeline::{Call, Done, Failed, Operation};
+use super::pipeline::{Call, Contexts, Done, Failed, Operation};
 use super::record::key_leaf;
 use super::tally::Ids;
 use crate::crypto::{CallerPairs, ContextHash, Header, Kind};
 use crate::keyring::{self, KeyInUse, KeyPurpose, Want, Which};
 use crate::noun::{KeyName, Random, TenantName};
-use crate::policy::{Action, Resource};
+use crate::policy::{Action, Pairs, Resource};
 
 pub(super) struct VerifyMac {
     tenant: TenantName,
     key: KeyName,
     context: ContextHash,
+    context_pairs: Pairs,
     message: Zeroizing<Vec<u8>>,
     mac: Vec<u8>,
 }
@@ -34,11 +35,15 @@ impl Operation for VerifyMac {
         let (tenant, key) = parse::key("key", &wire.key)?;
         parse::plaintext(&message)?;
         let context = parse::context(&tenant, &wire.encryption_context, &wire.aad)?;
-        Ok(Self { tenant, key, context, message, mac: wire.mac })
+        Ok(Self { tenant, key, context, message, mac: wire.mac, context_pairs: wire.encryption_context })
     }
 
     fn asks(&self) -> Vec<(Action, Resource)> {
         vec![(Action::VerifyMac, Resource::Key(self.tenant.clone(), self.key.clone()))]
+    }
+
+    fn contexts(&self) -> Contexts<'_> {
+        [Some(&self.context_pairs), None]
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<VerifyMacResponse>, Failed> {
@@ -68,6 +73,7 @@ fn check(key: &KeyInUse, context: &ContextHash, message: &[u8], mac: &[u8]) -> R
 
 pub(super) struct BatchVerifyMacs {
     pairs: CallerPairs,
+    context_pairs: Pairs,
 }
 
 pub(super) struct Item {
@@ -93,11 +99,15 @@ impl Many for BatchVerifyMacs {
         let items = wire.items.into_iter().map(item).collect();
         let (tenant, key) = parse::key("key", &wire.key)?;
         let pairs = parse::pairs(&tenant, &wire.encryption_context)?;
-        Batch::of((tenant, key), items, Self { pairs })
+        Batch::of((tenant, key), items, Self { pairs, context_pairs: wire.encryption_context })
     }
 
     fn asks(batch: &Batch<Self>) -> Vec<(Action, Resource)> {
         vec![(Action::VerifyMac, batch.resource())]
+    }
+
+    fn contexts(&self) -> Contexts<'_> {
+        [Some(&self.context_pairs), None]
     }
 
     fn seals_under(_: &Batch<Self>) -> Option<&KeyName> {

@@ -13,6 +13,7 @@ use crate::keyring::due::HELD_MESSAGE;
 use crate::keyring::open::{Opened, Opening};
 use crate::noun::Random;
 use crate::noun::random::OsRandom;
+use crate::reload::policy_evidence;
 use crate::store::Store;
 
 use super::Front;
@@ -77,6 +78,7 @@ async fn open(front: &Front, store: &Arc<dyn Store>, salvaged_bytes: Option<u64>
     let opening = Opening {
         store: Arc::clone(store),
         salvaged_bytes,
+        evidence: Some(policy_evidence(front.policy.print())),
         backend: &|cluster| prepared.open(cluster, Arc::clone(&for_backend)),
         backend_kind: prepared.kind(),
         log_dir: &settings.log_dir(),

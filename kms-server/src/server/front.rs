@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +14,7 @@ use crate::audit::Unrecorded;
 use crate::backend::Prepared;
 use crate::config::Settings;
 use crate::noun::{Clock, UnixMillis};
-use crate::policy::Policy;
+use crate::policy::InForce;
 use crate::probes::{Probes, Ready};
 use crate::reload::ReloadHandle;
 use crate::rpc::accept::{ConnectionLimits, Places, accept};
@@ -34,7 +33,7 @@ pub(super) struct Front {
     pub(super) prepared: Prepared,
     pub(super) store: StoreKind,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) policy: Arc<ArcSwap<Policy>>,
+    pub(super) policy: Arc<InForce>,
     pub(super) trust: Arc<TrustInForce>,
     /// Nothing where things are tried on.
     pub(super) reload: Option<ReloadHandle>,

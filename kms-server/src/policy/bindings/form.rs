@@ -1,7 +1,10 @@
 //! The shape of a file of bindings: TOML in, forms out, with the places of all they have. What they say is not asked here.
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
 
@@ -34,10 +37,42 @@ pub(super) struct BindingForm {
     pub(super) indexes: Option<List>,
     pub(super) networks: Option<List>,
     pub(super) expires: Option<Spanned<toml::Value>>,
-    // Reserved. A binding that names one of them means to be narrower than it would be.
-    pub(super) strength: Option<Spanned<IgnoredAny>>,
-    pub(super) context: Option<Spanned<IgnoredAny>>,
-    pub(super) fan_out: Option<Spanned<IgnoredAny>>,
+    pub(super) strength: Option<List>,
+    pub(super) context: Option<Spanned<BTreeMap<Text, Spanned<Values>>>>,
+    pub(super) fan_out: Option<Spanned<FanOutForm>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FanOutForm {
+    pub(super) tenants: Spanned<i64>,
+    pub(super) per: Text,
+}
+
+/// One text, or a list of them.
+pub(super) struct Values(pub(super) Vec<String>);
+
+impl<'de> Deserialize<'de> for Values {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Values;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or a list of texts")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Values, E> {
+                Ok(Values(vec![text.to_owned()]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Values, A::Error> {
+                let mut values = Vec::new();
+                while let Some(value) = items.next_element()? {
+                    values.push(value);
+                }
+                Ok(Values(values))
+            }
+        }
+        from.deserialize_any(OneOrMany)
+    }
 }
 
 #[derive(Deserialize)]
@@ -47,7 +82,7 @@ pub(super) struct GroupForm {
     pub(super) members: List,
 }
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 17] = [
     "binding",
     "group",
     "id",
@@ -59,6 +94,10 @@ const FIELDS: [&str; 13] = [
     "indexes",
     "networks",
     "expires",
+    "strength",
+    "context",
+    "fan_out",
+    "per",
     "name",
     "members",
 ];

@@ -1,6 +1,7 @@
 //! Every mistake in a file of bindings has a place, a reason and a remedy.
 
 use super::*;
+use crate::policy::check as check_files;
 
 const WHO: &str = r#"principals = ["spiffe://example.com/billing"]"#;
 const GOOD: &str = r#"[[binding]]
@@ -55,22 +56,6 @@ fn what_toml_refuses_is_told_with_its_place() {
     check(
         "[binding]\nid = \"b\"",
         r#"1:1: not a file of bindings: invalid type: map, expected a sequence; a file of bindings has [[binding]] and [[group]] tables, see its reference"#,
-    );
-}
-
-#[test]
-fn what_is_reserved_is_refused_until_it_is_built() {
-    check(
-        &format!("{GOOD}strength = \"strong\""),
-        r#"7:12: binding "b": `strength` is reserved: this version does not enforce it, and a limit that is not enforced is none; remove `strength`, or wait for the version that has it"#,
-    );
-    check(
-        &format!("{GOOD}context = {{ table = \"users\" }}"),
-        r#"7:11: binding "b": `context` is reserved: this version does not enforce it, and a limit that is not enforced is none; remove `context`, or wait for the version that has it"#,
-    );
-    check(
-        &format!("{GOOD}fan_out = 5"),
-        r#"7:11: binding "b": `fan_out` is reserved: this version does not enforce it, and a limit that is not enforced is none; remove `fan_out`, or wait for the version that has it"#,
     );
 }
 
@@ -356,7 +341,7 @@ members = ["alice"]
 [[bindings]]
 id = "d"
 "#;
-    let mistakes = Policy::mistakes(text, "bindings.toml");
+    let mistakes = check_files(&[("bindings.toml", text)], &[]);
     let told: Vec<String> = mistakes.iter().map(Mistake::to_string).collect();
     let places: Vec<usize> = mistakes.iter().filter_map(|mistake| mistake.place).map(|(line, _)| line).collect();
     assert_eq!(places, [4, 8, 16, 21, 23], "{told:#?}");
@@ -366,12 +351,13 @@ id = "d"
         assert!(mistake.contains(expected), "{mistake}");
     }
     assert_eq!(Policy::load(text, "bindings.toml").unwrap_err().to_string(), told[0]);
-    assert!(Policy::mistakes(GOOD, "bindings.toml").is_empty());
+    assert!(check_files(&[("bindings.toml", GOOD)], &[]).is_empty());
 }
 
 #[test]
 fn the_slips_of_syntax_are_told_and_not_only_the_first() {
-    let mistakes = Policy::mistakes("[[binding]]\nid = \nroles = [\"a\"]\n[[group]\nname = \"x\n", "bindings.toml");
+    let mistakes =
+        check_files(&[("bindings.toml", "[[binding]]\nid = \nroles = [\"a\"]\n[[group]\nname = \"x\n")], &[]);
     assert!(mistakes.len() >= 2, "{mistakes:#?}");
     assert_eq!(mistakes[0].place.map(|(line, _)| line), Some(2), "{mistakes:#?}");
 }

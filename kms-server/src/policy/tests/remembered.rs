@@ -1,9 +1,10 @@
 //! What is remembered, held against the same question decided anew, and against the whole set of
 //! policies evaluated at once by Cedar, with none of our slicing in front of it.
 
-use cedar_policy::{SlotId, Template};
+use cedar_policy::{PolicyId, RestrictedExpression, SlotId, Template};
 
 use super::*;
+use crate::policy::network::Network;
 
 /// A generator of numbers that look random, the same in every run (splitmix64).
 struct Dice(u64);
@@ -30,6 +31,8 @@ impl Dice {
 }
 
 const PRINCIPALS: [&str; 3] = ["spiffe://example.com/a", "spiffe://example.com/b", "spiffe://example.com/c"];
+/// One that no binding lists.
+const STRANGER: &str = "spiffe://example.com/d";
 const GROUPS: [&str; 2] = ["g", "h"];
 const TENANTS: [&str; 3] = ["t", "u", "v"];
 const PATTERNS: [&str; 5] = ["k", "k1", "k*", "kk*", "x"];
@@ -38,11 +41,21 @@ const NETWORKS: [&str; 4] = ["10.0.0.0/8", "10.1.0.0/16", "192.168.0.0/16", "200
 const ADDRESSES: [&str; 5] = ["10.1.2.3", "10.2.0.1", "192.168.7.7", "2001:db8::7", "203.0.113.9"];
 /// A second or two after 1970, when bindings expire, and the moments around.
 const MOMENTS: [UnixMillis; 6] = [0, 999, 1_000, 1_001, 1_999, 2_000];
-const FORBIDS: [&str; 3] = [
-    r#"forbid (principal, action == Action::"Decrypt", resource in Tenant::"tenants/u");"#,
-    r#"forbid (principal == Principal::"spiffe://example.com/a", action, resource == Key::"tenants/t/keys/k1");"#,
-    r#"forbid (principal, action == Action::"ListTenants", resource);"#,
+/// Own policies, with each kind of scope and each thing that they may read.
+const OWN: [&str; 9] = [
+    r#"@id("own0") forbid (principal, action == Action::"Decrypt", resource in Tenant::"tenants/u");"#,
+    r#"@id("own1") forbid (principal == Principal::"spiffe://example.com/a", action, resource == Key::"tenants/t/keys/k1");"#,
+    r#"@id("own2") forbid (principal, action == Action::"ListTenants", resource) unless { context.auth.mfa };"#,
+    r#"@id("own3") forbid (principal in Group::"g", action in [Action::"Encrypt", Action::"GetKey"], resource is Key in Tenant::"tenants/v") when { context.net.isInRange(ip("10.1.0.0/16")) };"#,
+    r#"@id("own4") forbid (principal, action == Action::"Encrypt", resource) when { context.pairs has p && context.pairs.p == "2" };"#,
+    r#"@id("own5") permit (principal == Principal::"spiffe://example.com/d", action == Action::"Encrypt", resource in Tenant::"tenants/t");"#,
+    r#"@id("own6") permit (principal in Group::"h", action, resource is Key) when { context.auth.token && !context.net.isIpv6() };"#,
+    r#"@id("own7") permit (principal, action == Action::"ListKeys", resource in Cluster::"cluster") when { context.pairs has q };"#,
+    r#"@id("own8") permit (principal is Principal, action == Action::"GetIndexKey", resource is Index);"#,
 ];
+const PAIR_NAMES: [&str; 2] = ["p", "q"];
+const STRENGTHS: [Strength; 3] =
+    [Strength::CERTIFICATE, Strength::TOKEN.and(Strength::MFA), Strength::CERTIFICATE.and(Strength::TOKEN)];
 
 /// A binding as it was thrown, to be written into a file and to be read plainly.
 struct Thrown {
@@ -55,6 +68,9 @@ struct Thrown {
     indexes: Option<Vec<&'static str>>,
     networks: Option<Vec<&'static str>>,
     expires: Option<u64>,
+    strength: Option<Strength>,
+    /// Values of the pair `p`.
+    context: Option<Vec<&'static str>>,
 }
 
 impl Thrown {
@@ -72,6 +88,8 @@ impl Thrown {
             indexes,
             networks,
             expires: (dice.below(3) == 0).then(|| dice.one(&[1, 2])),
+            strength: (dice.below(4) == 0).then(|| dice.one(&STRENGTHS)),
+            context: (dice.below(4) == 0).then(|| dice.some(&["1", "2"])),
         }
     }
 
@@ -107,6 +125,12 @@ impl Thrown {
         if let Some(second) = self.expires {
             text += &format!("expires = 1970-01-01T00:00:0{second}Z\n");
         }
+        if let Some(strength) = self.strength {
+            text += &format!("strength = {:?}\n", strength.names().collect::<Vec<_>>());
+        }
+        if let Some(values) = &self.context {
+            text += &format!("context = {{ p = {values:?} }}\n");
+        }
         text
     }
 
@@ -128,7 +152,12 @@ impl Thrown {
         }
     }
 
-    fn in_force(&self, net: IpAddr, now: UnixMillis) -> bool {
+    fn in_force(&self, Request { net, now, strength, pairs, .. }: Request<'_>) -> bool {
+        let value = pairs.and_then(|pairs| pairs.get("p"));
+        let meets = |values: &Vec<&str>| value.is_some_and(|value| values.contains(&value.as_str()));
+        if !self.strength.is_none_or(|wanted| strength.has(wanted)) || !self.context.as_ref().is_none_or(meets) {
+            return false;
+        }
         let inside = |network: &&str| network.parse::<Network>().unwrap().contains(net);
         self.expires.is_none_or(|second| now < second * 1_000)
             && self.networks.as_ref().is_none_or(|networks| networks.iter().any(inside))
@@ -150,20 +179,24 @@ impl Whole {
     fn new(
         thrown: Vec<Thrown>,
         groups: Vec<(&'static str, Vec<&'static str>)>,
-        forbids: &PolicySet,
+        own: &PolicySet,
         shipped: &PolicySet,
     ) -> Self {
-        let mut bare = forbids.clone();
+        let mut bare = PolicySet::new();
+        for policy in own.policies() {
+            bare.add(policy.new_id(PolicyId::new(policy.annotation("id").unwrap()))).unwrap();
+        }
         for template in shipped.templates() {
             bare.add_template(Template::new_id(template, PolicyId::new(name_of(template)))).unwrap();
         }
         Self { thrown, groups, bare, sets: HashMap::new() }
     }
 
-    /// Asks once. Returns whether it is allowed, and the first binding that is a reason.
-    fn ask(&mut self, request: &Request<'_>) -> (bool, Option<usize>) {
+    /// Asks once. Returns the rule that allows it: the first binding that is a reason, else the first own policy; or
+    /// whether anything forbids it.
+    fn ask(&mut self, request: &Request<'_>) -> Result<String, bool> {
         let names = Vocabulary::new();
-        let in_force: Vec<bool> = self.thrown.iter().map(|b| b.in_force(request.net, request.now)).collect();
+        let in_force: Vec<bool> = self.thrown.iter().map(|b| b.in_force(*request)).collect();
         let set = self.sets.entry(in_force.clone()).or_insert_with(|| link(&self.thrown, &in_force, &self.bare));
         let mut parents = HashSet::new();
         match request.resource {
@@ -189,11 +222,31 @@ impl Whole {
         let (who, what) = (principal.uid(), resource.uid());
         let entities = Entities::from_entities([principal, resource], None).unwrap();
         let action = names.action(request.action).unwrap().clone();
-        let question = cedar_policy::Request::new(who, action, what, Context::empty(), None).unwrap();
+        let flag = |one| RestrictedExpression::new_bool(request.strength.has(one));
+        let auth = [
+            ("certificate".into(), flag(Strength::CERTIFICATE)),
+            ("token".into(), flag(Strength::TOKEN)),
+            ("mfa".into(), flag(Strength::MFA)),
+        ];
+        let pairs = request.pairs.into_iter().flatten().filter(|(name, _)| PAIR_NAMES.contains(&name.as_str()));
+        let pairs = pairs.map(|(name, value)| (name.clone(), RestrictedExpression::new_string(value.clone())));
+        let context = Context::from_pairs([
+            ("net".into(), RestrictedExpression::new_ip(request.net.to_string())),
+            ("auth".into(), RestrictedExpression::new_record(auth).unwrap()),
+            ("pairs".into(), RestrictedExpression::new_record(pairs).unwrap()),
+        ]);
+        let question = cedar_policy::Request::new(who, action, what, context.unwrap(), None).unwrap();
         let answer = Authorizer::new().is_authorized(&question, set, &entities);
-        let allowed = answer.decision() == cedar_policy::Decision::Allow;
-        let number = |id: &PolicyId| AsRef::<str>::as_ref(id).split('/').next().and_then(|number| number.parse().ok());
-        (allowed, answer.diagnostics().reason().filter_map(number).min().filter(|_| allowed))
+        assert!(answer.diagnostics().errors().next().is_none());
+        let mut reasons: Vec<String> = answer.diagnostics().reason().map(|id| id.to_string()).collect();
+        if answer.decision() == cedar_policy::Decision::Deny {
+            return Err(!reasons.is_empty());
+        }
+        // A number before a word.
+        reasons
+            .sort_by_key(|id| (id.split('/').next().and_then(|n| n.parse::<usize>().ok()).unwrap_or(99), id.clone()));
+        let first = reasons[0].split('/').next().unwrap();
+        Ok(if first.starts_with("own") { first.to_owned() } else { format!("b{first}") })
     }
 }
 
@@ -228,12 +281,51 @@ fn link(thrown: &[Thrown], in_force: &[bool], bare: &PolicySet) -> PolicySet {
     set
 }
 
+/// A grant as it was thrown.
+struct ThrownGrant {
+    granted: Granted,
+    role: Role,
+}
+
+impl ThrownGrant {
+    fn throw(dice: &mut Dice, number: usize) -> Self {
+        let role = dice.one(&[Role::Decrypter, Role::Encrypter, Role::KeyAdmin, Role::Auditor]);
+        let from = dice.one(&[0, 1_000]);
+        let granted = Granted {
+            id: format!("grant{number}").into(),
+            principal: dice.one(&[PRINCIPALS[0], PRINCIPALS[1], STRANGER]).parse().unwrap(),
+            roles: [role].into(),
+            tenant: dice.one(&TENANTS).parse().unwrap(),
+            keys: (dice.below(3) > 0).then(Names::every),
+            indexes: None,
+            from: (from > 0).then_some(from),
+            expires: dice.one(&[1_000, 2_000, 3_000]),
+        };
+        Self { granted, role }
+    }
+
+    fn allows(&self, request: &Request<'_>, templates: &Templates) -> bool {
+        let Granted { principal, tenant, keys, from, expires, .. } = &self.granted;
+        let covers = match request.resource {
+            Resource::Cluster | Resource::Index(..) => false,
+            Resource::Tenant(of) => of == tenant,
+            Resource::Key(of, _) => of == tenant && keys.is_some(),
+        };
+        let level = Level::of(request.resource);
+        principal == request.principal
+            && covers
+            && templates.gives(self.role, level, request.action)
+            && (from.unwrap_or(0)..*expires).contains(&request.now)
+    }
+}
+
 #[test]
 fn a_remembered_decision_is_the_decision_of_the_whole_set() {
     let (mut dice, templates) = (Dice(1), Templates::shipped().unwrap());
     let shipped: PolicySet = include_str!("../templates.cedar").parse().unwrap();
-    let (mut questions, mut allowed, mut found) = (0, 0, 0);
-    for _ in 0..50 {
+    let pair_names = PairNames::of(&PAIR_NAMES).unwrap();
+    let (mut questions, mut allowed, mut by_own, mut by_grant, mut found) = (0, 0, 0, 0, 0);
+    for round in 0..80 {
         let count = 1 + dice.below(6);
         let mut thrown: Vec<Thrown> = (0..count).map(|_| Thrown::throw(&mut dice)).collect();
         let groups: Vec<(&str, Vec<&str>)> = GROUPS.iter().map(|name| (*name, dice.some(&PRINCIPALS))).collect();
@@ -241,54 +333,89 @@ fn a_remembered_decision_is_the_decision_of_the_whole_set() {
             .iter()
             .map(|(name, members)| format!("[[group]]\nname = \"{name}\"\nmembers = {members:?}\n"))
             .collect();
-        text.extend(thrown.iter_mut().enumerate().map(|(id, binding)| binding.toml(id, &templates)));
-        let forbids: PolicySet =
-            FORBIDS.iter().filter(|_| dice.below(3) == 0).copied().collect::<String>().parse().unwrap();
-        let policy =
-            Policy::build(&text, "bindings.toml", &templates, forbids.clone()).unwrap_or_else(|e| panic!("{e}"));
-        let mut whole = Whole::new(thrown, groups, &forbids, &shipped);
+        text.extend(thrown.iter_mut().enumerate().map(|(id, binding)| binding.toml(id, templates)));
+        // In every other round there are none, so that what bindings alone depend on is told apart.
+        let own: String = OWN.iter().filter(|_| round % 2 == 0 && dice.below(3) == 0).copied().collect();
+        let own_files = [File { label: "own.cedar", text: &own }];
+        let files = Files {
+            bindings: File { label: "bindings.toml", text: &text },
+            own: if own.is_empty() { &[] } else { &own_files },
+            pairs: &pair_names,
+        };
+        let policy = Policy::read(&files).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let mut whole = Whole::new(thrown, groups, &own.parse().unwrap(), &shipped);
+        let grants: Vec<ThrownGrant> = (0..2 + dice.below(6)).map(|n| ThrownGrant::throw(&mut dice, n)).collect();
+        let in_force = InForce::new(Policy::read(&files).unwrap());
+        in_force.set_grants(grants.iter().map(|grant| grant.granted.clone()).collect()).unwrap();
         // Few questions, each of them often, from several addresses and at several times.
         let asked: Vec<(Principal, Action, Resource)> = (0..12)
             .map(|_| {
-                let action = dice.one(&Action::ALL[..Action::ALL.len() - 1]);
+                let often = [Action::Encrypt, Action::Decrypt, Action::ListKeys, Action::GetKey];
+                let all = &Action::ALL[..Action::ALL.len() - 1];
+                let action = if dice.below(2) == 0 { dice.one(&often) } else { dice.one(all) };
                 // Now and then of a kind that the action is never asked of.
                 let of_action = if dice.below(8) == 0 { dice.one(Action::ALL) } else { action };
                 let resource = resource_of(of_action, dice.one(&TENANTS), dice.one(&NAMES));
-                (dice.one(&PRINCIPALS).parse().unwrap(), action, resource)
+                let who = if dice.below(6) == 0 { STRANGER } else { dice.one(&PRINCIPALS) };
+                (who.parse().unwrap(), action, resource)
             })
             .collect();
+        let contexts: [Option<Pairs>; 5] =
+            [&[][..], &[("p", "1")], &[("p", "2")], &[("p", "3"), ("q", "")], &[("z", "1")]]
+                .map(|pairs| Some(pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect()));
         for _ in 0..200 {
             let (principal, action, resource) = &asked[dice.below(asked.len())];
             let (action, net) = (*action, dice.one(&ADDRESSES).parse().unwrap());
-            let request =
-                Request { principal, strength: Strength::CERTIFICATE, net, now: dice.one(&MOMENTS), action, resource };
-            let (expected, first) = whole.ask(&request);
-            let before = policy.callers.get(principal).is_some_and(|caller| {
-                let question = Question { caller: caller.number, action, resource, place: caller.place(net) };
-                policy.remembered.find(&question, request.now).is_some()
+            let pairs = if dice.below(4) == 0 { None } else { contexts[dice.below(contexts.len())].as_ref() };
+            let (strength, now) = (dice.one(&STRENGTHS), dice.one(&MOMENTS));
+            let request = Request { principal, strength, net, now, action, resource, pairs };
+            let expected = whole.ask(&request);
+            let caller = policy.callers.get(principal);
+            let before = caller.is_some_and(|caller| {
+                policy.remembered.find(&policy.question(caller, &request), request.now).is_some()
             });
-            let anew = policy.callers.get(principal).map(|caller| {
-                let slice = policy.slice(caller, &request);
-                policy.decide(caller, &request, &slice.grants)
-            });
+            let anew = policy.anew(&request);
             let got = policy.authorize(&request);
             let again = policy.authorize(&request);
-            assert_eq!(got, again, "{request:?}\n{text}");
-            assert!(anew.is_none_or(|anew| anew == got), "{request:?}\n{text}");
-            assert!(!got.errors);
+            assert_eq!(got, again, "{request:?}\n{text}{own}");
             assert_eq!(
-                (got.allowed, got.allowed.then(|| got.rule.to_string())),
-                (expected, first.map(|n| format!("b{n}"))),
-                "{request:?}\n{text}"
+                got.allowed.then_some(&got.rule),
+                anew.allowed.then_some(&anew.rule),
+                "{request:?}\n{text}{own}"
             );
-            questions += 1;
-            allowed += usize::from(expected);
+            assert!(!got.errors);
+            assert_eq!(got.allowed.then(|| got.rule.to_string()), expected.clone().ok(), "{request:?}\n{text}{own}");
+            // The same with grants beside it, held against their plain reading.
+            let expected_with = expected.clone().or_else(|forbidden| {
+                let grant = grants.iter().find(|grant| grant.allows(&request, templates));
+                let staff = |tenant: &TenantName| {
+                    let resource = &Resource::Tenant(tenant.clone());
+                    let asks = Request { action: Action::RequestGrant, resource, pairs: None, ..request };
+                    whole.ask(&asks).is_ok()
+                };
+                let is_staff = resource.tenant().is_some_and(staff);
+                grant.filter(|_| is_staff && !forbidden).map(|grant| grant.granted.id.to_string()).ok_or(())
+            });
+            let with = in_force.authorize(&request);
+            assert_eq!(with, in_force.authorize(&request));
+            assert_eq!(
+                with.allowed.then(|| with.rule.to_string()),
+                expected_with.clone().ok(),
+                "{request:?}\n{text}{own}"
+            );
+            questions += 2;
+            allowed += usize::from(expected.is_ok()) + usize::from(expected_with.is_ok());
+            by_own += usize::from(expected.is_ok_and(|rule| rule.starts_with("own")));
+            by_grant += usize::from(expected_with.is_ok_and(|rule| rule.starts_with("grant")));
             found += usize::from(before);
         }
     }
     assert_eq!(Action::ALL.last(), Some(&Action::GetCallerIdentity), "the one action that Cedar does not know");
-    println!("decisions: {questions}, allowed {allowed}, found remembered {found}, different from the whole set 0");
-    assert!(allowed > questions / 10 && found > allowed / 10, "the dice are not fair");
+    println!(
+        "decisions: {questions}, allowed {allowed} (own policies {by_own}, grants {by_grant}), found remembered {found}, \
+         different from the whole set 0"
+    );
+    assert!(allowed > questions / 10 && found > allowed / 10 && by_own > 100 && by_grant > 50, "the dice are not fair");
 }
 
 #[test]
@@ -318,22 +445,30 @@ fn what_forbids_is_asked_before_what_permits() {
     let everything = format!(
         "[[binding]]\nid = \"b\"\nroles = [\"encrypter\", \"decrypter\"]\nprincipals = [\"{BILLING}\"]\ntenants = [\"*\"]\nkeys = [\"*\"]"
     );
-    let forbids = r#"forbid (principal, action == Action::"Decrypt", resource in Tenant::"tenants/acme");"#;
-    let build = |forbids: &str| {
-        Policy::build(&everything, "bindings.toml", &Templates::shipped().unwrap(), forbids.parse().unwrap()).unwrap()
+    let forbids =
+        r#"@id("no-acme") forbid (principal, action == Action::"Decrypt", resource in Tenant::"tenants/acme");"#;
+    let build = |own: &str| {
+        let bindings = File { label: "bindings.toml", text: &everything };
+        let files = Files { bindings, own: &[], pairs: &PairNames::default() };
+        Policy::build(&files, Templates::shipped().unwrap(), OwnPolicy::unvalidated(own)).unwrap()
     };
     let policy = build(forbids);
     for _ in 0..2 {
         let denied = decide(&policy, BILLING, HOME, 0, Action::Decrypt, &key("acme", "k"));
-        assert_eq!((denied.allowed, denied.errors, &*denied.rule), (false, false, "policy0"));
+        assert_eq!((denied.allowed, denied.errors, &*denied.rule), (false, false, "no-acme"));
         assert!(decide(&policy, BILLING, HOME, 0, Action::Encrypt, &key("acme", "k")).allowed);
         assert!(decide(&policy, BILLING, HOME, 0, Action::Decrypt, &key("acme2", "k")).allowed);
     }
     assert!(decide(&build(""), BILLING, HOME, 0, Action::Decrypt, &key("acme", "k")).allowed);
     // One that cannot be evaluated might have forbidden.
-    let broken = build("forbid (principal, action, resource) when { resource.frozen };");
-    let decision = decide(&broken, BILLING, HOME, 0, Action::Encrypt, &key("acme", "k"));
-    assert_eq!((decision.allowed, decision.errors), (false, true));
+    for effect in ["forbid", "permit"] {
+        let broken = build(&format!("@id(\"x\") {effect} (principal, action, resource) when {{ resource.frozen }};"));
+        let decision = decide(&broken, BILLING, HOME, 0, Action::Encrypt, &key("acme", "k"));
+        // What permits is asked after the binding that allows it.
+        assert_eq!((decision.allowed, decision.errors), (effect == "permit", effect == "forbid"));
+        let decision = decide(&broken, SHIPPING, HOME, 0, Action::Encrypt, &key("acme", "k"));
+        assert_eq!((decision.allowed, decision.errors), (false, effect == "permit"));
+    }
 }
 
 #[test]
@@ -385,12 +520,10 @@ fn the_cost_of_a_decision_is_printed() {
             now: 0,
             action: Action::Encrypt,
             resource,
+            pairs: None,
         };
         let caller = &policy.callers[&principal];
-        let anew = || {
-            let slice = policy.slice(caller, &request(&own));
-            policy.decide(caller, &request(&own), &slice.grants)
-        };
+        let anew = || policy.anew(&request(&own));
         let slice = || policy.slice(caller, &request(&own)).grants.len();
         let (sliced, fresh) = (each(1_000, slice), each(200, anew));
         let found = each(5_000, || policy.authorize(&request(&own)));
