@@ -61,6 +61,16 @@ impl Role {
 }
 
 impl Role {
+    /// Tells whether any of its actions is asked of a key.
+    pub const fn acts_on_keys(self) -> bool {
+        match self {
+            Self::Encrypter | Self::Decrypter | Self::Reencrypter | Self::Eraser | Self::KeyAdmin | Self::Auditor => {
+                true
+            }
+            Self::TenantAdmin | Self::Operator | Self::Staff | Self::Approver => false,
+        }
+    }
+
     /// Tells whether a grant can give it: not what runs the service, nor what has to do with grants, nor what destroys at once.
     pub const fn can_be_granted(self) -> bool {
         match self {

@@ -1,5 +1,6 @@
 //! TestPermissions: whether a principal may do something, which rule decided, and what would be needed.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use kms_proto::v1;
@@ -8,7 +9,7 @@ use super::error::Error;
 use super::parse;
 use super::pipeline::{Call, Done, Failed, Operation};
 use crate::noun::{Principal, Strength};
-use crate::policy::{self, Action, Resource};
+use crate::policy::{self, Action, Considered, Explanation, Resource, Verdict};
 
 pub(super) struct TestPermissions {
     /// None is the caller.
@@ -17,6 +18,7 @@ pub(super) struct TestPermissions {
     actions: Vec<Action>,
     address: Option<IpAddr>,
     strength: Option<Strength>,
+    context: BTreeMap<String, String>,
 }
 
 impl Operation for TestPermissions {
@@ -53,6 +55,7 @@ impl Operation for TestPermissions {
             actions: wire.actions.iter().map(action).collect::<Result<_, _>>()?,
             address: address.transpose()?,
             strength,
+            context: wire.encryption_context,
         })
     }
 
@@ -63,24 +66,32 @@ impl Operation for TestPermissions {
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<v1::TestPermissionsResponse>, Failed> {
-        let policy = call.api.policy.hold();
         let own = self.principal.is_none();
         let principal = self.principal.as_ref().unwrap_or(call.principal);
         let net = self.address.or(call.who.net).ok_or(Error::Denied)?;
         let strength = self.strength.unwrap_or(if own { call.strength } else { Strength::CERTIFICATE });
         let tested = self.actions.iter().map(|&action| {
             let (now, resource) = (call.now, &self.resource);
-            let request = policy::Request { principal, strength, net, now, action, resource, pairs: None };
-            let decision = policy.authorize(&request);
-            v1::TestedPermission {
-                action: action.as_str().to_owned(),
-                allowed: decision.allowed,
-                rule: decision.rule.to_string(),
-                needed: String::new(),
-                considered: Vec::new(),
-            }
+            let pairs = Some(&self.context).filter(|context| !context.is_empty());
+            let request = policy::Request { principal, strength, net, now, action, resource, pairs };
+            tested(call.api.policy.explain(&request), action, own)
         });
         Ok(Done::read(v1::TestPermissionsResponse { permissions: tested.collect() }))
+    }
+}
+
+fn tested(explained: Explanation, action: Action, own: bool) -> v1::TestedPermission {
+    let Explanation { decision, reasons, needed } = explained;
+    // Of what others have nobody is told who only asks for himself.
+    let told = reasons.into_iter().filter(|reason| !own || reason.verdict != Verdict::OtherPrincipal);
+    let considered =
+        |reason: Considered| v1::ConsideredRule { rule: reason.rule.to_string(), verdict: reason.verdict.to_string() };
+    v1::TestedPermission {
+        action: action.as_str().to_owned(),
+        allowed: decision.allowed,
+        rule: decision.rule.to_string(),
+        needed,
+        considered: told.map(considered).collect(),
     }
 }
 

@@ -87,8 +87,7 @@ async fn open(front: &Front, store: &Arc<dyn Store>, salvaged_bytes: Option<u64>
         segment_bytes: settings.segment_bytes,
         flush_on_cores: true,
         settings: settings.keyring,
-        // Until policy takes them.
-        roles_in_force: Box::new(|_| ()),
+        roles_in_force: front.roles_in_force(),
         clock: Arc::clone(clock),
         rng,
     };

@@ -13,8 +13,9 @@ use tokio_util::task::TaskTracker;
 use crate::audit::Unrecorded;
 use crate::backend::Prepared;
 use crate::config::Settings;
+use crate::keyring::{RoleInForce, RolesInForce};
 use crate::noun::{Clock, UnixMillis};
-use crate::policy::InForce;
+use crate::policy::{Granted, InForce, Names, Role};
 use crate::probes::{Probes, Ready};
 use crate::reload::ReloadHandle;
 use crate::rpc::accept::{ConnectionLimits, Places, accept};
@@ -44,6 +45,34 @@ pub(super) struct Front {
     pub(super) warnings: Vec<String>,
     /// It is there to try things on.
     pub(super) is_trial: bool,
+}
+
+impl Front {
+    /// Returns what puts the roles that grants give beside the policy.
+    pub(super) fn roles_in_force(&self) -> Box<RolesInForce> {
+        let policy = Arc::clone(&self.policy);
+        Box::new(move |roles| {
+            // What a row says that no request could have asked for gives nothing.
+            let granted: Vec<Granted> = roles.into_iter().filter_map(granted).collect();
+            if let Err(error) = policy.set_grants(granted) {
+                tracing::error!(%error, "grants could not be put in force: none is");
+            }
+        })
+    }
+}
+
+fn granted(role: RoleInForce) -> Option<Granted> {
+    let given: Role = role.role.parse().ok().filter(|role: &Role| role.can_be_granted())?;
+    Some(Granted {
+        id: format!("grant/{}", role.uid).into(),
+        principal: role.principal.parse().ok()?,
+        roles: [given].into(),
+        tenant: role.tenant,
+        keys: given.acts_on_keys().then(Names::every),
+        indexes: None,
+        from: Some(role.from),
+        expires: role.end,
+    })
 }
 
 /// The sockets. Between two sessions whoever connects waits.

@@ -98,44 +98,17 @@ fn read(path: &Path) -> Result<String, Failure> {
     })
 }
 
-/// Checks the files of one policy.
+/// Checks the files of one policy, as the server does when it reads them.
 fn check_files(files: &[(&str, &str)], context_pairs: &[&str]) -> Vec<Mistake> {
-    // PLUG: kms_server::policy::check(files, context_pairs), whose mistakes become these field by field.
-    let _ = context_pairs;
-    files.iter().map(|(label, text)| check_form(label, text)).collect()
-}
-
-/// Checks what needs no policy: that bindings are TOML. What cannot be checked is a mistake, so that nobody takes it for good.
-fn check_form(label: &str, text: &str) -> Mistake {
-    let mistake = |place: Option<(usize, usize)>, what: &str, why: String, remedy: &str| Mistake {
-        file: label.to_owned(),
-        line: place.map(|(line, _)| line),
-        column: place.map(|(_, column)| column),
-        what: what.to_owned(),
-        why,
-        remedy: remedy.to_owned(),
+    let told = |mistake: kms_server::policy::Mistake| Mistake {
+        file: mistake.file,
+        line: mistake.place.map(|(line, _)| line),
+        column: mistake.place.map(|(_, column)| column),
+        what: mistake.what,
+        why: mistake.why,
+        remedy: mistake.remedy,
     };
-    match Path::new(label).extension().and_then(|extension| extension.to_str()) {
-        Some("toml") => {
-            if let Err(error) = text.parse::<toml::Table>() {
-                let place = error.span().and_then(|span| place(text, span.start));
-                return mistake(place, "not TOML", error.message().replace('\n', " "), "correct it");
-            }
-        }
-        Some("cedar") => {}
-        _ => {
-            let why = "its name ends in neither .toml nor .cedar".to_owned();
-            return mistake(None, "neither bindings nor policies", why, "rename it, or leave it out");
-        }
-    }
-    mistake(None, "not checked", "this build of `kms` has no checker of policies".to_owned(), "use one that has")
-}
-
-/// Returns line and column of a byte, both from 1.
-fn place(text: &str, at: usize) -> Option<(usize, usize)> {
-    let before = text.get(..at)?;
-    let column = before.chars().rev().take_while(|&char| char != '\n').count() + 1;
-    Some((before.matches('\n').count() + 1, column))
+    kms_server::policy::check(files, context_pairs).into_iter().map(told).collect()
 }
 
 /// More than any server reads of a file of bindings or policies.
