@@ -181,9 +181,9 @@ fn the_grants_of_all_tenants_are_seen_and_decided_by_few() {
     let may_all: [(Action, &[Role]); 5] = [
         (Action::RequestGrant, &[]),
         (Action::ApproveGrant, &[Approver]),
-        (Action::RevokeGrant, &[Approver]),
-        (Action::GetGrant, &[Auditor, Approver]),
-        (Action::ListGrants, &[Auditor, Approver]),
+        (Action::RevokeGrant, &[Operator, Approver]),
+        (Action::GetGrant, &[Auditor, Operator, Approver]),
+        (Action::ListGrants, &[Auditor, Operator, Approver]),
     ];
     for (action, roles) in may_all {
         for role in Role::ALL {
