@@ -32,8 +32,8 @@ async fn who_asks_too_often_is_told_when_to_come_back_and_others_are_not_held_up
     // Of the tenant's rate another caller has its part.
     world.admin.ask(get_tenant(ACME)).await?;
     refused(
-        Code::ResourceExhausted,
-        "RATE_LIMITED",
+        Code::InvalidArgument,
+        "FIELD_INVALID",
         world.app.ask(batch_encrypt(GLOBEX_KEY, &[&b"x"[..]; 10_000], &[])).await,
     );
     ensure!(world.daemon.metric("kms_rate_limited_total{of=\"principal\"}").await? >= 60.0);

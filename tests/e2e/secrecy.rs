@@ -288,10 +288,11 @@ async fn what_is_refused(world: &World, canaries: &Canaries, heard: &mut Heard) 
     assert!(admin.ask(list_keys(ACME, 1, token)).await.is_err());
     let nobody = world.daemon.caller_with(Some(&world.daemon.site().authority().client_of(&[])?))?;
     assert!(nobody.ask(encrypt(ACME_KEY, plaintext, context)).await.is_err());
-    // Somebody thinks that it takes tokens.
+    // A token that is none.
     let mut request = tonic::Request::new(encrypt(ACME_KEY, plaintext, context));
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
-    CryptoServiceClient::new(app.channel(Listener::Services)).encrypt(request).await?;
+    let refused = CryptoServiceClient::new(app.channel(Listener::Services)).encrypt(request).await.unwrap_err();
+    heard.refusals.extend([refused.message().as_bytes(), refused.details()].concat());
     let mut request = tonic::Request::new(decrypt(ACME_KEY, &blob, context));
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
     let refused = CryptoServiceClient::new(app.channel(Listener::Services)).decrypt(request).await.unwrap_err();

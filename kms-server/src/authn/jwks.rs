@@ -107,6 +107,11 @@ impl KeySet {
         Ok((Self { keys }, left_out))
     }
 
+    /// Returns a set without keys: no token is of it.
+    pub(super) fn empty() -> Self {
+        Self { keys: Vec::new() }
+    }
+
     /// Returns the key that a token names, or the only one where it names none. It may still be for another algorithm.
     pub(super) fn find(&self, kid: Option<&str>) -> Option<Found<'_>> {
         let key = match (kid, &self.keys[..]) {

@@ -163,7 +163,14 @@ fn take(issuer: &Issuer, by_url: &KeysByUrl, bytes: &[u8], clock: &dyn Clock) ->
     let is_new = by_url.known().set.is_none_or(|(before, _)| before != print) || issuer.keys.load().is_none();
     if is_new {
         // The same set leaves what was verified by it remembered.
-        let (keys, left_out) = KeySet::read(bytes)?;
+        // An issuer that withdraws all its keys is believed at once.
+        let (keys, left_out) = match KeySet::read(bytes) {
+            Err(InvalidKeySet::NoneFits(count)) => {
+                tracing::error!(issuer = issuer.settings.issuer, count, "an issuer has no keys of use any more");
+                (KeySet::empty(), Vec::new())
+            }
+            read => read?,
+        };
         for why in left_out {
             tracing::warn!(issuer = issuer.settings.issuer, "{why}");
         }

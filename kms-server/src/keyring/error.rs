@@ -89,7 +89,7 @@ pub enum Error {
     #[error("a role is granted for at most {} s", .0 / 1000)]
     GrantTooLong(u64),
     /// Too many grants, or too many of one principal that wait.
-    #[error("too many grants wait or are kept here: at most 100 of one caller, and 1,000 in all")]
+    #[error("too many grants wait or are kept here: at most 100 of one caller, and 500 in all")]
     TooManyGrants,
     /// A second person must approve it first.
     #[error("a second person must approve this first")]

@@ -494,6 +494,10 @@ impl Keyring {
         self.clock_held.load(Ordering::Acquire)
     }
 
+    fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
     fn mark_broken(&self) {
         // Nothing can be taken back any more, so that nothing is given.
         self.grants.end_all();

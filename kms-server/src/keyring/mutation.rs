@@ -229,7 +229,7 @@ impl Mutator {
     /// Takes the tenant's turn and plans; what is not to be made is answered here.
     async fn plan(&mut self, job: Job) -> Option<Making> {
         let Job { asked, reply, _room } = job;
-        if self.broken {
+        if self.broken || self.keyring.is_broken() {
             answer(reply, Err(broken()));
             return None;
         }
@@ -377,9 +377,7 @@ impl Mutator {
         };
         pass(Point::OutcomesDurable);
         if durable.is_ok() {
-            for made in &made {
-                self.keyring.begin_grant(&made.after);
-            }
+            made.iter().for_each(|made| self.keyring.begin_grant(&made.after));
         }
         if durable.is_err() {
             // Done, but not recorded: the next start records it.

@@ -30,7 +30,7 @@ impl Who {
     pub fn sign(&self, mut leaf: Leaf) -> Leaf {
         leaf.sub = self.sub.as_deref().map(|sub| sub.to_owned().into());
         if let Some(shown) = &self.shown {
-            let both = leaf.ev.map_or_else(|| shown.to_string(), |evidence| format!("{evidence}; {shown}"));
+            let both = leaf.ev.map_or_else(|| shown.to_string(), |evidence| format!("{shown}; {evidence}"));
             leaf.ev = Some(both.into());
         }
         leaf.net = self.net.map(|net| net.to_string().into());

@@ -73,6 +73,13 @@ actions! {
     GetCallerIdentity,
 }
 
+impl Action {
+    /// Tells whether it uses keys: what applications do all day, not what is done to tenants and keys.
+    pub fn uses_keys(self) -> bool {
+        self <= Self::GetIndexKey
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -10,7 +10,7 @@ use super::in_force::Held;
 use super::own::{OwnPolicy, WhoScope};
 use super::rule::Rule;
 use super::templates::{Level, Templates, action_bit};
-use super::{Decision, Policy, Request, Resource, Role};
+use super::{Action, Decision, Policy, Request, Resource, Role};
 use crate::noun::Strength;
 
 /// An answer with its reasons.
@@ -99,7 +99,22 @@ fn moment(at: u64) -> String {
     at.map_or_else(|| "no moment".to_owned(), |at| at.to_string())
 }
 
-pub(super) fn explain(held: &Held, policy: &Policy, grants: Option<&Policy>, request: &Request<'_>) -> Explanation {
+/// Whose rules an explanation may tell of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Whose {
+    /// Those that list the principal, and what decided.
+    TheirOwn,
+    /// All, for who may see the policy.
+    Everybodys,
+}
+
+pub(super) fn explain(
+    held: &Held,
+    policy: &Policy,
+    grants: Option<&Policy>,
+    request: &Request<'_>,
+    whose: Whose,
+) -> Explanation {
     let decision = held.authorize(request);
     let forbidden = policy.forbids(request).is_some();
     // How many things are wrong, and in which order they came: the nearest is the first.
@@ -111,15 +126,17 @@ pub(super) fn explain(held: &Held, policy: &Policy, grants: Option<&Policy>, req
     };
     let fits = if forbidden { Verdict::Overruled } else { Verdict::Allows };
     let own = policy.rules_of(request.principal);
-    for (number, rule) in policy.bindings.iter().enumerate() {
+    let is_told = |number: usize, own: &[usize]| whose == Whose::Everybodys || own.binary_search(&number).is_ok();
+    for (number, rule) in policy.bindings.iter().enumerate().filter(|(number, _)| is_told(*number, &own)) {
         let wrong = wrong_with(rule, own.binary_search(&number).is_ok(), request);
         consider(wrong, &rule.id, fits.clone());
     }
     if let Some(grants) = grants {
         let own = grants.rules_of(request.principal);
         let is_staff = held.is_staff(request);
-        for (number, rule) in grants.bindings.iter().enumerate() {
+        for (number, rule) in grants.bindings.iter().enumerate().filter(|(number, _)| is_told(*number, &own)) {
             let mut wrong = wrong_with(rule, own.binary_search(&number).is_ok(), request);
+            wrong.extend((request.action == Action::DestroyDataKey).then_some(Verdict::OtherActions));
             wrong.extend((!is_staff).then_some(Verdict::NotStaff));
             consider(wrong, &rule.id, fits.clone());
         }
@@ -129,7 +146,9 @@ pub(super) fn explain(held: &Held, policy: &Policy, grants: Option<&Policy>, req
         let asked = policy.ask(caller, request, &policy.candidates(caller, request));
         for one in all.all() {
             let mut wrong = wrong_with_own(one, caller.map_or(&[][..], |caller| &caller.groups), request);
-            let says = asked.as_ref().and_then(|asked| match one.forbids {
+            // Cedar is asked only where its answer counts.
+            let asked = asked.as_ref().filter(|_| wrong.is_empty());
+            let says = asked.and_then(|asked| match one.forbids {
                 true => asked.forbids(&policy.authorizer, &one.policies),
                 false => asked.of(&policy.authorizer, &one.policies),
             });
@@ -139,7 +158,8 @@ pub(super) fn explain(held: &Held, policy: &Policy, grants: Option<&Policy>, req
                 (Some(false), _) => wrong.push(Verdict::Unmet),
                 (Some(true), _) => {}
             }
-            if !one.forbids || wrong.is_empty() || wrong == [Verdict::Fails] {
+            let is_told = whose == Whose::Everybodys || wrong.is_empty() || wrong == [Verdict::Fails];
+            if is_told && (!one.forbids || wrong.is_empty() || wrong == [Verdict::Fails]) {
                 consider(wrong, &one.id, if one.forbids { Verdict::Forbids } else { fits.clone() });
             }
         }

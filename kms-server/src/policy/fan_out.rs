@@ -173,7 +173,7 @@ impl FanOuts {
             window.link_as_newest(place, now);
             return Reach::Within;
         }
-        self.counted.fetch_sub(window.forget(now, limit.per_ms), Ordering::Relaxed);
+        self.uncount(window.forget(now, limit.per_ms));
         if window.places.len() >= limit.tenants as usize || !self.has_room(now) {
             return window.exceeded(now);
         }
@@ -198,6 +198,13 @@ impl FanOuts {
         }))
     }
 
+    /// Counts fewer. A request that still holds the window of a limit that a reload took away counts its places down a second
+    /// time: that must not become a number that lets nobody in.
+    fn uncount(&self, gone: usize) {
+        let fewer = |counted: usize| Some(counted.saturating_sub(gone));
+        let _ = self.counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+    }
+
     /// Tells whether one more may count. Called with a window locked: so nothing is waited for here.
     fn has_room(&self, now: Duration) -> bool {
         let is_full = || self.counted.load(Ordering::Relaxed) >= COUNTED_MAX;
@@ -220,7 +227,7 @@ impl FanOuts {
                 }
                 // Whoever holds it is about to use it, and nobody else can get it now.
                 let drop = is_empty && Arc::strong_count(shared) == 1;
-                self.counted.fetch_sub(gone + usize::from(drop), Ordering::Relaxed);
+                self.uncount(gone + usize::from(drop));
                 !drop
             });
         }
@@ -234,7 +241,7 @@ impl FanOuts {
                 let places = |window: &Arc<Mutex<Window>>| {
                     window.lock().unwrap_or_else(PoisonError::into_inner).places.len() + 1
                 };
-                self.counted.fetch_sub(of.windows.values().map(places).sum(), Ordering::Relaxed);
+                self.uncount(of.windows.values().map(places).sum());
                 return false;
             };
             of.limit = limit;

@@ -11,7 +11,7 @@ use super::bindings::{Binding, Tenants};
 use super::fan_out::{FanOuts, Reach};
 use super::pairs::PairNames;
 use super::templates::Templates;
-use super::{Action, BindingView, Decision, Explanation, Names, Policy, PolicyError, Request, Resource, Role};
+use super::{Action, BindingView, Decision, Explanation, Names, Policy, PolicyError, Request, Resource, Role, Whose};
 use crate::noun::{Principal, Strength, TenantName, UnixMillis};
 
 /// What was granted to one principal, case by case.
@@ -114,9 +114,9 @@ impl InForce {
     }
 
     /// Says why a request is allowed or not, and what would be needed.
-    pub fn explain(&self, request: &Request<'_>) -> Explanation {
+    pub fn explain(&self, request: &Request<'_>, whose: Whose) -> Explanation {
         let held = self.hold();
-        super::explain::explain(&held, &held.policy, held.grants.as_deref(), request)
+        super::explain::explain(&held, &held.policy, held.grants.as_deref(), request, whose)
     }
 
     /// Returns the hash of the policy in force.

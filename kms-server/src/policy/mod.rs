@@ -77,7 +77,7 @@ pub use crate::mistake::Mistake;
 pub use action::{Action, UnknownAction};
 pub use check::check;
 pub use error::PolicyError;
-pub use explain::{Considered, Explanation, Verdict};
+pub use explain::{Considered, Explanation, Verdict, Whose};
 pub use fan_out::{FanOut, Reach};
 pub use in_force::{Granted, InForce};
 pub use names::Names;

@@ -297,6 +297,21 @@ impl<'a> OwnReader<'a> {
             let remedy = "write Cluster::\"cluster\", Tenant::\"tenants/t\", Key::\"tenants/t/keys/k\" or Index::\"tenants/t/indexes/i\"";
             told(span.clone(), &format!("policy {id:?}: {} is no resource", quoted(&uid)), "it would never match".into(), remedy)
         })?;
+        // Cedar knows types and not names: a forbid about a group that nobody is in would forbid nothing.
+        for uid in policy.entity_literals() {
+            let id = uid.id().unescaped();
+            let can_be = match uid.type_name().to_string().as_str() {
+                "Group" => self.groups.iter().any(|name| **name == *id),
+                "Principal" => id.parse::<crate::noun::Principal>().is_ok(),
+                "Cluster" | "Tenant" | "Key" | "Index" => resource_named(&uid).is_ok(),
+                _ => true,
+            };
+            if !can_be {
+                let what = format!("a policy names {}", quoted(&uid.to_string()));
+                let remedy = "write a [[group]] of the file of bindings, a SPIFFE ID, Tenant::\"tenants/t\", Key::\"tenants/t/keys/k\" or Index::\"tenants/t/indexes/i\"";
+                return Err(told(span, &what, "it would never match".into(), remedy));
+            }
+        }
         let actions = match policy.action_constraint() {
             ActionConstraint::Any => u64::MAX,
             ActionConstraint::In(uids) => bits(&uids),
@@ -337,31 +352,35 @@ fn bits(uids: &[EntityUid]) -> u64 {
     Action::ALL.iter().filter(named).fold(0, |bits, &action| bits | action_bit(action))
 }
 
-fn what(scope: ResourceConstraint) -> Result<WhatScope, String> {
-    let level = |of: &cedar_policy::EntityTypeName| match of.to_string().as_str() {
+/// Returns the resource that an entity of a policy is.
+fn resource_named(uid: &EntityUid) -> Result<Resource, String> {
+    let read = || {
+        let of = level_of(uid.type_name())?;
+        let resource = Resource::read(uid.id().unescaped())?;
+        (Level::of(&resource) == of).then_some(resource)
+    };
+    read().ok_or_else(|| uid.to_string())
+}
+
+fn level_of(of: &cedar_policy::EntityTypeName) -> Option<Level> {
+    match of.to_string().as_str() {
         "Cluster" => Some(Level::Cluster),
         "Tenant" => Some(Level::Tenants),
         "Key" => Some(Level::Keys),
         "Index" => Some(Level::Indexes),
         _ => None,
-    };
-    let resource = |uid: &EntityUid| {
-        let id = uid.id().unescaped();
-        let read = || {
-            let of = level(uid.type_name())?;
-            let resource = Resource::read(id)?;
-            (Level::of(&resource) == of).then_some(resource)
-        };
-        read().ok_or_else(|| uid.to_string())
-    };
+    }
+}
+
+fn what(scope: ResourceConstraint) -> Result<WhatScope, String> {
     Ok(match scope {
         ResourceConstraint::Any => WhatScope::Anything,
-        ResourceConstraint::Is(of) => level(&of).map_or(WhatScope::Nothing, WhatScope::Of),
-        ResourceConstraint::Eq(uid) => WhatScope::Exactly(resource(&uid)?),
-        ResourceConstraint::In(uid) => WhatScope::In(resource(&uid)?),
+        ResourceConstraint::Is(of) => level_of(&of).map_or(WhatScope::Nothing, WhatScope::Of),
+        ResourceConstraint::Eq(uid) => WhatScope::Exactly(resource_named(&uid)?),
+        ResourceConstraint::In(uid) => WhatScope::In(resource_named(&uid)?),
         ResourceConstraint::IsIn(of, uid) => {
-            let whole = resource(&uid)?;
-            level(&of).map_or(WhatScope::Nothing, |level| WhatScope::OfIn(level, whole))
+            let whole = resource_named(&uid)?;
+            level_of(&of).map_or(WhatScope::Nothing, |level| WhatScope::OfIn(level, whole))
         }
     })
 }

@@ -24,7 +24,7 @@ impl Operation for GetCallerIdentity {
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<GetCallerIdentityResponse>, Failed> {
-        let net = call.who.net.ok_or(Error::Denied)?;
+        let net = call.who.net.ok_or(Error::Denied(None))?;
         let bindings = call.api.policy.bindings_of(call.principal, net, call.now);
         Ok(Done::read(GetCallerIdentityResponse {
             principal: call.principal.to_string(),

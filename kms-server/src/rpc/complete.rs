@@ -25,7 +25,7 @@ use super::locked::ORDERS;
 use super::pipeline::{code_name, request_id};
 use super::serve::Reflection;
 use super::services::method_of;
-use super::status::{status, why, with_reason};
+use super::status::{code_and_reason, status, why, with_reason};
 use crate::audit::{Leaf, Outcome};
 use crate::authn::Identified;
 use crate::keyring;
@@ -50,19 +50,6 @@ pub(super) async fn answer(
         let error = if ORDERS.contains(&&*path) { keyring::Error::ShuttingDown.into() } else { Error::Locking };
         return status(&error, &request_id).into_http();
     }
-    let _at_work = match api.limits.enter() {
-        _ if is_unrecorded => None,
-        Some(at_work) => Some(at_work),
-        // At once, and without a record: nothing was asked that could be told of.
-        None => {
-            let request_id = request_id(api.keyring.rng(), api.clock.now());
-            let op = method_of(&path).unwrap_or("Unknown");
-            metrics::counter!("kms_requests_shed_total").increment(1);
-            metrics::counter!("kms_requests_total", "method" => op, "code" => code_name(Code::Unavailable))
-                .increment(1);
-            return status(&Error::Overloaded, &request_id).into_http();
-        }
-    };
     // Who, before anything is read for somebody who is nobody. Health is told to whoever is let in.
     let identified = if is_health {
         None
@@ -149,7 +136,9 @@ fn meaning(code: Code) -> (Code, Reason, &'static str) {
 }
 
 fn refuse(api: &Api, connection: &ConnectionInfo, path: &str, error: &Error) -> Response<Body> {
-    let request_id = record(api, connection, None, path, why(error), Outcome::Denied, Code::Unauthenticated);
+    let (code, reason) = code_and_reason(error);
+    let ending = Ending { reason: reason.as_reason(), why: why(error), outcome: Outcome::Denied, code };
+    let request_id = record(api, connection, None, path, ending);
     status(error, &request_id).into_http()
 }
 
@@ -160,8 +149,19 @@ fn complete(
     path: &str,
     (code, reason, sentence): (Code, Reason, &'static str),
 ) -> Response<Body> {
-    let request_id = record(api, connection, identified, path, reason.as_reason().to_owned(), Outcome::Failed, code);
+    let why = reason.as_reason().to_owned();
+    let ending = Ending { reason: reason.as_reason(), why, outcome: Outcome::Failed, code };
+    let request_id = record(api, connection, identified, path, ending);
     with_reason(code, reason, sentence, &request_id).into_http()
+}
+
+/// How a request ended that did not get as far as the pipeline.
+struct Ending {
+    reason: &'static str,
+    /// What the record says: the reason, with the cause.
+    why: String,
+    outcome: Outcome,
+    code: Code,
 }
 
 /// Writes the record of a request that did not get as far as the pipeline; returns its id.
@@ -170,16 +170,14 @@ fn record(
     connection: &ConnectionInfo,
     identified: Option<&Identified>,
     path: &str,
-    why: String,
-    outcome: Outcome,
-    code: Code,
+    Ending { reason, why, outcome, code }: Ending,
 ) -> std::sync::Arc<str> {
     // Only names of ours go into the log: a path is whatever somebody sent.
     let op = method_of(path).unwrap_or("Unknown");
     let request_id = request_id(api.keyring.rng(), api.clock.now());
     let who = connection.who(identified, &request_id);
     metrics::counter!("kms_requests_total", "method" => op, "code" => code_name(code)).increment(1);
-    if outcome == Outcome::Denied && !api.noise.is_told_singly(&who, api.clock.now()) {
+    if !api.noise.is_told_singly(&who, reason, api.clock.now()) {
         return request_id;
     }
     let leaf = who.sign(Leaf { why: Some(why.into()), ..Leaf::of(op) }).ended(outcome);

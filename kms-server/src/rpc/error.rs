@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::authn::{InvalidToken, NoIdentity};
 use crate::crypto::{InvalidContext, OpenError};
 use crate::keyring;
+use crate::policy::Action;
 
 /// Why a request was not done. `status.rs` says what the caller sees of it.
 #[derive(Debug, thiserror::Error)]
@@ -56,14 +57,17 @@ pub enum Error {
     #[error("the page token is not of this listing")]
     PageToken,
     /// Policy does not allow it.
-    #[error("not allowed")]
-    Denied,
+    #[error("{}", denied(*.0))]
+    Denied(Option<Action>),
     /// What was to be read again is not in order.
     #[error("nothing was reloaded: {0}")]
     ReloadFailed(String),
     /// The rule that allows it lets its principal reach no more tenants for now.
     #[error("this caller reached as many tenants as it may in its window of time")]
-    FanOut,
+    FanOut {
+        /// It is the first for a while: an alarm.
+        alarm: bool,
+    },
     /// The backend's keys never leave it.
     #[error("the keys of this master key backend never leave it")]
     ExportNotSupported,
@@ -79,6 +83,14 @@ pub enum Error {
     /// It took too long.
     #[error("it took longer than a request may; a change that was asked for may still be made")]
     Deadline,
+}
+
+/// Says what is not allowed, and how to ask for it.
+fn denied(action: Option<Action>) -> String {
+    let Some(action) = action else { return "not allowed".to_owned() };
+    format!(
+        "not allowed: {action} needs a binding or a grant; TestPermissions says what would be needed, an operator adds bindings"
+    )
 }
 
 impl Error {

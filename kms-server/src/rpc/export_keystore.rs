@@ -24,6 +24,7 @@ impl Operation for ExportKeystore {
     type Wire = v1::ExportKeystoreRequest;
     type Reply = v1::ExportKeystoreResponse;
     const NAME: &'static str = "ExportKeystore";
+    const FOR_OPERATORS: bool = true;
 
     fn parse(wire: v1::ExportKeystoreRequest) -> Result<Self, Error> {
         Ok(Self { validate_only: wire.validate_only })
@@ -34,6 +35,9 @@ impl Operation for ExportKeystore {
     }
 
     async fn perform(self, call: &Call<'_>) -> Result<Done<v1::ExportKeystoreResponse>, Failed> {
+        if call.api.backend_kind != SOFTWARE {
+            return Err(Error::ExportNotSupported.into());
+        }
         // A copy outlives the destruction of its version: that takes two persons, but where things are tried. The grant is
         // used up before anything leaves, and without a request id: what was answered is not kept for a repetition.
         if !call.api.facts.is_trial {
@@ -61,3 +65,6 @@ impl Operation for ExportKeystore {
         Ok(Done::said(v1::ExportKeystoreResponse { serial, files }, leaf))
     }
 }
+
+/// The kind of backend whose keys are files.
+const SOFTWARE: &str = "software";

@@ -17,6 +17,7 @@ impl Operation for GetStatus {
     type Wire = v1::GetStatusRequest;
     type Reply = v1::GetStatusResponse;
     const NAME: &'static str = "GetStatus";
+    const FOR_OPERATORS: bool = true;
 
     fn parse(_: v1::GetStatusRequest) -> Result<Self, Error> {
         Ok(Self)

@@ -8,7 +8,6 @@ use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use governor::clock::{Clock as _, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
@@ -92,7 +91,6 @@ type Plain = NoOpMiddleware<<MonotonicClock as governor::clock::Clock>::Instant>
 /// The rates of all keys of one kind.
 struct Rates<K: Clone + Eq + Hash> {
     limiter: RateLimiter<K, DashMapStateStore<K>, MonotonicClock, Plain>,
-    burst: NonZeroU32,
     of: &'static str,
 }
 
@@ -100,21 +98,19 @@ impl<K: Clone + Eq + Hash> Rates<K> {
     fn new(of: &'static str, rate: NonZeroU32) -> Self {
         // There from the start: what appears only with the first refusal has no rate.
         metrics::counter!("kms_rate_limited_total", "of" => of).increment(0);
-        Self { limiter: RateLimiter::dashmap_with_clock(Quota::per_second(rate), MonotonicClock), burst: rate, of }
+        Self { limiter: RateLimiter::dashmap_with_clock(Quota::per_second(rate), MonotonicClock), of }
     }
 
     fn count(&self, key: &K, operations: usize) -> Result<(), Error> {
-        // A batch that is larger than a second's worth takes all of it.
-        let operations =
-            u32::try_from(operations).ok().and_then(NonZeroU32::new).map_or(self.burst, |n| n.min(self.burst));
+        let operations = u32::try_from(operations).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX);
         match self.limiter.check_key_n(key, operations) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(not_until)) => {
                 metrics::counter!("kms_rate_limited_total", "of" => self.of).increment(1);
                 Err(Error::RateLimited { of: self.of, wait: not_until.wait_time_from(MonotonicClock.now()) })
             }
-            // Cannot be: it is no more than the burst. Then it is refused.
-            Err(_) => Err(Error::RateLimited { of: self.of, wait: Duration::from_secs(1) }),
+            // More than a second's worth at once: no time to come back would help.
+            Err(_) => Err(Error::Field { field: "items", rule: BATCH_RULE }),
         }
     }
 
@@ -124,8 +120,13 @@ impl<K: Clone + Eq + Hash> Rates<K> {
     }
 }
 
+const BATCH_RULE: &str =
+    "must be no more than the operations a second that limits.rate_per_principal and limits.rate_per_tenant allow";
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn limits(per_principal: u32, per_tenant: u32) -> Limits {
@@ -148,8 +149,9 @@ mod tests {
         assert!(wait > Duration::ZERO && wait <= Duration::from_millis(100), "{wait:?}");
         limits.of_principal(&bob, 10).unwrap();
         assert!(limits.of_principal(&bob, 1).is_err(), "items of a batch count");
-        // A batch larger than the burst is not refused for ever.
-        limits.of_principal(&principal("eve"), 10_000).unwrap();
+        // A batch larger than the rate is told so, instead of a time to come back.
+        let refused = limits.of_principal(&principal("eve"), 11);
+        assert!(matches!(refused, Err(Error::Field { field: "items", .. })), "{refused:?}");
         limits.for_tenant(&"acme".parse().unwrap(), 1_000_000).unwrap();
     }
 

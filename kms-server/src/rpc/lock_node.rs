@@ -22,6 +22,7 @@ impl Operation for Lock {
     type Wire = v1::LockRequest;
     type Reply = v1::LockResponse;
     const NAME: &'static str = "Lock";
+    const FOR_OPERATORS: bool = true;
 
     fn parse(wire: v1::LockRequest) -> Result<Self, Error> {
         Ok(Self { validate_only: wire.validate_only })
@@ -62,6 +63,7 @@ impl Operation for Unlock {
     type Wire = v1::UnlockRequest;
     type Reply = v1::UnlockResponse;
     const NAME: &'static str = "Unlock";
+    const FOR_OPERATORS: bool = true;
 
     fn parse(_: v1::UnlockRequest) -> Result<Self, Error> {
         Ok(Self)

@@ -111,7 +111,7 @@ impl Locked {
         let (Some(connection), Some(identified)) =
             (request.extensions().get::<ConnectionInfo>(), request.extensions().get::<Identified>())
         else {
-            return Err(refused(Error::Denied));
+            return Err(refused(Error::Denied(None)));
         };
         let (now, net) = (self.clock.now(), connection.net);
         let resource = &Resource::Cluster;
@@ -125,7 +125,7 @@ impl Locked {
             pairs: None,
         });
         if !decision.allowed {
-            return Err(refused(Error::Denied));
+            return Err(refused(Error::Denied(Some(action))));
         }
         let who = Who { rule: Some(decision.rule), ..connection.who(Some(identified), &request_id) };
         let (answer, answered) = oneshot::channel();

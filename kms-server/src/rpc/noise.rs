@@ -1,6 +1,7 @@
 //! Which refusals get a record of their own. Whoever may do nothing can be refused as often as he likes: he cannot fill the
-//! log. Up to [`SINGLY_PER_SECOND`] refusals of a principal in a second are recorded singly, the others are counted, and
-//! told of in one record a minute; so are those of nobody, by the network that he came from.
+//! log. Up to [`SINGLY_PER_SECOND`] refusals of a principal in a second for one reason are recorded singly, the others are
+//! counted, and told of in one record a minute; so are those of nobody, by the network that he came from, and whoever came
+//! while too many were at work.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,7 +20,7 @@ const SOURCES_MAX: usize = 10_000;
 
 /// What was refused of late.
 #[derive(Debug, Default)]
-pub struct Noise(Mutex<HashMap<Source, Counted>>);
+pub struct Noise(Mutex<HashMap<(Source, &'static str), Counted>>);
 
 /// Who was refused.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -40,20 +41,30 @@ struct Counted {
 }
 
 impl Noise {
-    /// Tells whether a refusal gets a record of its own; if not it is counted.
-    pub(super) fn is_told_singly(&self, who: &Who, now: UnixMillis) -> bool {
+    /// Tells whether a refusal for a reason gets a record of its own; if not it is counted.
+    pub(super) fn is_told_singly(&self, who: &Who, reason: &'static str, now: UnixMillis) -> bool {
+        self.add(who, reason, now, SINGLY_PER_SECOND)
+    }
+
+    /// Counts a refusal that gets no record of its own.
+    pub(super) fn count(&self, who: &Who, reason: &'static str, now: UnixMillis) {
+        self.add(who, reason, now, 0);
+    }
+
+    fn add(&self, who: &Who, reason: &'static str, now: UnixMillis, singly_max: u32) -> bool {
         let source = match (&who.sub, who.net) {
             (Some(sub), _) => Source::Principal((&**sub).into()),
             (None, Some(net)) => Source::Network(network_of(net)),
             (None, None) => Source::Others,
         };
         let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let source = if sources.len() < SOURCES_MAX || sources.contains_key(&source) { source } else { Source::Others };
-        let counted = sources.entry(source).or_default();
+        let key = (source, reason);
+        let is_known = sources.len() < SOURCES_MAX || sources.contains_key(&key);
+        let counted = sources.entry(if is_known { key } else { (Source::Others, reason) }).or_default();
         if counted.second != now / 1000 {
             (counted.second, counted.singly) = (now / 1000, 0);
         }
-        if counted.singly < SINGLY_PER_SECOND {
+        if counted.singly < singly_max {
             counted.singly += 1;
             return true;
         }
@@ -69,8 +80,8 @@ impl Noise {
     /// Writes the records of what was counted. What cannot be written now stays counted.
     pub fn tell(&self, log: &Log) -> Result<(), LogFailed> {
         let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (source, counted) in sources.iter_mut().filter(|(_, counted)| counted.summed > 0) {
-            log.append(counted.leaf(source))?;
+        for ((source, reason), counted) in sources.iter_mut().filter(|(_, counted)| counted.summed > 0) {
+            log.append(counted.leaf(source, reason))?;
             counted.summed = 0;
         }
         sources.clear();
@@ -79,14 +90,14 @@ impl Noise {
 }
 
 impl Counted {
-    fn leaf(&self, source: &Source) -> Leaf {
+    fn leaf(&self, source: &Source, reason: &'static str) -> Leaf {
         let (sub, net) = match source {
             Source::Principal(sub) => (Some(sub.to_string().into()), None),
             Source::Network(net) => (None, Some(format!("{net}/{}", if net.is_ipv4() { 24 } else { 64 }).into())),
             Source::Others => (None, None),
         };
         let (cnt, from, to) = (Some(self.summed), Some(self.first), Some(self.last));
-        Leaf { sub, net, cnt, from, to, ..Leaf::of(REFUSALS) }.ended(Outcome::Denied)
+        Leaf { sub, net, cnt, from, to, why: Some(reason.into()), ..Leaf::of(REFUSALS) }.ended(Outcome::Denied)
     }
 }
 
@@ -113,14 +124,17 @@ mod tests {
     fn the_first_of_a_second_are_told_singly_and_none_is_lost() {
         let noise = Noise::default();
         let ada = who(Some("spiffe://example.com/ada"), "10.0.0.1");
-        let singly = (0..1_000).filter(|_| noise.is_told_singly(&ada, 5_500)).count();
+        let singly = (0..1_000).filter(|_| noise.is_told_singly(&ada, "POLICY_DENIED", 5_500)).count();
         assert_eq!(singly, SINGLY_PER_SECOND as usize);
-        assert!(noise.is_told_singly(&ada, 6_000), "another second");
-        assert!(noise.is_told_singly(&who(Some("spiffe://example.com/bob"), "10.0.0.1"), 5_999), "another caller");
+        assert!(noise.is_told_singly(&ada, "POLICY_DENIED", 6_000), "another second");
+        assert!(
+            noise.is_told_singly(&who(Some("spiffe://example.com/bob"), "10.0.0.1"), "POLICY_DENIED", 5_999),
+            "another caller"
+        );
         let sources = noise.0.lock().unwrap();
-        let counted = &sources[&Source::Principal("spiffe://example.com/ada".into())];
+        let counted = &sources[&(Source::Principal("spiffe://example.com/ada".into()), "POLICY_DENIED")];
         assert_eq!((counted.summed, counted.first, counted.last), (900, 5_500, 5_500));
-        let leaf = counted.leaf(&Source::Network(network_of("10.1.2.3".parse().unwrap())));
+        let leaf = counted.leaf(&Source::Network(network_of("10.1.2.3".parse().unwrap())), "POLICY_DENIED");
         assert_eq!((leaf.cnt, leaf.net.as_deref(), leaf.res), (Some(900), Some("10.1.2.0/24"), Some(Outcome::Denied)));
     }
 
@@ -129,12 +143,13 @@ mod tests {
         let noise = Noise::default();
         for number in 0..SOURCES_MAX as u32 * 2 {
             let net = IpAddr::V4((number << 8).into());
-            noise.is_told_singly(&who(None, &net.to_string()), 1_000);
+            noise.is_told_singly(&who(None, &net.to_string()), "NO_IDENTITY", 1_000);
         }
         assert_eq!(noise.0.lock().unwrap().len(), SOURCES_MAX + 1);
         // Neighbours are one source.
         let noise = Noise::default();
-        let of_nobody = |net: &str| (0..99).filter(|_| noise.is_told_singly(&who(None, net), 1_000)).count();
+        let of_nobody =
+            |net: &str| (0..99).filter(|_| noise.is_told_singly(&who(None, net), "NO_IDENTITY", 1_000)).count();
         assert_eq!(of_nobody("10.0.0.1") + of_nobody("10.0.0.2"), 100);
     }
 }

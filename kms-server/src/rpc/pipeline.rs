@@ -35,6 +35,8 @@ pub(super) trait Operation: Sized + Send {
     type Reply: Send;
     /// The RPC's name, in the log.
     const NAME: &'static str;
+    /// Whether it is for the people who run the daemon: no load keeps them out.
+    const FOR_OPERATORS: bool = false;
 
     /// WHAT: reads the message. Everything in it is checked here, before anything is looked up.
     fn parse(wire: Self::Wire) -> Result<Self, Error>;
@@ -241,6 +243,15 @@ pub(super) async fn run<O: Operation>(api: &Api, request: Request<O::Wire>) -> R
         return Err(status::status(&Error::NoIdentity(NoIdentity::NoSan), &request_id));
     };
     let mut who = connection.who(Some(&identified), &request_id);
+    // Counted from when its message is complete: one that sends nothing takes nobody's place.
+    let at_work = api.limits.enter();
+    if at_work.is_none() && !O::FOR_OPERATORS {
+        metrics::counter!("kms_requests_shed_total").increment(1);
+        api.noise.count(&who, status::reason(&Error::Overloaded), api.clock.now());
+        let answer = Err(Error::Overloaded);
+        observe::<O>(&who, &answer, began.elapsed());
+        return answer.map_err(|error| status::status(&error, &request_id)).map(Response::new);
+    }
     let mut leaf = Leaf::default();
     let time_max = asked_time(&request).map_or(api.request_time_max, |asked| asked.min(api.request_time_max));
     let share = request.extensions().get::<Share>().cloned().unwrap_or_default();
@@ -271,15 +282,24 @@ async fn go<O: Operation>(
     let Identified { principal, strength, .. } = asked.identified;
     let strength = *strength;
     // what
+    if !O::FOR_OPERATORS {
+        api.limits.of_principal(principal, 1)?;
+    }
     let operation = O::parse(wire)?;
     *leaf = operation.about();
     // may
     let operations = operation.operations();
-    api.limits.of_principal(principal, operations)?;
+    if operations > 1 {
+        api.limits.of_principal(principal, operations - 1)?;
+    }
     let now = api.clock.now();
     let asks = operation.asks();
     authorize(api, (principal, strength), who, now, (&asks, &operation))?;
-    if let Some(tenant) = asks.first().and_then(|(_, resource)| resource.tenant()) {
+    // Whoever uses up a tenant's rate does not keep its administrators from stopping him.
+    if let Some((action, resource)) = asks.first()
+        && action.uses_keys()
+        && let Some(tenant) = resource.tenant()
+    {
         api.limits.for_tenant(tenant, operations)?;
     }
     // do
@@ -316,7 +336,7 @@ fn authorize<O: Operation>(
     now: UnixMillis,
     (asks, operation): (&[(Action, Resource)], &O),
 ) -> Result<(), Failed> {
-    let net = who.net.ok_or(Error::Denied)?;
+    let net = who.net.ok_or(Error::Denied(None))?;
     let policy = api.policy.hold();
     let [first, second] = if policy.sees_pairs() { operation.contexts() } else { [None, None] };
     let mut rules: Vec<Arc<str>> = Vec::with_capacity(asks.len());
@@ -330,14 +350,14 @@ fn authorize<O: Operation>(
             }
             if !decision.allowed {
                 who.rule = Some(decision.rule);
-                return Err(Failed::new(Error::Denied, about(Some(resource))));
+                return Err(Failed::new(Error::Denied(Some(action)), about(Some(resource))));
             }
             if let Reach::Exceeded { tell } =
                 api.policy.reach(&decision, principal, resource, || api.clock.since_boot())
             {
                 fan_out_exceeded(&decision.rule, principal, tell);
                 who.rule = Some(decision.rule);
-                return Err(Failed::new(Error::FanOut, about(Some(resource))));
+                return Err(Failed::new(Error::FanOut { alarm: tell }, about(Some(resource))));
             }
             if !rules.contains(&decision.rule) {
                 rules.push(decision.rule);
@@ -347,7 +367,7 @@ fn authorize<O: Operation>(
     who.rule = match &rules[..] {
         [one] => Some(Arc::clone(one)),
         // An operation that asks for nothing is allowed nothing.
-        [] => return Err(Error::Denied.into()),
+        [] => return Err(Error::Denied(None).into()),
         several => Some(several.join(",").into()),
     };
     Ok(())
@@ -379,9 +399,11 @@ fn remember<O: Operation>(
             (leaves, in_use, Ok(reply))
         }
         Err(Failed { error, leaf }) => {
-            let denied =
-                matches!(error, Error::Denied | Error::FanOut | Error::NoIdentity(_) | Error::RateLimited { .. });
-            if denied && !api.noise.is_told_singly(who, api.clock.now()) {
+            let denied = matches!(error, Error::Denied(_) | Error::FanOut { .. } | Error::RateLimited { .. });
+            // Whoever is refused before policy let him do anything cannot fill the log. An alarm is always told.
+            let is_noise = denied || who.rule.is_none();
+            let is_alarm = matches!(error, Error::FanOut { alarm: true });
+            if is_noise && !is_alarm && !api.noise.is_told_singly(who, status::reason(&error), api.clock.now()) {
                 return Err(error);
             }
             let end = if denied { Outcome::Denied } else { Outcome::Failed };

@@ -14,6 +14,7 @@ impl Operation for Reload {
     type Wire = v1::ReloadRequest;
     type Reply = v1::ReloadResponse;
     const NAME: &'static str = "Reload";
+    const FOR_OPERATORS: bool = true;
 
     fn parse(wire: v1::ReloadRequest) -> Result<Self, Error> {
         Ok(Self { validate_only: wire.validate_only })

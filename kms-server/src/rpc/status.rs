@@ -25,8 +25,8 @@ pub(super) fn code_and_reason(error: &Error) -> (Code, Reason) {
         Error::Overloaded => (Code::Unavailable, Reason::Overloaded),
         Error::Mac(_) => (Code::InvalidArgument, Reason::MacInvalid),
         Error::PageToken => (Code::InvalidArgument, Reason::PageTokenInvalid),
-        Error::Denied => (Code::PermissionDenied, Reason::PolicyDenied),
-        Error::FanOut => (Code::PermissionDenied, Reason::FanOutExceeded),
+        Error::Denied(_) => (Code::PermissionDenied, Reason::PolicyDenied),
+        Error::FanOut { .. } => (Code::PermissionDenied, Reason::FanOutExceeded),
         Error::Deadline => (Code::DeadlineExceeded, Reason::Deadline),
         Error::ReloadFailed(_) => (Code::FailedPrecondition, Reason::ReloadFailed),
         Error::ExportNotSupported => (Code::FailedPrecondition, Reason::ExportNotSupported),
@@ -145,6 +145,11 @@ pub(super) fn why(error: &Error) -> String {
         Error::NoIdentity(cause) => format!("{}:{}", reason.as_reason(), cause.reason()),
         _ => reason.as_reason().to_owned(),
     }
+}
+
+/// Returns the reason of an error, as it is told.
+pub(super) fn reason(error: &Error) -> &'static str {
+    code_and_reason(error).1.as_reason()
 }
 
 /// Makes the status of an error.

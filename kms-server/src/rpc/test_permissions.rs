@@ -7,9 +7,10 @@ use kms_proto::v1;
 
 use super::error::Error;
 use super::parse;
-use super::pipeline::{Call, Done, Failed, Operation};
+use super::pipeline::{Call, Done, Failed, Operation, about};
+use crate::audit::Leaf;
 use crate::noun::{Principal, Strength};
-use crate::policy::{self, Action, Considered, Explanation, Resource, Verdict};
+use crate::policy::{self, Action, Considered, Explanation, Resource, Whose};
 
 pub(super) struct TestPermissions {
     /// None is the caller.
@@ -65,25 +66,37 @@ impl Operation for TestPermissions {
         vec![(action, Resource::Cluster)]
     }
 
+    fn about(&self) -> Leaf {
+        let of = self.principal.as_ref().map(|principal| format!("of {principal}").into());
+        Leaf { ev: of, ..about(Some(&self.resource)) }
+    }
+
+    fn operations(&self) -> usize {
+        self.actions.len()
+    }
+
     async fn perform(self, call: &Call<'_>) -> Result<Done<v1::TestPermissionsResponse>, Failed> {
         let own = self.principal.is_none();
         let principal = self.principal.as_ref().unwrap_or(call.principal);
-        let net = self.address.or(call.who.net).ok_or(Error::Denied)?;
+        let net = self.address.or(call.who.net).ok_or(Error::Denied(None))?;
         let strength = self.strength.unwrap_or(if own { call.strength } else { Strength::CERTIFICATE });
-        let tested = self.actions.iter().map(|&action| {
+        let pairs = Some(&self.context).filter(|context| !context.is_empty());
+        let mut permissions = Vec::with_capacity(self.actions.len());
+        for &action in &self.actions {
             let (now, resource) = (call.now, &self.resource);
-            let pairs = Some(&self.context).filter(|context| !context.is_empty());
             let request = policy::Request { principal, strength, net, now, action, resource, pairs };
-            tested(call.api.policy.explain(&request), action, own)
-        });
-        Ok(Done::read(v1::TestPermissionsResponse { permissions: tested.collect() }))
+            // Of what others have nobody is told who only asks for himself.
+            let whose = if own { Whose::TheirOwn } else { Whose::Everybodys };
+            permissions.push(tested(call.api.policy.explain(&request, whose), action));
+            // It looks at all bindings: others on this core go on in between.
+            tokio::task::yield_now().await;
+        }
+        Ok(Done::read(v1::TestPermissionsResponse { permissions }))
     }
 }
 
-fn tested(explained: Explanation, action: Action, own: bool) -> v1::TestedPermission {
+fn tested(explained: Explanation, action: Action) -> v1::TestedPermission {
     let Explanation { decision, reasons, needed } = explained;
-    // Of what others have nobody is told who only asks for himself.
-    let told = reasons.into_iter().filter(|reason| !own || reason.verdict != Verdict::OtherPrincipal);
     let considered =
         |reason: Considered| v1::ConsideredRule { rule: reason.rule.to_string(), verdict: reason.verdict.to_string() };
     v1::TestedPermission {
@@ -91,7 +104,7 @@ fn tested(explained: Explanation, action: Action, own: bool) -> v1::TestedPermis
         allowed: decision.allowed,
         rule: decision.rule.to_string(),
         needed,
-        considered: told.map(considered).collect(),
+        considered: reasons.into_iter().map(considered).collect(),
     }
 }
 

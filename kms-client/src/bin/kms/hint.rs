@@ -283,9 +283,8 @@ fn granted_role_of(action: &str) -> Option<&'static str> {
         | "DisableKey"
         | "RotateKey"
         | "ScheduleKeyDestruction"
-        | "CancelKeyDestruction"
-        | "DestroyDataKey" => Some("key-admin"),
-        // The cluster's, index keys, what is about grants, and a tenant that is yet to be.
+        | "CancelKeyDestruction" => Some("key-admin"),
+        // DestroyDataKey, which no grant gives; the cluster's, index keys, what is about grants, and a tenant that is yet to be.
         _ => None,
     }
 }

@@ -330,5 +330,22 @@ async fn a_clock_that_was_ahead_gives_nothing_when_it_is_right_again() {
     world.clock.now.fetch_sub(HOUR, Ordering::SeqCst);
     let running = world.start().await;
     assert_eq!((running.state(&grant).await, world.in_force()), (GrantState::Expired, 0));
+    // It would hold when that time comes: before, it can be taken back.
+    running.asked_for(revoke(&grant), BOB).await;
+    world.clock.pass(HOUR);
+    assert_eq!(running.state(&grant).await, GrantState::Revoked);
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_failed_never_gives_by_a_grant_again() {
+    let world = World::new().await;
+    let running = world.start().await;
+    running.tenant_with_key("acme").await;
+    let grant = running.asked_for(role("acme", HOUR), ADA).await;
+    // Some other part of it.
+    running.keyring.mark_broken();
+    assert!(running.ask(approve(&grant), Terms::default(), BOB).await.is_err());
+    assert_eq!(world.in_force(), 0);
+    running.crash().await;
 }

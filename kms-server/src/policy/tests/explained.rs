@@ -76,7 +76,7 @@ fn an_explanation_names_the_nearest_miss_first_and_what_is_needed() {
             resource: &resource,
             pairs: None,
         };
-        let told = in_force.explain(&request);
+        let told = in_force.explain(&request, Whose::Everybodys);
         assert_eq!(told.reasons[0].verdict, verdict, "{} {told:?}", bindings.text);
         assert_eq!(told.needed, needed, "{}", bindings.text);
         assert_eq!(told.decision, in_force.authorize(&request));
@@ -95,7 +95,8 @@ fn an_explanation_is_bounded_and_knows_what_is_never_asked() {
     let principal = BILLING.parse().unwrap();
     let (strength, net) = (Strength::CERTIFICATE, HOME.parse().unwrap());
     let ask = |action, resource: &Resource| {
-        in_force.explain(&Request { principal: &principal, strength, net, now: 0, action, resource, pairs: None })
+        let request = Request { principal: &principal, strength, net, now: 0, action, resource, pairs: None };
+        in_force.explain(&request, Whose::Everybodys)
     };
     let told = ask(Action::GetTenant, &tenant("acme"));
     assert_eq!(told.reasons.len(), 20);

@@ -107,6 +107,22 @@ fn every_mistake_has_its_place() {
             "own.cedar:1:31: a template: an own policy has no slots;",
             "a binding",
         ),
+        // A condition about what cannot be would never hold: a forbid would forbid nothing.
+        (
+            r#"@id("x") forbid (principal, action, resource) when { principal in Group::"contracters" };"#,
+            "own.cedar:1:1: a policy names \"Group::",
+            "it would never match",
+        ),
+        (
+            r#"@id("x") forbid (principal, action, resource) when { resource in Tenant::"acme" };"#,
+            "own.cedar:1:1: a policy names \"Tenant::",
+            "tenants/t",
+        ),
+        (
+            r#"@id("x") permit (principal, action, resource) unless { principal == Principal::"billing" };"#,
+            "own.cedar:1:1: a policy names \"Principal::",
+            "a SPIFFE ID",
+        ),
         (
             r#"@id("x") permit (principal, action, resource) when { context.pairs has porpose };"#,
             "own.cedar:1:",
