@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::draft::Draft;
 use super::{Flags, Settings};
-use crate::authn::TlsError;
 use crate::authn::inspect::inspect;
+use crate::authn::{Issuers, TlsError};
 use crate::backend::{self, BackendError};
 use crate::data_dir::DataDir;
 use crate::mistake::Mistake;
@@ -106,6 +106,14 @@ impl Checked {
         }
         self.notes.extend(inspected.notes.iter().map(TlsError::to_string));
         self.checked.extend(inspected.certificate.map(|certificate| format!("certificate {certificate}")));
+        match Issuers::read(&settings.issuers) {
+            Ok(_) if settings.issuers.is_empty() => {}
+            Ok(_) => self.checked.push(format!("issuers of tokens: {}", settings.issuers.len())),
+            Err(error) => {
+                let file = flags.config.as_ref().map_or("settings".to_owned(), |file| file.display().to_string());
+                self.mistake(file, "an [[issuer]] cannot be used", &error.to_string(), "correct it");
+            }
+        }
     }
 
     pub(crate) fn data_dir(&mut self, settings: &Settings) -> bool {

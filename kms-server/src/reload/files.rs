@@ -31,6 +31,8 @@ struct Stat {
     inode: u64,
     size: u64,
     modified: (i64, i64),
+    /// Also of a file whose time was set back to what it was.
+    changed: (i64, i64),
     /// Who may read and write it is part of whether it is taken.
     mode: u32,
     owner: (u32, u32),
@@ -45,6 +47,7 @@ impl Look {
                 inode: found.ino(),
                 size: found.size(),
                 modified: (found.mtime(), found.mtime_nsec()),
+                changed: (found.ctime(), found.ctime_nsec()),
                 mode: found.mode(),
                 owner: (found.uid(), found.gid()),
             });
