@@ -5,7 +5,7 @@
 FEATURES := --workspace --features kms-client/cli --locked
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 
-.PHONY: help setup build demo dev test prove prove-crash prove-damage prove-data-keys fuzz lint fmt check-format check-deps check-clippy check-proto
+.PHONY: help setup build demo dev test prove prove-crash prove-damage prove-data-keys bench fuzz lint fmt check-format check-deps check-clippy check-proto
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
@@ -51,6 +51,10 @@ DATA_KEYS ?= 10000000
 prove-data-keys: setup ## what 10,000,000 managed data keys cost, in bytes of disk and in processor time; DATA_KEYS=n for another number
 	cargo build --release -p kms-server -p kms-tests --bins --locked
 	$(or $(CARGO_TARGET_DIR),target)/release/kms-trial data-keys $(DATA_KEYS) $(DATA_KEYS_DIR)
+
+# Without the store and so without RocksDB; the build is of the release profile, and takes some minutes the first time.
+bench: ## what decisions of policy cost, with 10,000 bindings: a minute, and some more to build it the first time
+	cargo bench -p kms-server --no-default-features --bench policy --locked
 
 # Of every decoder of what comes from outside or from disk; FUZZ_SECONDS for each (30).
 fuzz: ## feeds every decoder with changed seeds for a while: some minutes, and 8 more to build it the first time

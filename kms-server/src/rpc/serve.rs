@@ -48,6 +48,7 @@ pub enum Reflection {
 
 impl Reflection {
     /// Tells whether a path is of reflection, and that is on.
+    #[cfg_attr(not(feature = "dev"), expect(unused_variables, reason = "without `dev` it is always off"))]
     pub(super) fn offers(self, path: &str) -> bool {
         match self {
             Self::Off => false,
