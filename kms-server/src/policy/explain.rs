@@ -125,17 +125,19 @@ pub(super) fn explain(
         found.push((near, Considered { rule: Arc::clone(rule), verdict }));
     };
     let fits = if forbidden { Verdict::Overruled } else { Verdict::Allows };
+    // Asked of the templates once: there may be ten thousand bindings.
+    let giving = roles_that_give(request);
     let own = policy.rules_of(request.principal);
     let is_told = |number: usize, own: &[usize]| whose == Whose::Everybodys || own.binary_search(&number).is_ok();
     for (number, rule) in policy.bindings.iter().enumerate().filter(|(number, _)| is_told(*number, &own)) {
-        let wrong = wrong_with(rule, own.binary_search(&number).is_ok(), request);
+        let wrong = wrong_with(rule, own.binary_search(&number).is_ok(), &giving, request);
         consider(wrong, &rule.id, fits.clone());
     }
     if let Some(grants) = grants {
         let own = grants.rules_of(request.principal);
         let is_staff = held.is_staff(request);
         for (number, rule) in grants.bindings.iter().enumerate().filter(|(number, _)| is_told(*number, &own)) {
-            let mut wrong = wrong_with(rule, own.binary_search(&number).is_ok(), request);
+            let mut wrong = wrong_with(rule, own.binary_search(&number).is_ok(), &giving, request);
             wrong.extend((request.action == Action::DestroyDataKey).then_some(Verdict::OtherActions));
             wrong.extend((!is_staff).then_some(Verdict::NotStaff));
             consider(wrong, &rule.id, fits.clone());
@@ -169,22 +171,28 @@ pub(super) fn explain(
     found.sort_by_key(|(wrong, of)| (of.rule != decision.rule, *wrong));
     let mut reasons: Vec<Considered> = found.into_iter().map(|(_, considered)| considered).collect();
     reasons.truncate(CONSIDERED_MAX);
-    let needed = if decision.allowed { String::new() } else { needed(&decision, &reasons, request) };
+    let needed = if decision.allowed { String::new() } else { needed(&decision, &reasons, &giving, request) };
     Explanation { decision, reasons, needed }
 }
 
 const FAR: usize = 3;
 
+/// Returns the roles that give the action on a resource of this level.
+fn roles_that_give(request: &Request<'_>) -> Vec<Role> {
+    let level = Level::of(request.resource);
+    let of = |templates: &Templates| {
+        Role::ALL.into_iter().filter(|&role| templates.gives(role, level, request.action)).collect()
+    };
+    Templates::shipped().map_or_else(|_| Vec::new(), of)
+}
+
 /// Returns all that keeps a binding from allowing this, what is hardest to change first.
-fn wrong_with(rule: &Rule, is_its_own: bool, request: &Request<'_>) -> Vec<Verdict> {
+fn wrong_with(rule: &Rule, is_its_own: bool, giving: &[Role], request: &Request<'_>) -> Vec<Verdict> {
     let mut wrong = Vec::new();
     if !is_its_own {
         wrong.push(Verdict::OtherPrincipal);
     }
-    let level = Level::of(request.resource);
-    let gives = Templates::shipped()
-        .is_ok_and(|templates| rule.roles.iter().any(|&role| templates.gives(role, level, request.action)));
-    if !gives {
+    if !rule.roles.iter().any(|role| giving.contains(role)) {
         wrong.push(Verdict::OtherActions);
     }
     if rule.scope_with(request.resource).is_none() {
@@ -228,7 +236,7 @@ fn wrong_with_own(one: &OwnPolicy, groups: &[Arc<str>], request: &Request<'_>) -
     wrong
 }
 
-fn needed(decision: &Decision, reasons: &[Considered], request: &Request<'_>) -> String {
+fn needed(decision: &Decision, reasons: &[Considered], giving: &[Role], request: &Request<'_>) -> String {
     let (action, resource) = (request.action, request.resource);
     if decision.errors {
         return "a policy cannot be evaluated, and until it can all it could be about is denied".to_owned();
@@ -236,13 +244,7 @@ fn needed(decision: &Decision, reasons: &[Considered], request: &Request<'_>) ->
     if let Some(forbids) = reasons.iter().find(|reason| reason.verdict == Verdict::Forbids) {
         return format!("the policy {:?} forbids it: nothing that permits helps against that", &*forbids.rule);
     }
-    let level = Level::of(resource);
-    let roles: Vec<&str> = Templates::shipped().map_or_else(
-        |_| Vec::new(),
-        |templates| {
-            Role::ALL.into_iter().filter(|&role| templates.gives(role, level, action)).map(Role::as_str).collect()
-        },
-    );
+    let roles: Vec<&str> = giving.iter().map(|role| role.as_str()).collect();
     if roles.is_empty() {
         return format!("{action} is not asked of {resource}: no role gives it there");
     }
