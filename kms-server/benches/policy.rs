@@ -18,6 +18,7 @@ use kms_server::noun::clock::SystemClock;
 use kms_server::noun::{Clock as _, Principal, Strength};
 use kms_server::policy::{
     Action, Decision, File, Files, Granted, InForce, Names, PairNames, Pairs, Policy, Reach, Request, Resource, Role,
+    Whose,
 };
 use zeroizing_alloc::ZeroAlloc;
 
@@ -98,10 +99,12 @@ fn remembered_and_anew(table: &mut Table) -> Result<()> {
     table.row(&format!("decided anew, {BINDINGS_WRITTEN}"), Some(ANEW_US), allowed(&its_own, anew)?);
     table.row("denied: a tenant of others", None, denied(&not_its_own, ask)?);
     table.row("denied: a key that the binding does not cover", None, denied(&uncovered, ask)?);
-    let explain = turns(&uncovered, |resource| all.explain(&app.asks(resource)));
-    table.row("explain, of what is denied", None, explain);
-    let explain = turns(&its_own, |resource| all.explain(&app.asks(resource)));
-    table.row("explain, of what is allowed", None, explain);
+    for (name, whose) in [("one's own bindings", Whose::TheirOwn), ("everybody's", Whose::Everybodys)] {
+        let explain = turns(&uncovered, |resource| all.explain(&app.asks(resource), whose));
+        table.row(&format!("explain what is denied, from {name}"), None, explain);
+        let explain = turns(&its_own, |resource| all.explain(&app.asks(resource), whose));
+        table.row(&format!("explain what is allowed, from {name}"), None, explain);
+    }
 
     table.title("100 of the bindings are the caller's, all of them in the tenant that is asked about");
     let of = |n: usize| if n.is_multiple_of(100) { "one".to_owned() } else { format!("t{}", n / 10) };
