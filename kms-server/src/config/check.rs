@@ -111,7 +111,7 @@ impl Checked {
             Ok(_) => self.checked.push(format!("issuers of tokens: {}", settings.issuers.len())),
             Err(error) => {
                 let file = flags.config.as_ref().map_or("settings".to_owned(), |file| file.display().to_string());
-                self.mistake(file, "an [[issuer]] cannot be used", &error.to_string(), "correct it");
+                self.mistake(file, "an [[issuer]] cannot be used", error.to_string(), "correct it");
             }
         }
     }
