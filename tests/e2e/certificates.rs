@@ -145,7 +145,7 @@ async fn every_kind_of_certificate_is_good_for_what_it_says_and_no_more() -> Res
     judge(&mut expected, &world, "with a list of another authority", &partner.client(theirs)?, &Good::No).await?;
     judge(&mut expected, &world, "another domain's meanwhile", &ours.client(&app)?, &known(&app)).await?;
     // Without a bundle of its own it is a domain as all others.
-    site.write("kms.toml", &site.read("kms.toml")?.split("[[trust_domain]]").next().unwrap_or_default().to_owned())?;
+    site.write("kms.toml", site.read("kms.toml")?.split("[[trust_domain]]").next().unwrap_or_default())?;
     reload(&world.daemon).await?;
     judge(&mut expected, &world, "a partner's by ours, without a bundle", &ours.client(theirs)?, &known(theirs))
         .await?;

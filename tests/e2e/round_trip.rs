@@ -124,7 +124,7 @@ async fn every_rpc_does_what_it_says() -> Result<()> {
     let approved = bob.ask(approve_grant(&asked)).await?.grant.unwrap();
     assert_eq!((approved.state(), &approved.approver), (GrantState::Approved, &world.daemon.site().principal("bob")));
     assert_eq!(ada.ask(decrypt(ACME_KEY, &sealed.ciphertext, CONTEXT)).await?.plaintext, b"DE89 3704");
-    assert_eq!(ada.ask(list_grants(ACME)).await?.grants, [approved.clone()]);
+    assert_eq!(ada.ask(list_grants(ACME)).await?.grants, std::slice::from_ref(&approved));
     let revoked = bob.ask(revoke_grant(&approved)).await?.grant;
     assert_eq!(ada.ask(get_grant(&approved.name)).await?.grant, revoked);
     let export = Operation::ExportKeystore(ExportKeystoreRequest::default());

@@ -224,7 +224,7 @@ async fn servers_of_keys_that_do_wrong_give_no_keys_and_harm_nobody() -> Result<
     server.serve("/slow", Served::Silence);
     server.serve("/huge", Served::Body(format!("{}{}", " ".repeat(300 << 10), jwks("huge"))));
     server.serve("/garbage", Served::Body("<html>keys</html>".into()));
-    server.serve("/redirect", Served::Status(&"302 Found\r\nLocation: /good"));
+    server.serve("/redirect", Served::Status("302 Found\r\nLocation: /good"));
     server.serve("/error", Served::Status("500 Internal Server Error"));
     server.serve("/empty", Served::Body("{\"keys\":[]}".into()));
     stranger.serve("/foreign", Served::Body(jwks("foreign")));

@@ -53,6 +53,7 @@ pub fn open_one(rpc: &str, key: &str, item: &Item, pairs: &BTreeMap<String, Stri
 }
 
 /// A request to open many.
+#[allow(clippy::needless_update, reason = "one of the items has a field more")]
 pub fn open_many(rpc: &str, key: &str, items: Vec<Item>, pairs: &BTreeMap<String, String>) -> Vec<u8> {
     let (key, encryption_context) = (key.to_owned(), pairs.clone());
     macro_rules! items {
