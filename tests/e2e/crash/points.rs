@@ -37,8 +37,10 @@ async fn die_at_work(campaign: &mut Campaign, site: Site, point: Point, count: u
         }
     };
     let working = campaign.work(&daemon, mix)?;
-    let (code, site) = daemon.ended().await?;
+    let ended = daemon.ended().await;
     campaign.ended(working).await?;
+    // Where it did not die the callers know why: one that is refused what it should get stops.
+    let (code, site) = ended.with_context(|| format!("callers were told {:?}", campaign.wrongs))?;
     ensure!(code.is_none() && deaths(&site, point) == before + 1, "it ended with {code:?} and not at {point:?}");
     Ok(site)
 }
