@@ -326,9 +326,10 @@ impl Demo {
         expect(&format!("successes of {name} above its FENCED record"), after, 0)?;
         let did = vec![
             format!(
-                "Exit code 0. {} replies to applications, {} records of them.",
+                "Exit code 0. {} replies to applications: {} records, and {} refusals told of in a sum.",
                 grouped(self.replies.count()),
-                grouped(uses)
+                grouped(uses),
+                grouped(recorded - uses)
             ),
             format!(
                 "{name}: {} successes before its FENCED record at index {fence}, {after} above it.",
