@@ -37,6 +37,15 @@ pub(super) struct GrantUse {
     view: GrantView,
 }
 
+/// A grant's row that was verified, with what it was read from.
+struct OpenGrant {
+    tenant: Option<Uid>,
+    at: RowKey,
+    record: Vec<u8>,
+    row: rows::Grant,
+    view: GrantView,
+}
+
 impl Keyring {
     pub(super) async fn plan_request_grant(
         &self,
@@ -54,7 +63,7 @@ impl Keyring {
         let now = self.clock.now();
         let requester = who.sub.as_deref().unwrap_or_default();
         let (mut live, mut mine, mut over) = (0, 0, Vec::new());
-        self.each_grant(tenant, now, |at, grant| {
+        self.each_grant(&row_key::grants(tenant), now, |OpenGrant { at, view: grant, .. }| {
             if matches!(grant.state, GrantState::Pending | GrantState::Approved) {
                 live += 1;
                 mine += usize::from(grant.state == GrantState::Pending && &*grant.requester == requester);
@@ -99,7 +108,7 @@ impl Keyring {
         hash: ContentHash,
         who: &Who,
     ) -> Result<Plan, Error> {
-        let (tenant, record, grant, view) = self.grant_row(place, uid).await?;
+        let OpenGrant { tenant, record, row: grant, view, .. } = self.grant_row(place, uid).await?;
         let approver = who.sub.as_deref().unwrap_or_default();
         if &*view.requester == approver {
             return Err(Error::SecondPersonRequired);
@@ -134,7 +143,7 @@ impl Keyring {
         uid: Uid,
         who: &Who,
     ) -> Result<Plan, Error> {
-        let (tenant, record, grant, view) = self.grant_row(place, uid).await?;
+        let OpenGrant { tenant, record, row: grant, view, .. } = self.grant_row(place, uid).await?;
         // One that was approved by a clock that was ahead will hold when that time comes: it can be taken back before.
         let may_hold = view.revoker.is_none() && view.ended.is_none() && self.clock.now() < view.end;
         if !may_hold {
@@ -184,24 +193,21 @@ impl Keyring {
     ) -> Result<Option<GrantUse>, Error> {
         let now = self.clock.now();
         let requester = who.sub.as_deref().unwrap_or_default();
-        let mut found = None;
-        self.each_grant(tenant, now, |at, grant| {
+        let mut found: Option<OpenGrant> = None;
+        self.each_grant(&row_key::grants(tenant), now, |open| {
+            let grant = &open.view;
             let is_it = grant.state == GrantState::Approved
                 && &*grant.requester == requester
                 && grant.tenant.as_ref() == tenant_name
                 && matches!(grant.what, GrantFor::Operation { .. })
                 && grant.hash == hash;
             // Of several the one that ends first.
-            if is_it && found.as_ref().is_none_or(|(end, _)| grant.end < *end) {
-                found = Some((grant.end, at));
+            if is_it && found.as_ref().is_none_or(|found| grant.end < found.view.end) {
+                found = Some(open);
             }
         })
         .await?;
-        let Some((_, at)) = found else { return Ok(None) };
-        let (before, grant) =
-            self.read_cluster_row::<rows::Grant>(&at).await?.ok_or(Error::Damaged("a grant that is listed only"))?;
-        let (_, uid) = row_key::parse_grant(&at.key).ok_or(Error::Damaged("a row among the grants that is none"))?;
-        let view = GrantView::of_row(uid, &grant, Etag::of(&before), now)?;
+        let Some(OpenGrant { at, record: before, row: grant, view, .. }) = found else { return Ok(None) };
         let used =
             rows::Grant { rev: grant.rev + 1, state: rows::GrantState::Used.into(), ended_ms: Some(now), ..grant };
         let used = self.seal_cluster_row(&at, &used);
@@ -210,7 +216,7 @@ impl Keyring {
 
     /// Returns a grant.
     pub async fn grant(&self, place: Option<&TenantName>, uid: Uid) -> Result<GrantView, Error> {
-        Ok(self.grant_row(place, uid).await?.3)
+        Ok(self.grant_row(place, uid).await?.view)
     }
 
     /// Lists the grants in a tenant, or else the cluster, in the order of their uids, those after `after` only.
@@ -225,7 +231,7 @@ impl Keyring {
         let after = after.map(|uid| row_key::grant(tenant, uid).key);
         let page = self.store.list(prefix.family, &prefix.key, after.as_deref(), items_max).await?;
         let now = self.clock.now();
-        let items = page.rows.iter().map(|(at, record)| self.open_grant(at, record, now));
+        let items = page.rows.iter().map(|(at, record)| Ok::<_, Error>(self.open_grant(at, record, now)?.view));
         Ok(Listed { items: items.collect::<Result<_, _>>()?, more: page.more })
     }
 
@@ -233,12 +239,8 @@ impl Keyring {
     pub(super) async fn put_grants_in_force(&self) -> Result<(), Error> {
         let now = self.clock.now();
         let mut roles = BTreeMap::new();
-        self.each_row(&row_key::all_grants(), |at, record| {
-            match self.open_grant(at, record, now) {
-                Ok(grant) => roles.extend(grant.in_force().map(|role| (grant.uid, role))),
-                Err(error) => tracing::error!(%error, "a grant cannot be read, and gives nothing"),
-            }
-            Ok(())
+        self.each_grant(&row_key::all_grants(), now, |OpenGrant { view, .. }| {
+            roles.extend(view.in_force().map(|role| (view.uid, role)));
         })
         .await?;
         self.grants.change(now, |known| *known = roles);
@@ -301,29 +303,17 @@ impl Keyring {
         }
     }
 
-    async fn grant_row(
-        &self,
-        place: Option<&TenantName>,
-        uid: Uid,
-    ) -> Result<(Option<Uid>, Vec<u8>, rows::Grant, GrantView), Error> {
-        let tenant = self.tenant_of_place(place).await?;
-        let found = self.read_cluster_row::<rows::Grant>(&row_key::grant(tenant, uid)).await?;
-        let (record, grant) = found.ok_or(Error::GrantNotFound)?;
-        let view = GrantView::of_row(uid, &grant, Etag::of(&record), self.clock.now())?;
-        Ok((tenant, record, grant, view))
+    async fn grant_row(&self, place: Option<&TenantName>, uid: Uid) -> Result<OpenGrant, Error> {
+        let at = row_key::grant(self.tenant_of_place(place).await?, uid);
+        let record = self.store.get(&at).await?.ok_or(Error::GrantNotFound)?;
+        self.open_grant(&at.key, &record, self.clock.now())
     }
 
-    /// Hands out the grants of a place. What is damaged gives nothing.
-    async fn each_grant(
-        &self,
-        tenant: Option<Uid>,
-        now: UnixMillis,
-        mut each: impl FnMut(RowKey, GrantView),
-    ) -> Result<(), Error> {
-        let prefix = row_key::grants(tenant);
-        self.each_row(&prefix, |at, record| {
+    /// Hands out the grants under a prefix. What is damaged gives nothing.
+    async fn each_grant(&self, prefix: &RowKey, now: UnixMillis, mut each: impl FnMut(OpenGrant)) -> Result<(), Error> {
+        self.each_row(prefix, |at, record| {
             match self.open_grant(at, record, now) {
-                Ok(grant) => each(row_key::grant(tenant, grant.uid), grant),
+                Ok(grant) => each(grant),
                 Err(error) => tracing::error!(%error, "a grant cannot be read, and gives nothing"),
             }
             Ok(())
@@ -331,10 +321,12 @@ impl Keyring {
         .await
     }
 
-    fn open_grant(&self, at: &[u8], record: &[u8], now: UnixMillis) -> Result<GrantView, Error> {
+    fn open_grant(&self, at: &[u8], record: &[u8], now: UnixMillis) -> Result<OpenGrant, Error> {
         let (tenant, uid) = row_key::parse_grant(at).ok_or(Error::Damaged("a row among the grants that is none"))?;
-        let grant: rows::Grant = row::open(&self.cluster.record_mac, &row_key::grant(tenant, uid), record)?;
-        GrantView::of_row(uid, &grant, Etag::of(record), now)
+        let at = row_key::grant(tenant, uid);
+        let row: rows::Grant = row::open(&self.cluster.record_mac, &at, record)?;
+        let view = GrantView::of_row(uid, &row, Etag::of(record), now)?;
+        Ok(OpenGrant { tenant, at, record: record.to_vec(), row, view })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reads the files of a policy, and tells every mistake in them. No daemon is needed.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::bindings::{self, Read};
@@ -66,10 +67,7 @@ pub fn check(files: &[(&str, &str)], context_pairs: &[&str]) -> Vec<Mistake> {
         PairNames::default()
     });
     let of = |extension: &str| {
-        let named = |(label, text): &&(_, _)| {
-            let _: &&str = text;
-            std::path::Path::new(label).extension().is_some_and(|found| found == extension)
-        };
+        let named = |file: &&(&str, &str)| Path::new(file.0).extension().is_some_and(|found| found == extension);
         files.iter().filter(named).map(|&(label, text)| File { label, text }).collect::<Vec<_>>()
     };
     let (bindings, own) = (of("toml"), of("cedar"));

@@ -10,7 +10,7 @@ use super::in_force::Held;
 use super::own::{OwnPolicy, WhoScope};
 use super::rule::Rule;
 use super::templates::{Level, Templates, action_bit};
-use super::{Action, Decision, Policy, Request, Resource, Role};
+use super::{Action, Decision, Request, Resource, Role};
 use crate::noun::Strength;
 
 /// An answer with its reasons.
@@ -108,13 +108,8 @@ pub enum Whose {
     Everybodys,
 }
 
-pub(super) fn explain(
-    held: &Held,
-    policy: &Policy,
-    grants: Option<&Policy>,
-    request: &Request<'_>,
-    whose: Whose,
-) -> Explanation {
+pub(super) fn explain(held: &Held, request: &Request<'_>, whose: Whose) -> Explanation {
+    let policy = &*held.policy;
     let decision = held.authorize(request);
     let forbidden = policy.forbids(request).is_some();
     // How many things are wrong, and in which order they came: the nearest is the first.
@@ -133,7 +128,7 @@ pub(super) fn explain(
         let wrong = wrong_with(rule, own.binary_search(&number).is_ok(), &giving, request);
         consider(wrong, &rule.id, fits.clone());
     }
-    if let Some(grants) = grants {
+    if let Some(grants) = held.grants.as_deref() {
         let own = grants.rules_of(request.principal);
         let is_staff = held.is_staff(request);
         for (number, rule) in grants.bindings.iter().enumerate().filter(|(number, _)| is_told(*number, &own)) {

@@ -45,8 +45,8 @@ pub struct InForce {
 
 /// What was in force when a request began.
 pub struct Held {
-    policy: Guard<Arc<Policy>>,
-    grants: Guard<Option<Arc<Policy>>>,
+    pub(super) policy: Guard<Arc<Policy>>,
+    pub(super) grants: Guard<Option<Arc<Policy>>>,
 }
 
 impl InForce {
@@ -115,8 +115,7 @@ impl InForce {
 
     /// Says why a request is allowed or not, and what would be needed.
     pub fn explain(&self, request: &Request<'_>, whose: Whose) -> Explanation {
-        let held = self.hold();
-        super::explain::explain(&held, &held.policy, held.grants.as_deref(), request, whose)
+        super::explain::explain(&self.hold(), request, whose)
     }
 
     /// Returns the hash of the policy in force.

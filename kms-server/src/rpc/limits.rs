@@ -1,8 +1,8 @@
 //! How much at once and how often: rates of each principal and for each tenant, and requests at the same time.
 //!
 //! Rates are those of the generic cell rate algorithm: a second's worth may come at once, then it is one by one. Who comes
-//! too soon is told when to come again. Who comes while too many others are at work is refused at once, before anything is
-//! read: a queue would only make all of them slow.
+//! too soon is told when to come again. Whose message is complete while too many others are at work is refused at once: a
+//! queue would only make all of them slow.
 
 use std::hash::Hash;
 use std::num::NonZeroU32;

@@ -134,7 +134,9 @@ pub fn of(reason: ErrorReason, operation: Option<&str>, subject: &Subject) -> St
         },
         ErrorReason::VersionsExhausted => "create another key, and `kms re-encrypt --to-key` to it".to_owned(),
         ErrorReason::WaitTooShort => {
-            "give a longer --wait; the shortest is the server's setting destruction.wait_min".to_owned()
+            "give a longer --wait; the shortest is the server's setting destruction.wait_min; less takes a second person: \
+             --request-approval REASON"
+                .to_owned()
         }
         ErrorReason::WaitTooLong => "give a shorter --wait; 365d is the longest".to_owned(),
         ErrorReason::Conflict => "nothing was done: look again, then repeat".to_owned(),
